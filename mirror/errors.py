@@ -1,0 +1,162 @@
+"""The tree of errors. Each knows the OCI error code and the HTTP status with which a client sees it.
+
+::
+
+    MirrorError
+    ├── RequestError                      the client's mistake
+    │   ├── NameInvalid                   400 NAME_INVALID
+    │   ├── TagInvalid                    400 TAG_INVALID
+    │   ├── DigestInvalid                 400 DIGEST_INVALID
+    │   ├── PaginationInvalid             400 PAGINATION_NUMBER_INVALID
+    │   ├── RangeInvalid                  416 RANGE_INVALID
+    │   └── Unsupported                   405 UNSUPPORTED
+    ├── NotFound                          it is not there
+    │   ├── NameUnknown                   404 NAME_UNKNOWN
+    │   ├── ManifestUnknown               404 MANIFEST_UNKNOWN
+    │   └── BlobUnknown                   404 BLOB_UNKNOWN
+    ├── UpstreamError                     the registry behind the mirror
+    │   ├── UpstreamDenied                403 DENIED: it refuses the mirror's own credentials
+    │   ├── UpstreamInvalid               502 UPSTREAM_INVALID: wrong bytes, wrong digest, too large
+    │   │   └── DigestMismatch            502: bytes that do not have the digest that names them
+    │   ├── UpstreamUnavailable           503 UPSTREAM_UNAVAILABLE: refuses, does not resolve, 5xx, 429
+    │   └── UpstreamTimeout               504 UPSTREAM_TIMEOUT
+    ├── StoreError                        500 UNKNOWN: the disk, or the database
+    └── StartError                        never seen by a client: the mirror cannot start; exit status 2
+
+Codes: OCI distribution specification 1.1, "Error Codes"; those that start with ``UPSTREAM_`` are this mirror's own.
+"""
+
+from typing import ClassVar
+
+
+class MirrorError(Exception):
+    """An error with words for the person who sees it: what is wrong, and what to do.
+
+    ``detail`` goes into the ``detail`` field of the OCI error body and must be JSON; it never holds a secret or
+    a path of this host. ``retry_after`` is in seconds.
+    """
+
+    code: ClassVar[str] = "UNKNOWN"
+    status: ClassVar[int] = 500
+
+    def __init__(self, message: str, *, detail: object = None, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.detail = detail
+        self.retry_after = retry_after
+
+
+class RequestError(MirrorError):
+    """The request cannot be understood, or asks for what is not offered."""
+
+    status = 400
+
+
+class NameInvalid(RequestError):
+    """A repository name outside the grammar."""
+
+    code = "NAME_INVALID"
+
+
+class TagInvalid(RequestError):
+    """A tag outside the grammar."""
+
+    code = "TAG_INVALID"
+
+
+class DigestInvalid(RequestError):
+    """A digest outside the grammar, or of an algorithm that is not supported."""
+
+    code = "DIGEST_INVALID"
+
+
+class PaginationInvalid(RequestError):
+    """An ``n`` or ``last`` that is not one."""
+
+    code = "PAGINATION_NUMBER_INVALID"
+
+
+class RangeInvalid(RequestError):
+    """A range that lies outside the content. ``size`` is the whole size in bytes, for ``Content-Range``."""
+
+    code = "RANGE_INVALID"
+    status = 416
+
+    def __init__(self, message: str, *, size: int) -> None:
+        super().__init__(message, detail={"size": size})
+        self.size = size
+
+
+class Unsupported(RequestError):
+    """An operation that this mirror does not offer."""
+
+    code = "UNSUPPORTED"
+    status = 405
+
+
+class NotFound(MirrorError):
+    """What was asked for does not exist."""
+
+    status = 404
+
+
+class NameUnknown(NotFound):
+    """An upstream that is not configured, or a repository that upstream does not know."""
+
+    code = "NAME_UNKNOWN"
+
+
+class ManifestUnknown(NotFound):
+    """No such tag or manifest."""
+
+    code = "MANIFEST_UNKNOWN"
+
+
+class BlobUnknown(NotFound):
+    """No such blob."""
+
+    code = "BLOB_UNKNOWN"
+
+
+class UpstreamError(MirrorError):
+    """The registry behind the mirror failed. ``message`` names the endpoint, and how it failed."""
+
+
+class UpstreamDenied(UpstreamError):
+    """Upstream answered 401 or 403 to the mirror's own credentials."""
+
+    code = "DENIED"
+    status = 403
+
+
+class UpstreamInvalid(UpstreamError):
+    """Upstream sent what must not be believed: malformed, too large, or of the wrong kind."""
+
+    code = "UPSTREAM_INVALID"
+    status = 502
+
+
+class DigestMismatch(UpstreamInvalid):
+    """Upstream sent bytes that do not have the digest that names them."""
+
+
+class UpstreamUnavailable(UpstreamError):
+    """Upstream refuses connections, does not resolve, or answers 5xx or 429."""
+
+    code = "UPSTREAM_UNAVAILABLE"
+    status = 503
+
+
+class UpstreamTimeout(UpstreamError):
+    """Upstream takes too long."""
+
+    code = "UPSTREAM_TIMEOUT"
+    status = 504
+
+
+class StoreError(MirrorError):
+    """The disk or the database failed in a way that could not be hidden from this request."""
+
+
+class StartError(MirrorError):
+    """The mirror cannot start; ``message`` is the one line that says why."""

@@ -1,0 +1,1 @@
+"""What the mirror knows: tags, links, negative answers."""

@@ -1,0 +1,123 @@
+"""What the mirror knows, as records, and the Protocol that every metadata store keeps.
+
+Everything here is a cache of what upstreams said: losing it costs upstream requests, never a wrong answer. Times are
+seconds since the epoch; sizes are bytes. Every method may raise `StoreError`, and none blocks the event loop.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from mirror.digest import Digest
+
+
+@dataclass(frozen=True, slots=True)
+class TagRecord:
+    """What a tag named when upstream was last asked."""
+
+    upstream: str
+    repository: str
+    tag: str
+    digest: Digest
+    media_type: str
+    size: int
+    fetched_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """That a repository holds a digest: its manifest names it, or its upstream served it.
+
+    ``media_type`` is that of the descriptor or, for a manifest, the exact ``Content-Type``; empty when unknown.
+    ``size`` is -1 when unknown.
+    """
+
+    upstream: str
+    repository: str
+    digest: Digest
+    media_type: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class BlobRecord:
+    """What was noted of a blob when it was committed: ``blake3`` (hex) is what the scrubber compares."""
+
+    digest: Digest
+    size: int
+    blake3: str
+    stored_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class KeptAnswer:
+    """The last good answer to a question that is passed through (a page of tags, referrers)."""
+
+    body: bytes
+    headers: Mapping[str, str]
+    fetched_at: float
+
+
+class Metadata(Protocol):
+    """Tags, links, negative answers, kept answers, and what was noted of blobs."""
+
+    @property
+    def links_incomplete(self) -> bool:
+        """Whether links were lost (a damaged database was replaced), so that a missing link proves nothing."""
+        ...
+
+    async def tag(self, upstream: str, repository: str, tag: str) -> TagRecord | None:
+        """The record of a tag, or None."""
+        ...
+
+    async def put_tag(self, record: TagRecord) -> None:
+        """Set or replace the record of a tag; the negative answer for it, if any, goes."""
+        ...
+
+    async def delete_tag(self, upstream: str, repository: str, tag: str) -> None:
+        """Forget a tag; without error when it is not there."""
+        ...
+
+    async def link(self, upstream: str, repository: str, digest: Digest) -> Link | None:
+        """The link of a repository to a digest, or None."""
+        ...
+
+    async def put_links(self, links: Iterable[Link]) -> None:
+        """Add links in one transaction; one that is there gets the new media type and size where these are known."""
+        ...
+
+    async def negative(self, upstream: str, repository: str, reference: str, now: float) -> float | None:
+        """Until when ``reference`` (a tag or digest) is known not to exist; None when that is not known at ``now``."""
+        ...
+
+    async def put_negative(self, upstream: str, repository: str, reference: str, until: float) -> None:
+        """Note that upstream says that ``reference`` does not exist."""
+        ...
+
+    async def kept(self, key: str) -> KeptAnswer | None:
+        """The last good answer kept under ``key``, or None."""
+        ...
+
+    async def keep(self, key: str, answer: KeptAnswer) -> None:
+        """Keep a good answer, replacing the one before it."""
+        ...
+
+    async def blob(self, digest: Digest) -> BlobRecord | None:
+        """What was noted of a blob, or None. Says nothing about whether the disk holds it."""
+        ...
+
+    async def put_blob(self, record: BlobRecord) -> None:
+        """Note a blob that was committed."""
+        ...
+
+    async def touch(self, accesses: Mapping[Digest, float]) -> None:
+        """Note the last accesses of blobs, in one transaction; an older time never replaces a newer one."""
+        ...
+
+    async def last_access(self, digest: Digest) -> float | None:
+        """When a blob was last asked for, or None."""
+        ...
+
+    async def aclose(self) -> None:
+        """Finish what is under way and let go of everything."""
+        ...

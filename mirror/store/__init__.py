@@ -1,0 +1,1 @@
+"""Bytes on this disk: verified blobs, spools, leases."""

@@ -1,0 +1,1 @@
+"""What a Wasm artifact is; pure, no I/O."""
