@@ -13,7 +13,6 @@ Everything may be changed from any thread while it serves.
 
 import asyncio
 import re
-import socket
 import ssl
 import threading
 from collections.abc import Coroutine
@@ -22,6 +21,7 @@ from typing import Any, Self
 
 from tests.support.contents import Answer, Contents, error
 from tests.support.faults import Fault, Rule, combined
+from tests.support.ports import ReservedPort, bound_socket
 from tests.support.tokens import TokenService, basic
 from tests.support.wire import Request, Sending, close, read_request
 
@@ -50,9 +50,8 @@ class FaultyUpstream(Contents):
         self._writers: dict[asyncio.StreamWriter, asyncio.Task[None]] = {}
         self._loop = asyncio.SelectorEventLoop()
         self._server: asyncio.Server | None = None
-        # Bound, but never listening: it keeps the port ours while connections are refused.
-        self._reservation = self._bound(0)
-        self.port: int = self._reservation.getsockname()[1]
+        self._reservation = ReservedPort(host)
+        self.port = self._reservation.number
         self._thread = threading.Thread(target=self._loop.run_forever, name=f"upstream:{self.port}", daemon=True)
 
     @property
@@ -173,16 +172,10 @@ class FaultyUpstream(Contents):
     def _do(self, work: Coroutine[Any, Any, None]) -> None:
         asyncio.run_coroutine_threadsafe(work, self._loop).result(timeout=30)
 
-    def _bound(self, port: int) -> socket.socket:
-        bound = socket.socket()
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        bound.bind((self._address, port))
-        return bound
-
     async def _listen(self) -> None:
         if self._server is None:
             self._server = await asyncio.start_server(
-                self._serve, sock=self._bound(self.port), ssl=self._tls, backlog=_BACKLOG
+                self._serve, sock=bound_socket(self._address, self.port), ssl=self._tls, backlog=_BACKLOG
             )
 
     async def _stop_listening(self) -> None:

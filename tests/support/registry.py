@@ -1,0 +1,66 @@
+"""A real registry: Debian's ``docker-registry``, started as a program."""
+
+import shutil
+from pathlib import Path
+from types import TracebackType
+from urllib.parse import urljoin
+
+import httpx
+import yaml
+
+from mirror.digest import Digest
+from tests.support.artifacts import Artifact
+from tests.support.ports import ReservedPort
+from tests.support.process import ServerProcess
+
+
+class DockerRegistry(ServerProcess):
+    """``docker-registry serve`` on a port of its own, with all that it holds and its log under ``folder``.
+
+    Stopped, killed or restarted, it keeps port and content. With ``proxy_of`` it is a pull-through cache of that URL.
+    """
+
+    def __init__(self, folder: Path, *, proxy_of: str | None = None) -> None:
+        program = shutil.which("docker-registry")
+        assert program is not None, "docker-registry is not installed (Debian: apt-get install docker-registry)"
+        folder.mkdir(parents=True, exist_ok=True)
+        self._port = ReservedPort()
+        self.host = f"127.0.0.1:{self._port.number}"
+        self.url = f"http://{self.host}"
+        config: dict[str, object] = {
+            "version": "0.1",
+            "log": {"level": "warn", "accesslog": {"disabled": True}},
+            "storage": {"filesystem": {"rootdirectory": str(folder / "registry")}, "delete": {"enabled": True}},
+            "http": {"addr": self.host, "secret": "of a test"},
+        }
+        if proxy_of is not None:
+            config["proxy"] = {"remoteurl": proxy_of}
+        file = folder / "registry.yml"
+        file.write_text(yaml.safe_dump(config))
+        super().__init__([program, "serve", file], ready=f"{self.url}/v2/", log=folder / "registry.log")
+
+    def push(self, repository: str, tag: str | None, artifact: Artifact) -> Digest:
+        """Push ``artifact`` with all that it names; gives the manifest's digest."""
+        for child in artifact.children:
+            self.push(repository, None, child)
+        with httpx.Client(base_url=self.url, trust_env=False, timeout=60) as client:
+            for digest, content in artifact.blobs.items():
+                started = client.post(f"/v2/{repository}/blobs/uploads/").raise_for_status()
+                upload = httpx.URL(urljoin(self.url, started.headers["location"])).copy_merge_params(
+                    {"digest": str(digest)}
+                )
+                client.put(upload, content=content).raise_for_status()
+            client.put(
+                f"/v2/{repository}/manifests/{tag or artifact.digest}",
+                content=artifact.body,
+                headers={"content-type": artifact.media_type},
+            ).raise_for_status()
+        return artifact.digest
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            super().__exit__(kind, error, trace)
+        finally:
+            self._port.close()
