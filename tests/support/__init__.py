@@ -1,0 +1,1 @@
+"""What tests share: waiting for things, finding programs, a registry that misbehaves on demand."""
