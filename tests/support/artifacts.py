@@ -46,7 +46,7 @@ class Artifact:
 
 
 def wasm_module(size: int = 1000, seed: int = 0) -> bytes:
-    """A valid module of exactly ``size`` bytes (14 at least), whose bytes do not compress.
+    """A valid module of exactly ``size`` bytes (18 at least), whose bytes do not compress.
 
     It holds one custom section named ``pad``. Source: WebAssembly core specification, "Binary Format", modules.
     """

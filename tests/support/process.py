@@ -194,13 +194,17 @@ class MirrorProcess(ServerProcess):
         """Bytes that belong to this mirror alone, all its workers together."""
         return sum(private_memory(pid) for pid in self.pids)
 
+    def close(self) -> None:
+        """Give the port back; a ``with`` statement does so at its end."""
+        self._port.close()
+
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
             super().__exit__(kind, error, trace)
         finally:
-            self._port.close()
+            self.close()
 
     def _has_tls(self) -> bool:
         tls = self.settings.get("tls")
