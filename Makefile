@@ -1,0 +1,60 @@
+# What people type. `make help` lists it; ARGS=… goes to pytest, as in `make test ARGS="-k digest"`.
+
+PYTHON ?= python3
+CONFIG ?= config/wasm-mirror.yaml
+ARGS ?=
+
+VENV := .venv
+PY := $(VENV)/bin/python
+READY := $(VENV)/.ready
+PYTEST := $(PY) -m pytest -n auto
+
+.PHONY: help run test e2e bench check setup lock
+.DEFAULT_GOAL := help
+
+help: ## this list
+	@sed -n 's/^\([a-z0-9]*\):[^#]*## /\1\t/p' Makefile | expand -t 8
+
+run: setup ## serve config/wasm-mirror.yaml; another file: make run CONFIG=file.yaml
+	@$(VENV)/bin/wasm-mirror serve --config $(CONFIG)
+
+test: setup ## all tests but those of tests/e2e
+	@$(PYTEST) tests --ignore=tests/e2e --ignore=tests/bench $(ARGS)
+	@echo "Left out: tests/e2e, with real clients and registries (make e2e), and tests/bench (make bench)."
+
+e2e: setup ## the tests with real clients and registries; a missing program is a failure
+	@WASM_MIRROR_REQUIRE_TOOLS=1 $(PYTEST) tests --ignore=tests/bench -m "e2e or needs" $(ARGS)
+
+bench: setup ## the benchmarks: one table, every figure beside its peers
+	@$(PY) -m tests.bench $(ARGS)
+
+check: setup ## format, lint, types; changes no file
+	@$(PY) -m ruff format --check .
+	@$(PY) -m ruff check .
+	@$(PY) -m mypy
+
+setup: $(READY) ## .venv with the package and its tools; nothing to do when nothing changed
+
+$(READY): requirements.lock pyproject.toml mirror/__init__.py
+	@$(PY) -m pip --version >/dev/null 2>&1 || $(MAKE) --no-print-directory $(VENV)
+	@echo "Installing requirements.lock into $(VENV)"
+	@$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(PY) -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+.PHONY: $(VENV)
+$(VENV):
+	@command -v $(PYTHON) >/dev/null || { \
+	  echo "There is no $(PYTHON). wasm-mirror needs Python 3.11 or newer: make setup PYTHON=path/to/python"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "wasm-mirror needs Python 3.11 or newer, and $(PYTHON) is $$($(PYTHON) -V 2>&1): make setup PYTHON=python3.12"; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+	  echo "$(PYTHON) cannot make virtual environments; on Debian and Ubuntu: apt-get install python3-venv"; exit 1; }
+	@$(PYTHON) -m venv --clear $(VENV)
+
+lock: setup ## write requirements.lock anew from pyproject.toml; newer versions: make lock UPGRADE=--upgrade
+	@$(PY) -m venv $(VENV)/lock
+	@$(VENV)/lock/bin/pip install --quiet --disable-pip-version-check uv==0.13.8
+	@$(VENV)/lock/bin/uv pip compile --quiet --universal --python-version 3.11 --extra dev --generate-hashes \
+	  --no-emit-index-url --no-annotate --custom-compile-command "make lock" $(UPGRADE) \
+	  --output-file requirements.lock pyproject.toml
