@@ -1,0 +1,37 @@
+"""Settings: frozen, validated, from a YAML file, the environment and the command line.
+
+::
+
+    values, hosts      what a single value may be
+    known              what is known of public registries
+    section            what all models have in common
+    upstreams, models  every key, with its default and its help
+    contradictions     what is wrong between keys
+    schema             the keys, read from the models
+    problems           faults, as lines for a person
+    document           the YAML file, with line numbers
+    environment        the WASM_MIRROR_… variables
+    load               all of these, in their order
+    show, reference    the effective settings; the documentation
+"""
+
+from mirror.config.load import load
+from mirror.config.models import LogSettings, MetadataSettings, Settings, TlsSettings, WasmSettings
+from mirror.config.problems import ConfigurationError
+from mirror.config.show import describe
+from mirror.config.upstreams import Credentials, Defaults, EndpointSettings, UpstreamSettings
+
+__all__ = [
+    "ConfigurationError",
+    "Credentials",
+    "Defaults",
+    "EndpointSettings",
+    "LogSettings",
+    "MetadataSettings",
+    "Settings",
+    "TlsSettings",
+    "UpstreamSettings",
+    "WasmSettings",
+    "describe",
+    "load",
+]

@@ -1,0 +1,95 @@
+"""What is wrong between keys, seen before they are read one by one, so that both kinds of errors are told at once."""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import TypeVar
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
+
+from mirror import oci
+from mirror.config import hosts, known
+from mirror.config.values import shown
+from mirror.errors import NameInvalid
+
+Location = tuple[str | int, ...]
+Model = TypeVar("Model")
+
+
+def contradictions(settings: object) -> list[tuple[Location, str]]:
+    """The location and the words for each contradiction in ``settings``, which may be wrong in any other way too."""
+    if not isinstance(settings, Mapping):
+        return []
+    upstreams = settings.get("upstreams")
+    if upstreams is None or upstreams == {}:
+        return [
+            (
+                ("upstreams",),
+                "must name at least one registry to pull from, such as `upstreams: {ghcr.io: {}}`; "
+                "without one there is nothing to mirror",
+            )
+        ]
+    if not isinstance(upstreams, Mapping):
+        return []
+    found: list[tuple[Location, str]]
+    found = [(("upstreams", name), words) for name, entry in upstreams.items() for words in _name_faults(name, entry)]
+    default = settings.get("default_upstream")
+    if isinstance(default, str) and default not in upstreams:
+        words = f"must be one of the upstreams, {', '.join(map(str, upstreams))}, not {shown(default)}"
+        found.append((("default_upstream",), words))
+    return found
+
+
+def _name_faults(name: object, entry: object) -> Iterable[str]:
+    """An upstream's name is the first component of a path; its endpoint follows from it, or is written down."""
+    if not isinstance(name, str) or "/" in name or not _is_component(name):
+        located = hosts.split(name) if isinstance(name, str) else None
+        if located is not None and located[1] is not None:
+            yield (
+                "the name of an upstream cannot hold a port: choose another, such as "
+                f"{located[0].partition('.')[0]}, with `endpoints: [https://{name}]`"
+            )
+        else:
+            yield (
+                "the name of an upstream is the first component of a path: lower-case letters and digits, with single "
+                ". _ __ or - between them"
+            )
+    elif known.endpoint(name) is None and not _endpoints(entry):
+        yield "must have endpoints, such as `endpoints: [https://registry.example.com]`: the name is no host name"
+
+
+def _is_component(name: str) -> bool:
+    try:
+        oci.parse_name(name)
+    except NameInvalid:
+        return False
+    return True
+
+
+def _endpoints(entry: object) -> object:
+    return entry.get("endpoints") if isinstance(entry, Mapping) else getattr(entry, "endpoints", None)
+
+
+def with_contradictions(found: list[tuple[Location, str]], value: object, handler: Callable[[object], Model]) -> Model:
+    """What ``handler`` makes of ``value``; or one `ValidationError` of all that it finds and of ``found``."""
+    details = [_detail(location, words) for location, words in found]
+    try:
+        model = handler(value)
+    except ValidationError as error:
+        if not details:
+            raise
+        details = [*map(_again, error.errors(include_url=False, include_input=False)), *details]
+    else:
+        if not details:
+            return model
+    raise ValidationError.from_exception_data("Settings", details, hide_input=True)
+
+
+def _detail(location: Location, words: str) -> InitErrorDetails:
+    # A custom error's words are a template with {…} for its context.
+    return InitErrorDetails(
+        type=PydanticCustomError("contradiction", "{words}", {"words": words}), loc=location, input=None
+    )
+
+
+def _again(error: ErrorDetails) -> InitErrorDetails:
+    return InitErrorDetails(type=error["type"], loc=error["loc"], input=None, ctx=error.get("ctx", {}))

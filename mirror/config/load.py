@@ -1,0 +1,65 @@
+"""From a file, the environment and the command line to settings: the later wins, and all faults are told at once."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from mirror.config import document as documents
+from mirror.config import environment, problems
+from mirror.config.document import Document
+from mirror.config.hosts import is_loopback
+from mirror.config.models import Settings
+from mirror.config.problems import ConfigurationError, Origin
+
+_NO_FILE = "the settings"
+
+
+def load(
+    path: Path | None,
+    environ: Mapping[str, str],
+    overrides: Mapping[str, object],
+    warnings: list[str] | None = None,
+) -> Settings:
+    """The settings of the file at ``path``, under those of ``environ``, under ``overrides``.
+
+    ``overrides`` maps top-level keys to what an option of the command line says; None is an option that was not given.
+    ``warnings`` receives a line for each thing that is odd, but not wrong. Raises `ConfigurationError`.
+    """
+    document = documents.read(path) if path is not None else Document({}, {(): Origin(_NO_FILE)})
+    odd = environment.apply(environ, document)
+    for key, value in overrides.items():
+        if value is not None:
+            environment.put(document, (key,), value, Origin(f"--{key.replace('_', '-')}"))
+    settings = _validated(document)
+    if warnings is not None:
+        warnings += [*odd, *_oddities(settings)]
+    return settings
+
+
+def _validated(document: Document) -> Settings:
+    found = list(document.problems)
+    try:
+        settings = Settings.model_validate(document.values)
+    except ValidationError as error:
+        found += problems.of(error, document.origins)
+    if found:  # raised here, where no ValidationError is its context: that one knows the values, secrets too
+        raise ConfigurationError(found)
+    return settings
+
+
+def _oddities(settings: Settings) -> list[str]:
+    """What works, but was perhaps not meant."""
+    found = []
+    for name, upstream in settings.upstreams.items():
+        secret = [endpoint for endpoint in upstream.endpoints if endpoint.credentials is not None]
+        found += [
+            f"upstreams.{name}: credentials go to {endpoint.url} in plain text; use https"
+            for endpoint in secret
+            if endpoint.is_plain
+        ]
+        if secret and not is_loopback(settings.host):
+            found.append(
+                f"upstreams.{name}: everyone who reaches this mirror may read whatever its credentials may read"
+            )
+    return found

@@ -1,0 +1,121 @@
+"""The settings: every key, with its default and its help in one place. Frozen; can be pickled, secrets included."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import BeforeValidator, Field, ModelWrapValidatorHandler, ValidationInfo, field_validator, model_validator
+
+from mirror.config.contradictions import contradictions, with_contradictions
+from mirror.config.hosts import Host, Listen, split
+from mirror.config.section import Section
+from mirror.config.upstreams import Defaults, UpstreamSettings
+from mirror.config.values import Duration, File, Kind, Size, Whole, absent_is_empty
+
+
+class MetadataSettings(Section):
+    """Where tags, links and negative answers are kept."""
+
+    url: Literal["sqlite"] = Field("sqlite", description="`sqlite`: a database inside `data_dir`.")
+
+
+class WasmSettings(Section):
+    """What is special about Wasm modules."""
+
+    max_module_size: Size = Field(
+        256 << 20,
+        gt=0,
+        description="Up to this size a tar+gzip layer is sent only once it is verified whole; larger ones stream. "
+        "256MiB is what agents accept.",
+    )
+
+
+class TlsSettings(Section):
+    """Serving HTTPS. Both files are PEM."""
+
+    certificate: File | None = Field(None, description="The certificate, followed by those that lead to its root.")
+    key: File | None = Field(None, description="Its private key, without a passphrase.")
+
+    @model_validator(mode="after")
+    def _both_or_none(self) -> Self:
+        if (self.certificate is None) != (self.key is None):
+            missing = "certificate" if self.certificate is None else "key"
+            raise ValueError(f"must have both certificate and key, or none of them; {missing} is missing")
+        return self
+
+
+class LogSettings(Section):
+    """What is written to standard error, and how."""
+
+    format: Literal["text", "json"] = Field("text", description="Lines for people, or a JSON object a line.")
+    level: Literal["debug", "info", "warning", "error"] = Field("info", description="The least that is worth a line.")
+    access: Literal["none", "all"] = Field("none", description="Whether every request gets a line.")
+
+
+class Settings(Section):
+    """All settings of one mirror."""
+
+    listen: Listen = Field("127.0.0.1:8080", description="The address to serve at. Port 0 takes any free port.")
+    names: Annotated[tuple[Host, ...], BeforeValidator(absent_is_empty)] = Field(
+        (),
+        description="This mirror's own hosts, as agents and WasmPlugins write them. They never name an upstream, "
+        "whatever `Host` or `ns` says.",
+    )
+    drain_for: Duration = Field(
+        5.0, description="After a SIGTERM: how long connections are still accepted while `/readyz` says 503."
+    )
+    stop_within: Duration = Field(35.0, description="After that: how long running requests may take to finish.")
+    data_dir: File = Field(
+        Path("data"), description="The directory for blobs, downloads under way and the database. Made when absent."
+    )
+    workers: Whole = Field(1, ge=1, le=256, description="Processes that share the port and the disk.")
+    default_upstream: str | None = Field(
+        None,
+        description="The upstream for clients that send neither a prefix nor `ns`, such as Docker's "
+        "`registry-mirrors`. It must be one of `upstreams`.",
+    )
+    metadata: MetadataSettings = Field(
+        MetadataSettings(), description="Where tags, links and negative answers are kept."
+    )
+    defaults: Defaults = Field(Defaults(), description="For how long tags are believed.")
+    upstreams: Annotated[Mapping[str, UpstreamSettings], Kind("mapping of names to mappings")] = Field(
+        default_factory=dict,
+        description="The registries that may be pulled from, by name; at least one. What is not named here is never "
+        "contacted. A registry with a port, or with several endpoints, gets a name of your choice and `endpoints`.",
+    )
+    wasm: WasmSettings = Field(WasmSettings(), description="What is special about Wasm modules.")
+    tls: TlsSettings = Field(TlsSettings(), description="Serving HTTPS.")
+    log: LogSettings = Field(LogSettings(), description="What is written to standard error.")
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _consistent(cls, value: object, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        return with_contradictions(contradictions(value), value, handler)
+
+    @field_validator("upstreams", mode="after")
+    @classmethod
+    def _effective(cls, value: Mapping[str, UpstreamSettings], info: ValidationInfo) -> Mapping[str, UpstreamSettings]:
+        defaults = info.data.get("defaults", Defaults())
+        return {name: upstream.effective(name, defaults) for name, upstream in value.items()}
+
+    @property
+    def host(self) -> str:
+        """The host of `listen`, without the brackets of IPv6."""
+        return self._split()[0]
+
+    @property
+    def port(self) -> int:
+        """The port of `listen`; 0 is any free one."""
+        return self._split()[1] or 0
+
+    def _split(self) -> tuple[str, int | None]:
+        found = split(self.listen)
+        assert found is not None, "it was parsed when it was set"
+        return found
+
+    def upstream_at(self, host: str) -> str | None:
+        """The name of the upstream that a client means by ``host`` (in ``Host`` without the port, or in ``ns``)."""
+        host = host.lower()
+        if host in self.upstreams:
+            return host
+        return next((name for name, upstream in self.upstreams.items() if host in upstream.hosts), None)

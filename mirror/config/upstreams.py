@@ -1,0 +1,214 @@
+"""An upstream: its endpoints, the credentials for them, and for how long its tags may be believed."""
+
+import dataclasses
+import re
+from typing import Annotated, Self
+
+from pydantic import BeforeValidator, Field, PrivateAttr, SecretStr, field_validator, model_validator
+
+from mirror.config import hosts, known
+from mirror.config.hosts import EndpointUrl, Host
+from mirror.config.section import Section
+from mirror.config.values import Duration, File, Kind, Switch, absent_is_empty, shown
+from mirror.freshness import Policy
+
+_GLOB = re.compile(r"[a-z0-9._*-]+(?:/[a-z0-9._*-]+)*")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+
+
+def parse_glob(value: object) -> str:
+    """A pattern of repository names: ``*`` stands for any part of one component, ``**`` for any components."""
+    if not isinstance(value, str) or not _GLOB.fullmatch(value):
+        raise ValueError(f"must be a pattern of repository names such as team-a/** or */proxy, not {shown(value)}")
+    return value
+
+
+Glob = Annotated[str, Kind("pattern"), BeforeValidator(parse_glob)]
+
+
+class Credentials(Section):
+    """Who the mirror is for a registry: a user and one source of the password, or a docker ``config.json``."""
+
+    username: str | None = Field(None, description="The user, together with `password` or `password_file`.")
+    password: SecretStr | None = Field(None, description="The password itself. `password_file` keeps it out of here.")
+    password_file: File | None = Field(
+        None, description="A file that holds the password, with or without a line break at its end."
+    )
+    docker_config: File | None = Field(
+        None,
+        description="A docker `config.json`, such as a Kubernetes pull secret, that has an entry for the endpoint.",
+    )
+
+    @field_validator("username", "password")
+    @classmethod
+    def _can_be_sent(cls, value: str | SecretStr | None) -> str | SecretStr | None:
+        """Source: RFC 7617 section 2."""
+        if value is None:
+            return value
+        text = value.get_secret_value() if isinstance(value, SecretStr) else value
+        if not text:
+            raise ValueError("must not be empty; for anonymous access leave credentials out")
+        if _CONTROL.search(text):
+            raise ValueError("must not hold a line break or another control character")
+        if isinstance(value, str) and ":" in value:
+            raise ValueError("must not hold a colon, which ends the user name in Basic authentication")
+        return value
+
+    @model_validator(mode="after")
+    def _from_one_source(self) -> Self:
+        sources = [name for name in ("password", "password_file", "docker_config") if getattr(self, name) is not None]
+        if len(sources) != 1:
+            found = f"has {' and '.join(sources)}" if sources else "has none of them"
+            raise ValueError(f"must have exactly one of password, password_file and docker_config, but {found}")
+        if (self.username is None) != (sources == ["docker_config"]):
+            raise ValueError(
+                f"must have a username beside {sources[0]}"
+                if self.username is None
+                else "must not have a username beside docker_config, which names the user itself"
+            )
+        return self
+
+
+class EndpointSettings(Section):
+    """One address of an upstream."""
+
+    url: EndpointUrl = Field(description="`scheme://HOST[:PORT]`. Trusted to be anywhere, private networks too.")
+    auth_hosts: Annotated[tuple[Host, ...], BeforeValidator(absent_is_empty)] = Field(
+        (),
+        description="Other hosts that may see this endpoint's credentials: those of its token service. "
+        "Known ones, such as auth.docker.io, need not be written.",
+    )
+    redirect_hosts: Annotated[tuple[Host, ...], BeforeValidator(absent_is_empty)] = Field(
+        (),
+        description="Private hosts to which this endpoint may redirect downloads; they never see a credential. "
+        "Public hosts need not be written.",
+    )
+    credentials: Credentials | None = Field(None, description="This endpoint's own credentials.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _url_alone(cls, value: object) -> object:
+        return {"url": value} if isinstance(value, str) else value
+
+    @field_validator("auth_hosts", mode="after")
+    @classmethod
+    def _lower_case_once(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(value))
+
+    @property
+    def host(self) -> str:
+        """The host alone, without brackets."""
+        return self._split()[0]
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether what is sent here can be read on the way."""
+        return self.url.startswith("http://") and not hosts.is_loopback(self.host)
+
+    def _split(self) -> tuple[str, int | None]:
+        found = hosts.split(self.url.partition("://")[2])
+        assert found is not None, "the URL was parsed when it was set"
+        return found
+
+    def with_known_hosts(self) -> Self:
+        """Itself, with the token hosts that are known of its registry."""
+        return self.model_copy(
+            update={"auth_hosts": tuple(dict.fromkeys((*self.auth_hosts, *known.auth_hosts(self.host))))}
+        )
+
+
+class Defaults(Section):
+    """For how long tags are believed, unless their upstream says otherwise."""
+
+    fresh_for: Duration = Field(10.0, description="How long a tag is served without asking upstream.")
+    stale_while_revalidate: Duration = Field(
+        0.0, description="How long after that it is served at once while upstream is asked behind the client's back."
+    )
+    revalidate_for: Duration = Field(
+        1.0, description="How long a held tag waits for upstream's word before it is served as stale."
+    )
+    stale_if_error: Duration = Field(
+        30 * 86400.0,
+        description="Up to which age a tag is served while upstream is down, too slow, or answers 5xx or 429.",
+    )
+    stale_if_denied: Duration = Field(
+        0.0, description="Up to which age a tag is served although upstream refuses the mirror's credentials."
+    )
+    negative_for: Duration = Field(10.0, description="How long it is remembered that upstream does not have something.")
+    hold_for: Duration = Field(
+        25.0,
+        gt=0,
+        description="How long a request for content that is not held waits, through retries, before it fails. "
+        "Istio agents give a pull 30s.",
+    )
+    keep_deleted_tags: Switch = Field(False, description="Whether a tag is still served once upstream has deleted it.")
+
+
+class UpstreamSettings(Section):
+    """A registry that may be pulled from, under the name of its key."""
+
+    endpoints: Annotated[
+        tuple[Annotated[EndpointSettings, Kind("URL or mapping")], ...], BeforeValidator(absent_is_empty)
+    ] = Field(
+        (),
+        description="URLs, or mappings with a `url`, tried in this order; the last is the origin. Without them the "
+        "endpoint follows from the name: `ghcr.io` is at `https://ghcr.io`.",
+    )
+    credentials: Credentials | None = Field(None, description="The credentials for the last endpoint.")
+    offline: Switch = Field(False, description="Never ask this upstream; what is held of it is always fresh.")
+    allow: tuple[Glob, ...] = Field(
+        ("**",),
+        min_length=1,
+        description="The repositories that may be pulled: `*` stands for any part of one component of the name, `**` "
+        "for any components.",
+    )
+    fresh_for: Duration | None = Field(None, description="As in `defaults`, for this upstream.")
+    stale_while_revalidate: Duration | None = Field(None, description="As in `defaults`, for this upstream.")
+    revalidate_for: Duration | None = Field(None, description="As in `defaults`, for this upstream.")
+    stale_if_error: Duration | None = Field(None, description="As in `defaults`, for this upstream.")
+    stale_if_denied: Duration | None = Field(None, description="As in `defaults`, for this upstream.")
+    negative_for: Duration | None = Field(None, description="As in `defaults`, for this upstream.")
+    hold_for: Duration | None = Field(None, gt=0, description="As in `defaults`, for this upstream.")
+    keep_deleted_tags: Switch | None = Field(None, description="As in `defaults`, for this upstream.")
+
+    _name: str = PrivateAttr("")
+
+    @model_validator(mode="after")
+    def _credentials_once(self) -> Self:
+        own = self.endpoints[-1].credentials if self.endpoints else None
+        if self.credentials is not None and own is not None and own != self.credentials:
+            raise ValueError("must not have credentials both for the upstream and for its last endpoint; remove one")
+        return self
+
+    @property
+    def name(self) -> str:
+        """The key under which it stands; empty until it is part of `Settings`."""
+        return self._name
+
+    @property
+    def policy(self) -> Policy:
+        """Its own durations, and the defaults for the others."""
+        own = {field.name: getattr(self, field.name) for field in dataclasses.fields(Policy)}
+        return Policy(**{name: value for name, value in own.items() if value is not None})
+
+    @property
+    def library(self) -> bool:
+        """Whether a repository of one component is short for ``library/<it>``."""
+        return known.has_library(self._name, self.endpoints[-1].host if self.endpoints else "")
+
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        """The names by which ``Host`` and ``ns`` may mean it: its own, and known others."""
+        return (self._name, *known.aliases(self._name))
+
+    def effective(self, name: str, defaults: Defaults) -> Self:
+        """What holds for the upstream ``name``: with its endpoints, their credentials and token hosts, and defaults."""
+        url = known.endpoint(name)
+        endpoints = self.endpoints or ((EndpointSettings(url=url),) if url else ())
+        found = [endpoint.with_known_hosts() for endpoint in endpoints]
+        if found and self.credentials is not None:
+            found[-1] = found[-1].model_copy(update={"credentials": self.credentials})
+        inherited = {key: value for key, value in defaults if getattr(self, key) is None}
+        whole = self.model_copy(update={"endpoints": tuple(found), **inherited})
+        whole._name = name
+        return whole
