@@ -114,15 +114,16 @@ def parse_path(path: str) -> RegistryPath:
         if ":" in last:
             return RegistryPath(Resource.MANIFEST, parse_name(name), digest=Digest.parse(last))
         return RegistryPath(Resource.MANIFEST, parse_name(name), tag=parse_tag(last))
-    if kind == "blobs" and name and last != "uploads":
+    if kind == "blobs" and name:
+        if last == "uploads":
+            return RegistryPath(Resource.UPLOAD, parse_name(name))
         return RegistryPath(Resource.BLOB, parse_name(name), digest=Digest.parse(last))
     if kind == "tags" and name and last == "list":
         return RegistryPath(Resource.TAGS, parse_name(name))
     if kind == "referrers" and name:
         return RegistryPath(Resource.REFERRERS, parse_name(name), digest=Digest.parse(last))
-    upload, found, _ = path[4:].partition("/blobs/uploads")
-    if found and upload:
-        return RegistryPath(Resource.UPLOAD, parse_name(upload))
+    if kind == "uploads" and name.endswith("/blobs"):
+        return RegistryPath(Resource.UPLOAD, parse_name(name.removesuffix("/blobs")))
     raise NotFound(
         "there is nothing at this address; the registry answers /v2/<name>/manifests/<reference>, "
         "/v2/<name>/blobs/<digest>, /v2/<name>/tags/list and /v2/<name>/referrers/<digest>"
@@ -177,7 +178,9 @@ class Manifest:
         fields = parse_object(body, "the manifest")
         kind = _media_type(fields, media_type)
         _refuse_mixture(fields, kind)
-        annotations = fields.get("annotations") or {}
+        annotations = fields.get("annotations")
+        if annotations is None:
+            annotations = {}
         if not isinstance(annotations, dict) or not all(isinstance(value, str) for value in annotations.values()):
             raise UpstreamInvalid("the manifest's annotations are not a map of strings")
         notes = tuple(annotations.items())
@@ -213,8 +216,22 @@ def _media_type(fields: dict[str, Any], header: str) -> str:
     return header
 
 
+_MANIFEST_FIELDS = ("schemaVersion", "mediaType", "config", "layers", "manifests", "annotations", "fsLayers")
+_DESCRIPTOR_FIELDS = ("mediaType", "digest", "size", "platform")
+
+
+def _refuse_other_case(fields: dict[str, Any], known: tuple[str, ...], where: str) -> None:
+    """Refuse keys such as ``Layers``: clients written in Go take them for ``layers``, and the last one counts there."""
+    folded = {name.casefold() for name in known}
+    for key in fields:
+        if key not in known and key.casefold() in folded:
+            raise UpstreamInvalid(f"the {where} has the field {_shown(key)}, which some clients read as another")
+
+
 def _refuse_mixture(fields: dict[str, Any], kind: str) -> None:
-    if fields.get("schemaVersion") != 2:
+    _refuse_other_case(fields, _MANIFEST_FIELDS, "manifest")
+    version = fields.get("schemaVersion")
+    if type(version) is not int or version != 2:
         raise UpstreamInvalid("the manifest's schemaVersion is not 2")
     foreign = ("config", "layers", "fsLayers") if kind in INDEXES else ("manifests", "fsLayers")
     for name in foreign:
@@ -232,6 +249,7 @@ def _descriptors(fields: dict[str, Any], name: str) -> tuple[Descriptor, ...]:
 def _descriptor(value: object, where: str) -> Descriptor:
     if not isinstance(value, dict):
         raise UpstreamInvalid(f"the manifest's {where} is not a descriptor")
+    _refuse_other_case(value, _DESCRIPTOR_FIELDS, f"manifest's {where}")
     media_type, digest, size = value.get("mediaType"), value.get("digest"), value.get("size")
     if not isinstance(media_type, str) or not media_type.isascii() or not media_type.isprintable():
         raise UpstreamInvalid(f"the manifest's {where} has no media type")
@@ -252,15 +270,16 @@ def _platform(value: object) -> Platform | None:
 
 
 def parse_object(body: bytes, what: str) -> dict[str, Any]:
-    """Parse a JSON object strictly: UTF-8, no duplicate keys, no ``NaN``, no depth beyond `MAX_JSON_DEPTH`.
+    """Parse a JSON object strictly: UTF-8, no duplicate keys, no ``NaN``, no lone surrogates, no depth beyond
+    `MAX_JSON_DEPTH`.
 
     Raises `UpstreamInvalid`, whose message begins with ``what``.
     """
     _refuse_depth(body, what)
     try:
-        value = json.loads(
-            body.decode("utf-8"), object_pairs_hook=_without_duplicates, parse_constant=_refuse_constant
-        )
+        value = json.loads(body.decode("utf-8"), object_pairs_hook=_without_duplicates, parse_constant=_refuse_constant)
+        if b"\\u" in body:  # half of a surrogate pair could not be written to any file or socket later
+            json.dumps(value, ensure_ascii=False).encode("utf-8")
     except (ValueError, RecursionError) as error:
         raise UpstreamInvalid(f"{what} is not valid JSON: {error}") from error
     if not isinstance(value, dict):
@@ -272,6 +291,8 @@ _STRUCTURE = re.compile(rb'"(?:[^"\\]|\\.)*+"?|[\[{]|[\]}]', re.DOTALL)
 
 
 def _refuse_depth(body: bytes, what: str) -> None:
+    if body.count(b"[") + body.count(b"{") <= MAX_JSON_DEPTH:
+        return
     depth = 0
     for match in _STRUCTURE.finditer(body):
         byte = match[0][0]
