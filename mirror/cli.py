@@ -1,0 +1,104 @@
+"""The command line. Exit status: 0 all done, 1 something failed, 2 wrong use or the mirror cannot start."""
+
+import asyncio
+import logging
+import os
+import sys
+from pathlib import Path
+
+import click
+import uvloop
+
+import mirror
+from mirror import logs
+from mirror.config import Settings, describe, load
+from mirror.errors import StartError
+from mirror.server import bind, check_tls, serve
+from mirror.store.directory import DataDirectory
+from mirror.store.spool import sweep
+from mirror.supervisor import Supervisor
+
+log = logging.getLogger(__name__)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(mirror.__version__, prog_name="wasm-mirror")
+def main() -> None:
+    """A caching OCI pull-through mirror for the WebAssembly modules of a service mesh."""
+
+
+_config = click.option(
+    "--config", type=click.Path(dir_okay=False, path_type=Path), required=True, help="The settings, a YAML file."
+)
+
+
+@main.command("serve")
+@_config
+@click.option("--listen", metavar="HOST:PORT", help="Instead of the setting `listen`.")
+@click.option("--data-dir", metavar="DIR", help="Instead of the setting `data_dir`.")
+@click.option("--workers", type=int, metavar="N", help="Instead of the setting `workers`.")
+def serve_command(config: Path, listen: str | None, data_dir: str | None, workers: int | None) -> None:
+    """Run the mirror until SIGTERM or Ctrl-C."""
+    try:
+        settings = _load(config, {"listen": listen, "data_dir": data_dir, "workers": workers})
+        logs.configure(settings.log.level, settings.log.format)
+        check_tls(settings)
+        directory = DataDirectory.open(settings.data_dir)
+        resumable = sweep(directory)
+        listener = bind(settings)
+    except StartError as error:
+        _refuse(error)
+    scheme = "https" if settings.tls.certificate else "http"
+    host, port = listener.getsockname()[:2]
+    shown = f"[{host}]" if ":" in host else host
+    log.info(
+        "wasm-mirror %s serves %s at %s://%s:%d; data in %s, %d downloads to resume",
+        mirror.__version__,
+        ", ".join(settings.upstreams),
+        scheme,
+        shown,
+        port,
+        settings.data_dir,
+        resumable,
+    )
+
+    def work(parent: int | None) -> int:
+        try:
+            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+                runner.run(serve(settings, directory, listener, parent))
+        except StartError as error:
+            click.echo(f"wasm-mirror: {error}", err=True)
+            return 2
+        return 0
+
+    status = work(None) if settings.workers == 1 else Supervisor(settings.workers, work).run()
+    directory.close()
+    sys.exit(status)
+
+
+@main.command("check-config")
+@_config
+def check_config(config: Path) -> None:
+    """Print the settings as they take effect, with secrets masked. Status 2 when they are wrong."""
+    try:
+        settings = _load(config, {})
+    except StartError as error:
+        _refuse(error)
+    click.echo(describe(settings), nl=False)
+
+
+def _load(config: Path, overrides: dict[str, object]) -> Settings:
+    warnings: list[str] = []
+    settings = load(config, os.environ, overrides, warnings)
+    for warning in warnings:
+        click.echo(f"wasm-mirror: warning: {warning}", err=True)
+    return settings
+
+
+def _refuse(error: StartError) -> None:
+    click.echo(f"wasm-mirror: {error}", err=True)
+    sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

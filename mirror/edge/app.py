@@ -1,0 +1,103 @@
+"""The ASGI application: the registry, the addresses for machines beside it, and errors that tell no secrets."""
+
+import logging
+import time
+from collections.abc import Callable
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from mirror.edge.registry import Registry
+from mirror.edge.respond import Cut, send_error
+from mirror.errors import MirrorError, NotFound
+
+log = logging.getLogger(__name__)
+access = logging.getLogger("mirror.access")
+
+
+class App:
+    """What the server runs. ``draining`` tells whether the mirror is about to stop."""
+
+    def __init__(self, registry: Registry, draining: Callable[[], bool], *, log_access: bool) -> None:
+        self._registry = registry
+        self._draining = draining
+        self._log_access = log_access
+        self._machines: ASGIApp = Starlette(
+            routes=[Route("/healthz", self._alive), Route("/readyz", self._ready)],
+            exception_handlers={404: _nothing_here, 405: _nothing_here},
+        )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] != "http":
+            return
+        if self._log_access:
+            send = _logged(scope, send)
+        if self._draining():
+            send = _closing(send)
+        started = False
+
+        async def watched(message: Message) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
+        try:
+            if scope["path"].startswith("/v2"):
+                await self._registry(scope, receive, watched)
+            else:
+                await self._machines(scope, receive, watched)
+        except Cut:
+            # To return with the body unfinished is how the server is told to cut the connection.
+            return
+        except Exception:
+            log.exception("%s %s failed", scope["method"], scope["path"])
+            if not started:
+                await send_error(send, scope["method"], MirrorError("the mirror failed; its log says why"))
+
+    async def _alive(self, request: Request) -> Response:
+        return PlainTextResponse("alive\n")
+
+    async def _ready(self, request: Request) -> Response:
+        if self._draining():
+            return PlainTextResponse("stopping\n", 503)
+        return PlainTextResponse("ready\n")
+
+
+async def _nothing_here(request: Request, error: Exception) -> Response:
+    nothing = NotFound("there is nothing at this address; the registry is under /v2/")
+    return JSONResponse({"errors": [{"code": nothing.code, "message": nothing.message}]}, 404)
+
+
+def _closing(send: Send) -> Send:
+    """While the mirror drains, every answer asks its client to connect anew, elsewhere."""
+
+    async def closing(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            message = {**message, "headers": [*message["headers"], (b"connection", b"close")]}
+        await send(message)
+
+    return closing
+
+
+def _logged(scope: Scope, send: Send) -> Send:
+    began = time.monotonic()
+
+    async def logged(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            client = scope["client"][0] if scope.get("client") else "-"
+            seconds = time.monotonic() - began
+            access.info(
+                "%s %s %s %d %.3f s",
+                client,
+                scope["method"],
+                scope["raw_path"].decode("latin-1"),
+                message["status"],
+                seconds,
+            )
+        await send(message)
+
+    return logged

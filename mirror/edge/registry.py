@@ -1,0 +1,130 @@
+"""``GET`` and ``HEAD`` under ``/v2``: from a scope to an answer. Source: OCI distribution specification 1.1.
+
+This is the path of every pull, so it is one function from the scope on, in front of any router. The path is taken from
+``scope["path"]``, which nothing but the request line decides (CVE-2026-48710).
+"""
+
+import json
+import time
+from collections.abc import Mapping
+from urllib.parse import parse_qs, urlencode
+
+from starlette.types import Receive, Scope, Send
+
+from mirror.edge.headers import always, cache_status
+from mirror.edge.respond import header, send_answer, send_error, send_json
+from mirror.errors import MirrorError, NameInvalid, PaginationInvalid, Unsupported
+from mirror.listing import Listing, Page
+from mirror.names import Names, Place
+from mirror.oci import OCI_INDEX, Reference, RegistryPath, Resource, parse_path, parse_tag
+from mirror.pull import Pull
+
+
+class Registry:
+    """An ASGI application for the addresses under ``/v2``."""
+
+    def __init__(self, names: Names, pull: Pull, listing: Listing) -> None:
+        self._names = names
+        self._pull = pull
+        self._listing = listing
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request; raises `Cut` when a body that has begun cannot be finished."""
+        namespace = None
+        try:
+            query = _query(scope)
+            path = parse_path(scope["path"])
+            if scope["method"] not in ("GET", "HEAD"):
+                raise Unsupported("this mirror answers GET and HEAD only; push to the registry itself")
+            if path.resource is Resource.BASE:
+                await send_json(send, scope["method"], {}, always(None), "application/json")
+                return
+            place = self._names.place(path.name, ns=query.get("ns"), host=header(scope, b"host") or "")
+            namespace = place.upstream if place.by_namespace else None
+            match path.resource:
+                case Resource.MANIFEST:
+                    reference = Reference(place.upstream, place.repository, path.tag, path.digest)
+                    answer = await self._pull.manifest(reference)
+                    await send_answer(scope, receive, send, answer, now=time.time(), namespace=namespace, ranged=False)
+                case Resource.BLOB:
+                    reference = Reference(place.upstream, place.repository, digest=path.digest)
+                    answer = await self._pull.blob(reference, read=scope["method"] == "GET")
+                    await send_answer(scope, receive, send, answer, now=time.time(), namespace=namespace, ranged=True)
+                case Resource.TAGS:
+                    await self._tags(scope, send, path, place, query, namespace)
+                case Resource.REFERRERS:
+                    await self._referrers(scope, send, path, place, query, namespace)
+                case Resource.UPLOAD:
+                    raise Unsupported("uploads cannot be read here")
+        except MirrorError as error:
+            await send_error(send, scope["method"], error, namespace)
+
+    async def _tags(
+        self,
+        scope: Scope,
+        send: Send,
+        path: RegistryPath,
+        place: Place,
+        query: Mapping[str, str],
+        namespace: str | None,
+    ) -> None:
+        n = _number(query.get("n"))
+        last = parse_tag(query["last"]) if query.get("last") else None
+        if n == 0:
+            page_tags, extra = [], always(namespace)
+        else:
+            page = await self._listing.tags(place, n=n, last=last)
+            page_tags = json.loads(page.body)
+            extra = _paged(path, page, query, namespace, ("last", "n"))
+        await send_json(send, scope["method"], {"name": path.name, "tags": page_tags}, extra, "application/json")
+
+    async def _referrers(
+        self,
+        scope: Scope,
+        send: Send,
+        path: RegistryPath,
+        place: Place,
+        query: Mapping[str, str],
+        namespace: str | None,
+    ) -> None:
+        assert path.digest is not None
+        page = await self._listing.referrers(
+            place, path.digest, artifact_type=query.get("artifactType"), page=query.get("page")
+        )
+        extra = _paged(path, page, query, namespace, ("page",))
+        if filters := page.headers.get("filters"):
+            extra.append(("oci-filters-applied", filters))
+        await send_json(send, scope["method"], page.body, extra, OCI_INDEX)
+
+
+def _query(scope: Scope) -> dict[str, str]:
+    """The query's parameters; of one that stands twice, the first."""
+    raw = scope["query_string"]
+    if not raw:
+        return {}
+    try:
+        found = parse_qs(raw.decode("latin-1"), keep_blank_values=True, max_num_fields=20)
+    except ValueError as error:
+        raise NameInvalid("the query has more than 20 parameters") from error
+    return {name: values[0] for name, values in found.items()}
+
+
+def _number(text: str | None) -> int | None:
+    if text is None:
+        return None
+    if not text.isascii() or not text.isdigit():
+        raise PaginationInvalid("n must be a whole number, 0 or more")
+    return int(text[:18])
+
+
+def _paged(
+    path: RegistryPath, page: Page, query: Mapping[str, str], namespace: str | None, names: tuple[str, ...]
+) -> list[tuple[str, str]]:
+    """The headers of a page, with a ``Link`` to the next one at this mirror."""
+    headers = [("cache-status", cache_status(page.outcome)), *always(namespace)]
+    following = {name: value for name in names if (value := page.headers.get(name))}
+    if following:
+        kept = {name: query[name] for name in ("artifactType", "ns") if name in query}
+        tail = f"referrers/{path.digest}" if path.resource is Resource.REFERRERS else "tags/list"
+        headers.append(("link", f'</v2/{path.name}/{tail}?{urlencode({**following, **kept})}>; rel="next"'))
+    return headers

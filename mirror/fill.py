@@ -1,0 +1,456 @@
+"""The fill: one download for all who wait.
+
+A fill belongs to its own task. It goes on when every client has left, and a disk that fails costs the copy, not the
+clients. In each worker there is one `Fill` for a digest; among the workers on a disk, the one that holds the spool's
+lock downloads, and the others follow its file.
+"""
+
+import asyncio
+import contextlib
+import logging
+import random
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Protocol, TypeVar, TypeVarTuple
+
+from mirror.digest import Digest, Verifier
+from mirror.errors import DigestMismatch, MirrorError, StoreError, UpstreamError, UpstreamInvalid, UpstreamUnavailable
+from mirror.metadata.base import BlobRecord, Link, Metadata
+from mirror.oci import Reference
+from mirror.store.blobs import BlobStore
+from mirror.store.directory import DataDirectory
+from mirror.store.growing import Growing
+from mirror.store.overflow import Overflow
+from mirror.store.spool import Spool, Standing
+
+log = logging.getLogger(__name__)
+
+_FOLLOW_EVERY = 0.005
+"""Seconds between two looks at a spool that another worker fills."""
+
+_MAX_PENDING = 4 * 1024 * 1024
+"""Bytes that may have come from upstream and not yet be written."""
+
+_MAX_BLOB = 64 * 1024**3
+"""Bytes after which a blob whose size nobody has announced is given up."""
+
+_REHASH = 1024 * 1024
+
+_T = TypeVar("_T")
+_Arguments = TypeVarTuple("_Arguments")
+
+
+class BlobStream(Protocol):
+    """The body of a blob, as an upstream sends it."""
+
+    @property
+    def offset(self) -> int:
+        """Where in the blob the first byte lies."""
+        ...
+
+    @property
+    def size(self) -> int | None:
+        """The size of the whole blob, if upstream tells."""
+        ...
+
+    @property
+    def endpoint(self) -> str:
+        """Who sends it."""
+        ...
+
+    def __aiter__(self) -> AsyncIterator[bytes]: ...
+
+    async def aclose(self) -> None:
+        """Stop reading."""
+        ...
+
+
+class Source(Protocol):
+    """Where blobs come from: `mirror.upstream.failover.Upstream`."""
+
+    async def open_blob(self, repository: str, digest: Digest, *, offset: int = 0, deadline: float) -> BlobStream:
+        """The blob from ``offset`` on; raises `UpstreamError` or `BlobUnknown`."""
+        ...
+
+
+class Fills:
+    """All fills of this worker, one for each digest. Wired once; `aclose` leaves what is under way to be resumed."""
+
+    def __init__(
+        self,
+        directory: DataDirectory,
+        store: BlobStore,
+        metadata: Metadata,
+        sources: Mapping[str, Source],
+    ) -> None:
+        self.directory = directory
+        self.store = store
+        self.metadata = metadata
+        self.sources = sources
+        self.threads = ThreadPoolExecutor(4, thread_name_prefix="fill")
+        self._fills: dict[Digest, Fill] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def running(self, digest: Digest) -> "Fill | None":
+        """The fill of this digest, if one is under way here and its first byte can still be had."""
+        fill = self._fills.get(digest)
+        return None if fill is None or fill.content.beyond(0) else fill
+
+    def start(self, origin: Reference, digest: Digest, size: int | None, patience: float) -> "Fill":
+        """Join the fill of ``digest``, or begin it from ``origin``'s repository.
+
+        ``size`` is what a descriptor says, None when nothing does. The fill goes on trying for ``patience`` seconds
+        after the last join, and after each byte that it gets.
+        """
+        fill = self.running(digest)
+        if fill is None:
+            fill = self._fills[digest] = Fill(self, origin, digest, size, patience)
+            task = asyncio.create_task(self._run(fill), name=f"fill {digest}")
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        fill.extend(patience)
+        return fill
+
+    async def aclose(self) -> None:
+        """Stop all fills; what they have got stays in their spools."""
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self.threads.shutdown()
+
+    async def _run(self, fill: "Fill") -> None:
+        try:
+            await fill.run()
+        finally:
+            if self._fills.get(fill.digest) is fill:
+                del self._fills[fill.digest]
+            fill.content.close()
+
+
+class Fill:
+    """One download. ``content`` is what its readers see."""
+
+    def __init__(self, fills: Fills, origin: Reference, digest: Digest, size: int | None, patience: float) -> None:
+        self.origin = origin
+        self.digest = digest
+        self.content = Growing(digest, size)
+        self._fills = fills
+        self._source = fills.sources[origin.upstream]
+        self._patience = patience
+        self._give_up_at = 0.0
+        self._loop = asyncio.get_running_loop()
+
+    def extend(self, patience: float) -> None:
+        """Go on trying for at least ``patience`` seconds from now."""
+        self._give_up_at = max(self._give_up_at, self._loop.time() + patience)
+
+    async def run(self) -> None:
+        """Bring the content here; its failure is told to the readers, never raised."""
+        began = time.monotonic()
+        try:
+            while not (self.content.verified or self._adopt()):
+                await self._attempt()
+        except asyncio.CancelledError:
+            self.content.fail(UpstreamUnavailable("the mirror is stopping; ask again", retry_after=1))
+            raise
+        except MirrorError as failure:
+            log.warning("fill of %s from %s failed: %s", self.digest, self._from, failure)
+            self.content.fail(failure)
+        except Exception:
+            log.exception("fill of %s from %s failed", self.digest, self._from)
+            self.content.fail(StoreError(f"{self.digest} could not be fetched; the mirror's log says why"))
+        else:
+            log.info(
+                "filled %s from %s: %d bytes in %.2f s",
+                self.digest,
+                self._from,
+                self.content.size,
+                time.monotonic() - began,
+            )
+
+    @property
+    def _from(self) -> str:
+        return f"{self.origin.upstream}/{self.origin.repository}"
+
+    def _adopt(self) -> bool:
+        """Take the blob, when another worker has committed it since this fill was asked for."""
+        if self.content.consumed:
+            return False
+        try:
+            blob = self._fills.store.open(self.digest)
+        except OSError:
+            return False
+        if blob is None:
+            return False
+        self.content.blob = blob
+        self.content.verify()
+        return True
+
+    async def _attempt(self) -> None:
+        """Lead when the spool is free, follow when another worker leads, go without a disk when there is none."""
+        try:
+            spool = await self._in_thread(Spool.acquire, self._fills.directory, self.digest)
+            if spool is None:
+                await self._follow()
+                return
+        except OSError as error:
+            self._lose_disk(error)
+            await self._lead()
+            return
+        if self.content.size is not None and spool.size > self.content.size:
+            spool.drop()
+            spool.close()
+            return
+        self.content.spool = spool
+        await self._lead()
+
+    async def _follow(self) -> None:
+        """Watch another worker's spool, and take its place when it dies or gives up."""
+        spool = Spool.follow(self._fills.directory, self.digest)
+        if spool is None:
+            return
+        self.content.spool = spool
+        while True:
+            before = spool.size
+            standing = spool.standing()
+            if standing is Standing.VERIFIED:
+                self.content.verify()
+                return
+            if standing is Standing.ORPHANED:
+                break
+            if spool.size != before:
+                self.content.moved()
+            if spool.take_over():
+                await self._lead()
+                return
+            await asyncio.sleep(_FOLLOW_EVERY)
+        if self.content.consumed:
+            self.content.overflow = Overflow(spool.size)
+            await self._lead()
+        else:
+            self._forget_spool()
+
+    async def _lead(self) -> None:
+        """Download what is missing, verify all, and commit."""
+        verifier = Verifier(self.digest)
+        inherited = self.content.available
+        if inherited:
+            await self._in_thread(self._rehash, verifier, inherited)
+            self.content.moved()
+        try:
+            await self._download(verifier)
+        except UpstreamInvalid:
+            await self._drop()
+            if inherited and not self.content.consumed:
+                log.warning("the bytes of %s that an earlier fill left are no good; beginning anew", self.digest)
+                self._forget_spool()
+                return
+            raise
+        except (MirrorError, asyncio.CancelledError):
+            self._leave()
+            raise
+        self.content.verify()
+        await self._commit(verifier)
+
+    async def _download(self, verifier: Verifier) -> None:
+        while not self._complete(verifier):
+            stream = await self._open(verifier.size)
+            before = verifier.size
+            try:
+                self._agree(stream)
+                await self._pump(stream, verifier)
+                if self.content.size is None:
+                    break
+                if not self._complete(verifier):
+                    raise UpstreamUnavailable(f"{stream.endpoint} sent only {verifier.size} bytes of {self.digest}")
+            except UpstreamInvalid:
+                raise
+            except UpstreamError as failure:
+                await self._pause(failure, progress=verifier.size > before)
+            finally:
+                await stream.aclose()
+        if not verifier.matches():
+            raise DigestMismatch(
+                f"{self.origin.upstream} sent bytes for {self.digest} that do not have this digest",
+                detail={"expected": str(self.digest), "actual": str(verifier.actual()), "size": verifier.size},
+            )
+
+    def _complete(self, verifier: Verifier) -> bool:
+        if self.content.size is None:
+            return verifier.size > 0 and verifier.matches()
+        return verifier.size >= self.content.size
+
+    async def _open(self, offset: int) -> BlobStream:
+        while True:
+            deadline = self._give_up_at
+            try:
+                return await self._source.open_blob(
+                    self.origin.repository, self.digest, offset=offset, deadline=deadline
+                )
+            except UpstreamInvalid:
+                raise
+            except UpstreamError:
+                if self._give_up_at <= max(deadline, self._loop.time()):
+                    raise
+
+    def _agree(self, stream: BlobStream) -> None:
+        """Hold the size that upstream announces against the one that is known."""
+        if stream.size is not None and self.content.size is None:
+            self.content.size = stream.size
+            self.content.moved()
+        if stream.size is not None and stream.size != self.content.size:
+            raise UpstreamInvalid(
+                f"{stream.endpoint} announces {stream.size} bytes for {self.digest}, which has {self.content.size}",
+                detail={"expected": self.content.size, "actual": stream.size},
+            )
+
+    async def _pause(self, failure: UpstreamError, *, progress: bool) -> None:
+        """After a cut: go on at once where bytes had come, else after a while; raise when it has been too long."""
+        now = self._loop.time()
+        if progress:
+            self._give_up_at = max(self._give_up_at, now + self._patience)
+            return
+        if now >= self._give_up_at:
+            raise failure
+        await asyncio.sleep(min(random.uniform(0.05, 1.0), self._give_up_at - now))
+
+    async def _pump(self, stream: BlobStream, verifier: Verifier) -> None:
+        """Move bytes from upstream to the spool. Hashing and writing go on behind the reading, in a thread."""
+        skip = verifier.size - stream.offset
+        limit = self.content.size if self.content.size is not None else _MAX_BLOB
+        received = verifier.size
+        writer = _Writer(self, verifier)
+        try:
+            async for chunk in stream:
+                if skip:
+                    chunk, skip = chunk[skip:], max(0, skip - len(chunk))
+                received += len(chunk)
+                if received > limit:
+                    raise UpstreamInvalid(f"{stream.endpoint} sends more than {limit} bytes for {self.digest}")
+                if chunk:
+                    await writer.put(chunk)
+        finally:
+            await writer.finish()
+
+    async def take_in(self, chunks: list[bytes], verifier: Verifier) -> None:
+        """Hash and keep what has come, then let the readers have it."""
+        if self.content.overflow is None:
+            kept, error = await self._in_thread(self._append, chunks, verifier)
+            if error is not None:
+                self._lose_disk(error)
+                chunks = chunks[kept:]
+        if self.content.overflow is not None:
+            await self._in_thread(_hash, chunks, verifier)
+            for chunk in chunks:
+                self.content.overflow.append(chunk)
+        self.content.moved()
+        await self.content.room()
+
+    def _append(self, chunks: list[bytes], verifier: Verifier) -> tuple[int, OSError | None]:
+        """Write and hash; how many chunks were taken, and the error that stopped the disk."""
+        spool = self.content.spool
+        assert spool is not None
+        for index, chunk in enumerate(chunks):
+            try:
+                spool.append(chunk)
+            except OSError as error:
+                return index, error
+            verifier.update(chunk)
+        return len(chunks), None
+
+    def _rehash(self, verifier: Verifier, size: int) -> None:
+        spool = self.content.spool
+        while spool is not None and verifier.size < size:
+            verifier.update(spool.read(verifier.size, min(size, verifier.size + _REHASH)))
+
+    def _lose_disk(self, error: OSError) -> None:
+        """Go on without the disk: what comes from now on stays in memory while clients need it, and is not kept."""
+        log.error("the disk fails (%s); %s is passed through and not kept", error.strerror or error, self.digest)
+        self.content.overflow = Overflow(self.content.available)
+        if self.content.spool is not None:
+            with contextlib.suppress(OSError):
+                self.content.spool.drop()
+
+    async def _commit(self, verifier: Verifier) -> None:
+        spool, size = self.content.spool, verifier.size
+        if self.content.overflow is None and spool is not None:
+            try:
+                await self._in_thread(spool.commit, self._fills.store)
+            except OSError as error:
+                log.error("the disk fails (%s); %s was passed on and not kept", error.strerror or error, self.digest)
+                await self._drop()
+        link = Link(self.origin.upstream, self.origin.repository, self.digest, "", size)
+        try:
+            await self._fills.metadata.put_blob(BlobRecord(self.digest, size, verifier.blake3(), time.time()))
+            await self._fills.metadata.put_links([link])
+        except StoreError as error:
+            log.error("%s was filled, but could not be noted: %s", self.digest, error)
+
+    def _leave(self) -> None:
+        """Stop for now; bytes that are there are for whoever goes on."""
+        spool = self.content.spool
+        if spool is not None and spool.writable and self.content.overflow is None:
+            with contextlib.suppress(OSError):
+                if spool.size == 0:
+                    spool.drop()
+                spool.leave()
+
+    async def _drop(self) -> None:
+        if self.content.spool is not None:
+            with contextlib.suppress(OSError):
+                await self._in_thread(self.content.spool.drop)
+
+    def _forget_spool(self) -> None:
+        if self.content.spool is not None:
+            self.content.spool.close()
+        self.content.spool = None
+
+    async def _in_thread(self, call: Callable[[*_Arguments], _T], *arguments: *_Arguments) -> _T:
+        return await self._loop.run_in_executor(self._fills.threads, call, *arguments)
+
+
+def _hash(chunks: list[bytes], verifier: Verifier) -> None:
+    for chunk in chunks:
+        verifier.update(chunk)
+
+
+class _Writer:
+    """Takes in what has come in one go, while the next bytes come: the slower the disk, the larger the goes."""
+
+    def __init__(self, fill: Fill, verifier: Verifier) -> None:
+        self._fill = fill
+        self._verifier = verifier
+        self._pending: list[bytes] = []
+        self._size = 0
+        self._task: asyncio.Task[None] | None = None
+
+    async def put(self, chunk: bytes) -> None:
+        """Hand over the next bytes; waits while too many are pending."""
+        self._pending.append(chunk)
+        self._size += len(chunk)
+        if self._task is None or self._task.done():
+            if self._task is not None:
+                self._task.result()
+            self._task = asyncio.create_task(self._drain())
+        elif self._size > _MAX_PENDING:
+            await asyncio.shield(self._task)
+
+    async def finish(self) -> None:
+        """Wait until all that was handed over is taken in, even when this fill is being stopped."""
+        stopped = False
+        while self._task is not None and not self._task.done():
+            try:
+                await asyncio.shield(self._task)
+            except asyncio.CancelledError:
+                stopped = True
+        if stopped:
+            raise asyncio.CancelledError
+        if self._task is not None:
+            self._task.result()
+
+    async def _drain(self) -> None:
+        while self._pending:
+            chunks, self._pending, self._size = self._pending, [], 0
+            await self._fill.take_in(chunks, self._verifier)

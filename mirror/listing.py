@@ -1,0 +1,129 @@
+"""What is passed through: lists of tags and referrers. The last good answer is kept for an outage."""
+
+import asyncio
+import json
+import logging
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+
+from mirror import freshness
+from mirror.answer import Outcome, Passed, Stale
+from mirror.digest import Digest
+from mirror.errors import ManifestUnknown, MirrorError, StoreError, UpstreamTimeout
+from mirror.flight import Flights
+from mirror.metadata.base import KeptAnswer, Metadata
+from mirror.names import Place
+from mirror.suspicion import Suspicion
+from mirror.upstream.failover import Upstream
+
+log = logging.getLogger(__name__)
+
+MAX_PAGE = 1000
+"""Tags that one answer holds at most, whatever ``n`` says (CVE-2023-2253)."""
+
+_ANSWER_WITHIN = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """One page: ``body`` is JSON; ``headers`` may hold ``n``, ``last`` or ``page`` of the next one, and
+    ``filters`` that upstream applied.
+    """
+
+    body: bytes
+    headers: Mapping[str, str]
+    outcome: Outcome
+
+
+class Listing:
+    """Asks upstream, once for all who ask the same at the same time."""
+
+    def __init__(
+        self,
+        upstreams: Mapping[str, Upstream],
+        metadata: Metadata,
+        suspicion: Suspicion,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._upstreams = upstreams
+        self._metadata = metadata
+        self._suspicion = suspicion
+        self._now = now
+        self._flights: Flights[KeptAnswer] = Flights()
+
+    async def tags(self, place: Place, *, n: int | None, last: str | None) -> Page:
+        """A page of tags; the body is the list of their names."""
+        capped = min(n, MAX_PAGE) if n is not None else None
+
+        async def ask() -> KeptAnswer:
+            found = await self._upstreams[place.upstream].list_tags(
+                place.repository, n=capped, last=last, deadline=_deadline()
+            )
+            following = {} if found.next is None else {"last": found.next[1], "n": str(found.next[0] or "")}
+            tags = found.tags
+            if len(tags) > (capped or MAX_PAGE):
+                tags = tags[: capped or MAX_PAGE]
+                following = {"last": tags[-1], "n": str(capped or "")}
+            return KeptAnswer(json.dumps(tags).encode(), following, self._now())
+
+        return await self._passed_through(place, f"tags {_name(place)} n={capped} last={last}", ask)
+
+    async def referrers(self, place: Place, digest: Digest, *, artifact_type: str | None, page: str | None) -> Page:
+        """The index of what refers to ``digest``."""
+
+        async def ask() -> KeptAnswer:
+            found = await self._upstreams[place.upstream].referrers(
+                place.repository, digest, artifact_type=artifact_type, page=page, deadline=_deadline()
+            )
+            headers = {"filters": found.filters_applied, "page": found.next}
+            return KeptAnswer(found.body, {key: value for key, value in headers.items() if value}, self._now())
+
+        key = f"referrers {_name(place)}@{digest} type={artifact_type} page={page}"
+        return await self._passed_through(place, key, ask)
+
+    async def aclose(self) -> None:
+        """Stop asking."""
+        await self._flights.aclose()
+
+    async def _passed_through(self, place: Place, key: str, ask: Callable[[], Awaitable[KeptAnswer]]) -> Page:
+        policy = self._upstreams[place.upstream].policy
+        kept = await self._kept(key)
+        if policy.offline:
+            if kept is None:
+                raise ManifestUnknown(f"{place.upstream} is offline in the mirror's settings, and this was never asked")
+            return Page(kept.body, kept.headers, Passed())
+        task, _ = self._flights.join(key, lambda: self._ask(key, place.upstream, ask))
+        try:
+            if kept is not None and self._suspicion.rests_on(place.upstream):
+                raise UpstreamTimeout(f"{place.upstream} failed lately and has not answered since")
+            answer = await asyncio.shield(task)
+        except MirrorError as failure:
+            if kept is not None and freshness.may_stand_in(kept, failure, policy, self._now()):
+                return Page(kept.body, kept.headers, Stale(failure))
+            raise
+        return Page(answer.body, answer.headers, Passed())
+
+    async def _ask(self, key: str, upstream: str, ask: Callable[[], Awaitable[KeptAnswer]]) -> KeptAnswer:
+        answer = await ask()
+        self._suspicion.answered(upstream)
+        try:
+            await self._metadata.keep(key, answer)
+        except StoreError as error:
+            log.error("an answer of %s could not be kept: %s", upstream, error)
+        return answer
+
+    async def _kept(self, key: str) -> KeptAnswer | None:
+        try:
+            return await self._metadata.kept(key)
+        except StoreError as error:
+            log.error("what was kept could not be read: %s", error)
+            return None
+
+
+def _name(place: Place) -> str:
+    return f"{place.upstream}/{place.repository}"
+
+
+def _deadline() -> float:
+    return asyncio.get_running_loop().time() + _ANSWER_WITHIN

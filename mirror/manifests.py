@@ -1,0 +1,159 @@
+"""Manifests: fetched once, verified, kept, linked to what they name; and the layers of Wasm artifacts sent for."""
+
+import asyncio
+import logging
+from collections.abc import Mapping
+
+from mirror.digest import Digest
+from mirror.errors import UpstreamError, UpstreamInvalid
+from mirror.fill import Fill, Fills
+from mirror.metadata.base import Link
+from mirror.oci import Manifest, Reference
+from mirror.store.blobs import BlobStore
+from mirror.store.leases import Leases
+from mirror.tags import Links, Lru
+from mirror.upstream.failover import Upstream
+from mirror.wasm import artifact
+
+log = logging.getLogger(__name__)
+
+MAX_HOLD = 10.0
+"""Seconds that a request for a manifest is held at most; clients give less time for one than for a blob."""
+
+
+class Manifests:
+    """The manifests that are held, and the way to those that are not."""
+
+    def __init__(
+        self,
+        upstreams: Mapping[str, Upstream],
+        store: BlobStore,
+        links: Links,
+        fills: Fills,
+        leases: Leases,
+        max_module_size: int,
+    ) -> None:
+        self._upstreams = upstreams
+        self._store = store
+        self._links = links
+        self._fills = fills
+        self._leases = leases
+        self.max_module_size = max_module_size
+        self._parsed: Lru[tuple[Digest, str], Manifest] = Lru(2_000)
+
+    def held(self, digest: Digest, media_type: str) -> Manifest | None:
+        """The manifest, if it is held here. ``media_type`` is the one with which its repository serves it."""
+        manifest = self._parsed.get((digest, media_type))
+        if manifest is None and (body := self._read(digest)) is not None:
+            try:
+                manifest = Manifest.parse(body, media_type, digest)
+            except UpstreamInvalid:
+                return None
+            self._parsed.put((digest, media_type), manifest)
+        return manifest
+
+    def stored_at(self, digest: Digest) -> float | None:
+        """When the manifest was stored here, in seconds since the epoch."""
+        try:
+            blob = self._store.open(digest)
+        except OSError:
+            return None
+        return None if blob is None else blob.stored_at
+
+    async def known(self, reference: Reference, digest: Digest) -> Manifest | None:
+        """The manifest, if it is held here and this repository is known to hold it too."""
+        link = await self._links.get(reference.upstream, reference.repository, digest)
+        return self.held(digest, link.media_type) if link is not None and link.media_type else None
+
+    async def obtain(self, reference: Reference, digest: Digest) -> Manifest:
+        """The manifest with this digest out of the reference's repository, asking upstream where that is needed.
+
+        Raises `ManifestUnknown`, `UpstreamError`. For one task at a time in this worker.
+        """
+        async with self._leases.hold(f"manifest {reference.upstream}/{reference.repository}@{digest}"):
+            if (manifest := await self.known(reference, digest)) is not None:
+                return manifest
+            if (manifest := self.held(digest, "")) is not None:
+                return await self._claim(reference, manifest)
+            return await self.fetch(reference, str(digest))
+
+    async def fetch(self, reference: Reference, target: str) -> Manifest:
+        """One GET of a tag or digest; the manifest is kept, and what it names is linked to the repository."""
+        upstream = self._upstreams[reference.upstream]
+        deadline = asyncio.get_running_loop().time() + self.patience(reference.upstream)
+        manifest = await upstream.get_manifest(reference.repository, target, deadline=deadline)
+        await self._keep(reference, manifest)
+        log.info(
+            "fetched %s/%s %s from upstream: %s", reference.upstream, reference.repository, target, manifest.digest
+        )
+        return manifest
+
+    def patience(self, upstream: str) -> float:
+        """Seconds for which a manifest of this upstream is waited for."""
+        return min(self._upstreams[upstream].policy.hold_for, MAX_HOLD)
+
+    def prepare(self, reference: Reference, manifest: Manifest) -> list[Fill]:
+        """Send for the layers of a Wasm artifact that are not held, before anyone asks for them."""
+        policy = self._upstreams[reference.upstream].policy
+        fills = []
+        if not policy.offline:
+            for layer in artifact.modules(manifest, self.max_module_size):
+                if not self._holds(layer.digest):
+                    fill = self._fills.start(reference, layer.digest, layer.size, policy.hold_for)
+                    fill.content.keep_whole |= self.whole_first(layer.media_type, layer.size)
+                    fills.append(fill)
+        return fills
+
+    async def arrange(self, reference: Reference, manifest: Manifest) -> None:
+        """Wait until all that an agent will need of ``manifest`` is held or flowing; raise what stands against it."""
+        child = artifact.for_agents(manifest)
+        if child is not None:
+            manifest = await self.obtain(reference, child.digest)
+        for fill in self.prepare(reference, manifest):
+            await fill.content.reached(0)
+
+    def whole_first(self, media_type: str, size: int | None) -> bool:
+        """Whether nothing of such a layer may be sent before all of it is verified."""
+        return artifact.is_archive(media_type) and (size is None or size <= self.max_module_size)
+
+    async def _claim(self, reference: Reference, manifest: Manifest) -> Manifest:
+        """The manifest is held through another repository: ask whether this one has it too."""
+        upstream = self._upstreams[reference.upstream]
+        deadline = asyncio.get_running_loop().time() + self.patience(reference.upstream)
+        try:
+            head = await upstream.head_manifest(reference.repository, str(manifest.digest), deadline=deadline)
+        except UpstreamError:
+            if self._links.incomplete:
+                return manifest
+            raise
+        claimed = Manifest.parse(manifest.body, head.media_type, manifest.digest)
+        await self._link(reference, claimed)
+        return claimed
+
+    async def _keep(self, reference: Reference, manifest: Manifest) -> None:
+        self._parsed.put((manifest.digest, manifest.media_type), manifest)
+        try:
+            if not self._store.holds(manifest.digest):
+                await asyncio.to_thread(self._store.put, manifest.digest, manifest.body)
+        except OSError as error:
+            log.error("the disk fails (%s); the manifest %s is not kept", error.strerror or error, manifest.digest)
+        await self._link(reference, manifest)
+
+    async def _link(self, reference: Reference, manifest: Manifest) -> None:
+        place = reference.upstream, reference.repository
+        own = Link(*place, manifest.digest, manifest.media_type, len(manifest.body))
+        await self._links.add([own, *(Link(*place, to.digest, to.media_type, to.size) for to in manifest.named)])
+
+    def _read(self, digest: Digest) -> bytes | None:
+        try:
+            blob = self._store.open(digest)
+        except OSError as error:
+            log.error("the disk fails (%s); %s cannot be read", error.strerror or error, digest)
+            return None
+        return None if blob is None else bytes(blob.read(0, blob.size))
+
+    def _holds(self, digest: Digest) -> bool:
+        try:
+            return self._store.holds(digest)
+        except OSError:
+            return False

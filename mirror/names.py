@@ -1,0 +1,79 @@
+"""Which upstream and repository a request names: by path, by ``?ns=`` or by ``Host``.
+
+Sources: OCI distribution specification, "Registry Proxying" (``ns``, ``OCI-Namespace``); containerd's registry hosts.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from mirror.config import Settings
+from mirror.errors import NameInvalid, NameUnknown
+from mirror.oci import parse_name
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A repository at an upstream. ``by_namespace``: the request named the upstream by ``ns``."""
+
+    upstream: str
+    repository: str
+    by_namespace: bool = False
+
+
+class Names:
+    """The closed world: only configured upstreams have names."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._own = frozenset(name.lower() for name in settings.names)
+        self._default = settings.default_upstream
+        self._library = {name: upstream.library for name, upstream in settings.upstreams.items()}
+        self._hosts: Mapping[str, str] = {
+            host: name for name, upstream in settings.upstreams.items() for host in upstream.hosts
+        }
+
+    def place(self, name: str, *, ns: str | None, host: str) -> Place:
+        """Where ``name`` (a parsed repository name) lies; raise `NameUnknown` when no upstream is configured for it.
+
+        ``ns`` is the query parameter, ``host`` the ``Host`` header with or without a port.
+        """
+        if ns is not None and (named := self._by_host(ns)) is not None:
+            return self._in(named, name, by_namespace=True)
+        if ns is not None and not self._is_own(ns):
+            raise _unknown(ns)
+        if (named := self._by_host(host)) is not None and not self._is_own(host):
+            return self._in(named, name)
+        first, slash, rest = name.partition("/")
+        if first in self._library:
+            if not slash:
+                raise NameInvalid(f"{name!r} names the upstream only; append a repository, such as {name}/<repository>")
+            return self._in(first, rest)
+        if self._default is not None:
+            return self._in(self._default, name)
+        raise _unknown(first)
+
+    def _in(self, upstream: str, repository: str, *, by_namespace: bool = False) -> Place:
+        if self._library[upstream] and "/" not in repository:
+            repository = parse_name(f"library/{repository}")
+        return Place(upstream, repository, by_namespace)
+
+    def _by_host(self, host: str) -> str | None:
+        host = host.lower()
+        return self._hosts.get(host) or self._hosts.get(_without_port(host))
+
+    def _is_own(self, host: str) -> bool:
+        host = host.lower()
+        return host in self._own or _without_port(host) in self._own
+
+
+def _without_port(host: str) -> str:
+    name, colon, port = host.rpartition(":")
+    return name if colon and port.isdigit() else host
+
+
+def _unknown(name: str) -> NameUnknown:
+    shown = name if len(name) <= 80 else name[:80] + "…"
+    return NameUnknown(
+        f"no upstream {shown!r} is configured; add it under `upstreams` in the mirror's settings, "
+        "or start the name with one that is",
+        detail={"upstream": shown, "setting": "upstreams"},
+    )

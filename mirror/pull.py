@@ -1,0 +1,233 @@
+"""The pull, top to bottom: from what is held where that may be, from upstream where it must."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+
+from mirror import freshness
+from mirror.answer import Announced, Answer, Collapsed, Filled, Flowing, Held, Hit, Outcome, Revalidated, Stale, Whole
+from mirror.digest import Digest, Verifier
+from mirror.errors import (
+    BlobUnknown,
+    ManifestUnknown,
+    MirrorError,
+    NameUnknown,
+    UpstreamDenied,
+    UpstreamError,
+    UpstreamInvalid,
+    UpstreamTimeout,
+)
+from mirror.fill import Fills
+from mirror.flight import Flights
+from mirror.freshness import Freshness
+from mirror.manifests import Manifests
+from mirror.metadata.base import Link, TagRecord
+from mirror.oci import Manifest, Reference
+from mirror.resolve import Resolver, unknown
+from mirror.store.blobs import Blob, BlobStore
+from mirror.tags import Links, Tags
+from mirror.upstream.failover import Upstream
+
+log = logging.getLogger(__name__)
+
+OCTETS = "application/octet-stream"
+
+
+class Pull:
+    """Answers for manifests and blobs. Raises only what `mirror.errors` draws."""
+
+    def __init__(
+        self,
+        upstreams: Mapping[str, Upstream],
+        store: BlobStore,
+        tags: Tags,
+        links: Links,
+        manifests: Manifests,
+        resolver: Resolver,
+        fills: Fills,
+        now: Callable[[], float],
+    ) -> None:
+        self._upstreams = upstreams
+        self._store = store
+        self._tags = tags
+        self._links = links
+        self._manifests = manifests
+        self._resolver = resolver
+        self._fills = fills
+        self._now = now
+        self._obtaining: Flights[Manifest] = Flights()
+        self._claims: Flights[int | None] = Flights()
+
+    async def manifest(self, reference: Reference) -> Answer:
+        """The manifest that ``reference`` names."""
+        upstream = self._open(reference)
+        if reference.digest is not None:
+            return await self._content(reference, reference.digest)
+        known = await self._tags.get(reference)
+        if known is None:
+            return await self._first(reference)
+        policy = upstream.policy
+        match freshness.of(known, policy, self._now()):
+            case Freshness.FRESH:
+                return await self._version(reference, known, Hit(self._ttl(known)))
+            case Freshness.USABLE:
+                self._resolver.begin(reference, known)
+                return await self._version(reference, known, Hit(self._ttl(known)))
+        try:
+            current = await self._resolver.ask(reference, known)
+        except MirrorError as failure:
+            if freshness.may_stand_in(known, failure, policy, self._now()):
+                return await self._version(reference, known, Stale(failure))
+            raise
+        return await self._version(reference, current, Revalidated(self._ttl(current)))
+
+    async def blob(self, reference: Reference, *, read: bool) -> Answer:
+        """The blob with ``reference``'s digest; without ``read`` (HEAD) a blob that is not held is not fetched."""
+        upstream, digest = self._open(reference), reference.digest
+        assert digest is not None
+        link = await self._links.get(reference.upstream, reference.repository, digest)
+        blob = await self._held(digest, link)
+        if blob is not None:
+            if link is None:
+                await self._claim(reference, digest, held=True)
+            how = Hit() if link is not None else Revalidated()
+            return Answer(OCTETS, digest, Held(blob), how, blob.stored_at)
+        if upstream.policy.offline:
+            raise BlobUnknown(f"{digest} is not held, and {reference.upstream} is offline in the mirror's settings")
+        running = self._fills.running(digest)
+        if running is None and not read:
+            return Answer(OCTETS, digest, Announced(await self._claim(reference, digest, held=False)), Filled())
+        if running is not None and link is None and not _same_repository(running.origin, reference):
+            await self._claim(reference, digest, held=False)
+        return self._filling(reference, digest, link, upstream.policy.hold_for, collapsed=running is not None)
+
+    async def aclose(self) -> None:
+        """Stop what was begun for clients that may be gone."""
+        await self._obtaining.aclose()
+        await self._claims.aclose()
+
+    def _open(self, reference: Reference) -> Upstream:
+        """The upstream, if this repository may be pulled from it."""
+        upstream = self._upstreams[reference.upstream]
+        if not upstream.allows(reference.repository):
+            raise NameUnknown(
+                f"{reference.repository} is not among the repositories that may be pulled from {reference.upstream}; "
+                f"see upstreams.{reference.upstream}.allow in the mirror's settings"
+            )
+        return upstream
+
+    async def _first(self, reference: Reference) -> Answer:
+        """A tag of which nothing is known."""
+        if await self._tags.absent(reference, self._now()):
+            raise unknown(reference)
+        if self._upstreams[reference.upstream].policy.offline:
+            raise ManifestUnknown(f"{reference} is not held, and its upstream is offline in the mirror's settings")
+        record, joined = await self._resolver.first(reference)
+        ttl = self._ttl(record)
+        return await self._version(reference, record, Collapsed(ttl) if joined else Filled(ttl))
+
+    async def _version(self, reference: Reference, record: TagRecord, outcome: Outcome) -> Answer:
+        """The version that a tag's record names."""
+        return await self._content(reference, record.digest, outcome, record.fetched_at)
+
+    async def _content(
+        self, reference: Reference, digest: Digest, outcome: Outcome | None = None, fetched_at: float | None = None
+    ) -> Answer:
+        """The manifest with this digest. ``outcome`` is how a tag led here, if one did."""
+        manifest = await self._manifests.known(reference, digest)
+        if manifest is None:
+            manifest, joined = await self._obtain(reference, digest)
+            outcome = outcome or (Collapsed() if joined else Filled())
+        self._manifests.prepare(reference, manifest)
+        return Answer(
+            manifest.media_type,
+            digest,
+            Whole(manifest.body),
+            outcome or Hit(),
+            self._manifests.stored_at(digest) if fetched_at is None else fetched_at,
+        )
+
+    async def _obtain(self, reference: Reference, digest: Digest) -> tuple[Manifest, bool]:
+        if self._upstreams[reference.upstream].policy.offline:
+            raise ManifestUnknown(f"{digest} is not held, and {reference.upstream} is offline in the mirror's settings")
+        named = Reference(reference.upstream, reference.repository, digest=digest)
+        if await self._tags.absent(named, self._now()):
+            raise unknown(named)
+        task, joined = self._obtaining.join(named, lambda: self._manifests.obtain(named, digest))
+        try:
+            async with asyncio.timeout(self._manifests.patience(reference.upstream)):
+                return await asyncio.shield(task), joined
+        except TimeoutError as error:
+            raise UpstreamTimeout(
+                f"{reference.upstream} has not sent the manifest {digest} in time; ask again", retry_after=1
+            ) from error
+
+    async def _held(self, digest: Digest, link: Link | None) -> Blob | None:
+        """The blob, if it is held. A file whose size is not that of its descriptor is looked at before it is served."""
+        try:
+            blob = self._store.open(digest)
+        except OSError as error:
+            log.error("the disk fails (%s); %s cannot be read", error.strerror or error, digest)
+            return None
+        if blob is None or link is None or link.size in (-1, blob.size):
+            return blob
+        if await asyncio.to_thread(_intact, blob):
+            raise UpstreamInvalid(
+                f"{link.upstream}/{link.repository} says that {digest} has {link.size} bytes, but it has {blob.size}",
+                detail={"expected": link.size, "actual": blob.size},
+            )
+        log.error("the file of %s is damaged; it is dropped and fetched again", digest)
+        self._store.delete(digest)
+        return None
+
+    async def _claim(self, reference: Reference, digest: Digest, *, held: bool) -> int | None:
+        """Ask upstream whether this repository has the blob, once for all who wait; its size, if upstream tells."""
+        task, _ = self._claims.join(reference, lambda: self._ask_for_blob(reference, digest))
+        try:
+            return await asyncio.shield(task)
+        except UpstreamDenied:
+            raise
+        except UpstreamError:
+            if held and self._links.incomplete:
+                return None
+            raise
+
+    async def _ask_for_blob(self, reference: Reference, digest: Digest) -> int | None:
+        upstream = self._upstreams[reference.upstream]
+        deadline = asyncio.get_running_loop().time() + upstream.policy.hold_for
+        size = await upstream.head_blob(reference.repository, digest, deadline=deadline)
+        known = -1 if size is None else size
+        await self._links.add([Link(reference.upstream, reference.repository, digest, "", known)])
+        return size
+
+    def _filling(
+        self, reference: Reference, digest: Digest, link: Link | None, hold_for: float, *, collapsed: bool
+    ) -> Answer:
+        size = link.size if link is not None and link.size >= 0 else None
+        media_type = link.media_type if link is not None else ""
+        fill = self._fills.start(reference, digest, size, hold_for)
+        whole_first = self._manifests.whole_first(media_type, size) if media_type else None
+        fill.content.keep_whole |= bool(whole_first)
+        return Answer(
+            OCTETS,
+            digest,
+            Flowing(fill.content, whole_first, self._manifests.max_module_size),
+            Collapsed() if collapsed else Filled(),
+            hold_until=asyncio.get_running_loop().time() + hold_for,
+        )
+
+    def _ttl(self, record: TagRecord) -> float:
+        """Seconds for which the record stays fresh."""
+        policy = self._upstreams[record.upstream].policy
+        return max(0.0, policy.fresh_for - freshness.age(record, self._now()))
+
+
+def _same_repository(one: Reference, other: Reference) -> bool:
+    return (one.upstream, one.repository) == (other.upstream, other.repository)
+
+
+def _intact(blob: Blob) -> bool:
+    """Whether a blob's bytes have its digest. Reads all of it: for a thread."""
+    verifier = Verifier(blob.digest)
+    verifier.update(blob.read(0, blob.size))
+    return verifier.matches()

@@ -1,0 +1,175 @@
+"""Serving: uvicorn, an orderly stop, and TLS files that may be replaced while it runs."""
+
+import asyncio
+import contextlib
+import errno
+import logging
+import resource
+import signal
+import socket
+import ssl
+from collections.abc import Iterator
+from pathlib import Path
+
+import uvicorn
+
+from mirror.config import Settings
+from mirror.errors import StartError
+from mirror.store.directory import DataDirectory
+from mirror.wiring import wired
+
+log = logging.getLogger(__name__)
+
+_BACKLOG = 4096
+_TLS_EVERY = 5.0
+"""Seconds between two looks at the TLS files."""
+
+
+class Server(uvicorn.Server):
+    """A server that goes on accepting for a while after it was told to stop, so that whoever balances can notice.
+
+    Agents do not retry a refused connection. ``draining`` turns true at once, ``/readyz`` says so, and the listeners
+    close only after ``drain_for`` seconds; then running requests have the time that the configuration allows.
+    """
+
+    def __init__(self, config: uvicorn.Config, drain_for: float) -> None:
+        super().__init__(config)
+        self._drain_for = drain_for
+        self._hurry = asyncio.Event()
+
+    @property
+    def draining(self) -> bool:
+        """Whether it was told to stop."""
+        return self.should_exit
+
+    def handle_exit(self, sig: int, frame: object) -> None:
+        """Stop in order at the first signal, at once at the second."""
+        if self.should_exit:
+            self.force_exit = True
+            self._hurry.set()
+        self.should_exit = True
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Take SIGTERM and SIGINT while serving; unlike uvicorn's own, an orderly stop ends with status 0."""
+        loop = asyncio.get_running_loop()
+        for sig in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(sig, self.handle_exit, sig, None)
+        try:
+            yield
+        finally:
+            for sig in (signal.SIGTERM, signal.SIGINT):
+                loop.remove_signal_handler(sig)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Drain, then let uvicorn close."""
+        log.info("stopping: connections are accepted for another %g s", self._drain_for)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._drain_for):
+                await self._hurry.wait()
+        await super().shutdown(sockets)
+
+
+def bind(settings: Settings) -> socket.socket:
+    """The listening socket. Raises `StartError` when the address cannot be had."""
+    try:
+        family, _, _, _, address = socket.getaddrinfo(
+            settings.host or None, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.socket(family, socket.SOCK_STREAM)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(_BACKLOG)
+    except OSError as error:
+        raise StartError(_cannot_listen(settings.listen, error)) from error
+    return listener
+
+
+def check_tls(settings: Settings) -> None:
+    """Raise `StartError` when the TLS files cannot be used."""
+    if settings.tls.certificate is not None and settings.tls.key is not None:
+        try:
+            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(settings.tls.certificate, settings.tls.key)
+        except (OSError, ssl.SSLError) as error:
+            raise StartError(
+                f"tls.certificate {settings.tls.certificate} and tls.key {settings.tls.key} cannot be used: {error}"
+            ) from error
+
+
+async def serve(settings: Settings, directory: DataDirectory, listener: socket.socket, parent: int | None) -> None:
+    """Serve until told to stop. ``parent``: a descriptor that becomes readable when the supervisor has died."""
+    _raise_file_limit()
+    certificate, key = settings.tls.certificate, settings.tls.key
+    server: Server | None = None
+    async with wired(settings, directory, lambda: server is not None and server.draining) as app:
+        config = uvicorn.Config(
+            app,
+            loop="uvloop",
+            http="httptools",
+            lifespan="off",
+            interface="asgi3",
+            log_config=None,
+            access_log=False,
+            proxy_headers=False,
+            server_header=False,
+            backlog=_BACKLOG,
+            timeout_keep_alive=65,
+            timeout_graceful_shutdown=max(1, round(settings.stop_within)),
+            ssl_certfile=str(certificate) if certificate else None,
+            ssl_keyfile=str(key) if key else None,
+        )
+        config.load()
+        server = Server(config, settings.drain_for)
+        reloading = None
+        if config.ssl is not None and certificate is not None and key is not None:
+            reloading = asyncio.create_task(_reload_tls(config.ssl, certificate, key))
+        if parent is not None:
+            asyncio.get_running_loop().add_reader(parent, server.handle_exit, signal.SIGTERM, None)
+        try:
+            await server.serve(sockets=[listener])
+        finally:
+            if reloading is not None:
+                reloading.cancel()
+            if parent is not None:
+                asyncio.get_running_loop().remove_reader(parent)
+
+
+async def _reload_tls(context: ssl.SSLContext, certificate: Path, key: Path) -> None:
+    """Use new TLS files for new connections, once both are there and fit."""
+    seen = await asyncio.to_thread(_stamps, certificate, key)
+    while True:
+        await asyncio.sleep(_TLS_EVERY)
+        found = await asyncio.to_thread(_stamps, certificate, key)
+        if found != seen:
+            try:
+                await asyncio.to_thread(context.load_cert_chain, certificate, key)
+            except (OSError, ssl.SSLError) as error:
+                log.error("the new TLS files cannot be used, the old ones stay: %s", error)
+            else:
+                log.info("the TLS files were read again")
+            seen = found
+
+
+def _stamps(*files: Path) -> tuple[int | None, ...]:
+    stamps: list[int | None] = []
+    for file in files:
+        try:
+            stamps.append(file.stat().st_mtime_ns)
+        except OSError:
+            stamps.append(None)
+    return tuple(stamps)
+
+
+def _raise_file_limit() -> None:
+    """A herd of agents is a connection each: take as many descriptors as this process may have."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _cannot_listen(address: str, error: OSError) -> str:
+    if error.errno == errno.EADDRINUSE:
+        return f"{address} is in use by another program; stop it, or set `listen` (or --listen) to another address"
+    if error.errno == errno.EACCES:
+        return f"{address} may not be listened on by this user; set `listen` (or --listen) to a port above 1023"
+    return f"{address} cannot be listened on: {error.strerror or error}; set `listen` (or --listen) to another address"

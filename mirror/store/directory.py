@@ -1,0 +1,129 @@
+"""The data directory: its layout, its format version, and the lock that keeps a second mirror out.
+
+::
+
+    data_dir/
+      format               {"format": 1}: what wrote this directory
+      lock                 flock: one mirror (with its workers) at a time
+      blobs/<algorithm>/<2 hex>/<hex>
+      spool/               blobs while they are being filled
+      leases/              one file for each piece of work that only one worker may do
+      generation           a counter that moves when a tag does, mapped by every worker
+      metadata.sqlite
+"""
+
+import errno
+import fcntl
+import json
+import os
+from pathlib import Path
+from typing import Self
+
+from mirror.digest import Digest
+from mirror.errors import StartError
+
+FORMAT = 1
+
+
+class DataDirectory:
+    """The paths below ``data_dir``; `open` prepares and checks them, `attach` is for the workers of one mirror."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.blobs = path / "blobs"
+        self.spool = path / "spool"
+        self.leases = path / "leases"
+        self.generation = path / "generation"
+        self.database = path / "metadata.sqlite"
+        self._lock: int | None = None
+
+    @classmethod
+    def open(cls, path: Path) -> Self:
+        """Create what is missing, check the format, and take the lock until `close`.
+
+        Raises `StartError` when the directory cannot be written, is in use by another mirror, or was written by a
+        newer release in a format that this one cannot read.
+        """
+        self = cls(path)
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            self._take_lock()
+            self._check_format()
+            for folder in (self.blobs, self.spool, self.leases):
+                folder.mkdir(exist_ok=True)
+        except OSError as error:
+            self.close()
+            raise StartError(_cannot_use(path, error)) from error
+        except StartError:
+            self.close()
+            raise
+        return self
+
+    @classmethod
+    def attach(cls, path: Path) -> Self:
+        """The same directory for a worker whose supervisor has opened it; takes no lock."""
+        return cls(path)
+
+    def blob(self, digest: Digest) -> Path:
+        """Where the verified blob lies, if it is held."""
+        return self.blobs / digest.algorithm / digest.hex[:2] / digest.hex
+
+    def close(self) -> None:
+        """Let go of the lock."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def _take_lock(self) -> None:
+        self._lock = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise StartError(
+                f"{self.path} is in use by another wasm-mirror; stop it, or give this one a data_dir of its own"
+            ) from error
+
+    def _check_format(self) -> None:
+        file = self.path / "format"
+        try:
+            found = json.loads(file.read_text())["format"]
+        except FileNotFoundError:
+            write_durably(file, json.dumps({"format": FORMAT}).encode())
+            return
+        except (ValueError, KeyError, TypeError) as error:
+            raise StartError(
+                f"{file} is not readable as the format of a data_dir; restore or empty {self.path}"
+            ) from error
+        if not isinstance(found, int) or found > FORMAT:
+            raise StartError(
+                f"{self.path} was written by a newer wasm-mirror (format {found}, this one reads up to {FORMAT}); "
+                "run that release, or use another data_dir"
+            )
+
+
+def write_durably(path: Path, content: bytes) -> None:
+    """Write a small file so that it is there whole, or not at all, after a crash."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    try:
+        os.write(fd, content)
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+    draft.replace(path)
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames in ``folder`` survive a power cut."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _cannot_use(path: Path, error: OSError) -> str:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"no space left for data_dir {path}; free some, or choose another data_dir"
+    return f"data_dir {path} cannot be used: {error.strerror or error}; make it writable, or choose another data_dir"

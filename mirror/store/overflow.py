@@ -1,0 +1,37 @@
+"""Bytes of a fill that the disk does not take: kept in memory, for the clients that wait, while they need them."""
+
+from bisect import bisect_right
+
+WINDOW = 32 * 1024 * 1024
+"""Bytes that are kept at most, unless a body has to be withheld whole."""
+
+
+class Overflow:
+    """A growing stretch of a blob, from ``start`` up to ``end``, whose beginning may be let go."""
+
+    def __init__(self, start: int) -> None:
+        self.start = start
+        self.end = start
+        self._offsets: list[int] = []
+        self._chunks: list[bytes] = []
+
+    def append(self, data: bytes) -> None:
+        """Add the next bytes."""
+        self._offsets.append(self.end)
+        self._chunks.append(data)
+        self.end += len(data)
+
+    def read(self, start: int, end: int) -> bytes:
+        """Bytes from ``start``, which must be held, up to ``end`` or the end of their chunk."""
+        index = bisect_right(self._offsets, start) - 1
+        offset = self._offsets[index]
+        return self._chunks[index][start - offset : end - offset]
+
+    def forget(self, before: int) -> None:
+        """Let go of whole chunks that end at or before ``before``."""
+        index = bisect_right(self._offsets, before) - 1
+        if before >= self.end:
+            index = len(self._offsets)
+        if index > 0:
+            self.start = self._offsets[index] if index < len(self._offsets) else self.end
+            del self._offsets[:index], self._chunks[:index]

@@ -1,0 +1,152 @@
+"""A blob while it is being filled: one writer, many readers, in any number of workers.
+
+A spool is one file. Its writer holds an flock on it and only ever appends; its readers learn everything from the file:
+
+=========================================  ==============================================================
+the file grows                             more bytes can be read
+it lies under ``blobs/``                   its bytes are verified
+its name is gone, and it is no blob        its writer has given it up: these bytes will not become a blob here
+nobody holds the lock                      the writer died, or gave up for now: who takes the lock goes on
+=========================================  ==============================================================
+"""
+
+import contextlib
+import fcntl
+import os
+import time
+from enum import Enum, auto
+from pathlib import Path
+
+from mirror.digest import Digest
+from mirror.store.blobs import BlobStore
+from mirror.store.directory import DataDirectory
+from mirror.store.leases import try_lock
+
+_ABANDONED_AFTER = 24 * 3600.0
+"""Seconds after which bytes that nobody has asked for again are dropped at start."""
+
+
+class Standing(Enum):
+    """What has become of a spool, seen from a reader."""
+
+    GROWING = auto()
+    VERIFIED = auto()
+    ORPHANED = auto()
+
+
+class Spool:
+    """The file of one digest. ``size`` is the number of bytes that can be read.
+
+    Every method but `read` and `standing` blocks on the disk, so they are for a thread; all may raise `OSError`.
+    """
+
+    def __init__(self, directory: DataDirectory, digest: Digest, fd: int, *, writable: bool) -> None:
+        self.digest = digest
+        self.writable = writable
+        self._path = _path(directory, digest)
+        self._blob = directory.blob(digest)
+        self._fd = fd
+        self.size = os.fstat(fd).st_size
+
+    @classmethod
+    def acquire(cls, directory: DataDirectory, digest: Digest) -> "Spool | None":
+        """The spool to write to, with the bytes that an earlier writer left; None while another writes."""
+        fd = try_lock(_path(directory, digest))
+        return None if fd is None else cls(directory, digest, fd, writable=True)
+
+    @classmethod
+    def follow(cls, directory: DataDirectory, digest: Digest) -> "Spool | None":
+        """The spool to read while another worker writes; None when there is none."""
+        try:
+            fd = os.open(_path(directory, digest), os.O_RDWR | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return None
+        return cls(directory, digest, fd, writable=False)
+
+    def append(self, data: bytes | memoryview) -> None:
+        """Write the next bytes; they can be read when this returns."""
+        view = memoryview(data)
+        offset = self.size
+        while view:
+            written = os.pwrite(self._fd, view, offset)
+            view = view[written:]
+            offset += written
+        self.size = offset
+
+    def read(self, start: int, end: int) -> bytes:
+        """Bytes from ``start`` up to ``end``, which must not lie beyond ``size``; they were just written, so they are
+        in the page cache.
+        """
+        return os.pread(self._fd, end - start, start)
+
+    def standing(self) -> Standing:
+        """What has become of it; brings ``size`` up to date."""
+        found = os.fstat(self._fd)
+        self.size = found.st_size
+        if found.st_nlink and _inode(self._path) == found.st_ino:
+            return Standing.GROWING
+        return Standing.VERIFIED if _inode(self._blob) == found.st_ino else Standing.ORPHANED
+
+    def take_over(self) -> bool:
+        """Become the writer, if the one before is gone."""
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        if self.standing() is Standing.GROWING:
+            self.writable = True
+            return True
+        fcntl.flock(self._fd, fcntl.LOCK_UN)
+        return False
+
+    def commit(self, store: BlobStore) -> None:
+        """Make the verified bytes a blob. Bytes beyond ``size``, left by a write that failed, are cut off first."""
+        os.ftruncate(self._fd, self.size)
+        store.commit(self.digest, self._fd, self._path)
+        fcntl.flock(self._fd, fcntl.LOCK_UN)
+
+    def drop(self) -> None:
+        """Take its name away: nobody finds these bytes any more; who reads them can go on doing so."""
+        if self.writable and _inode(self._path) == os.fstat(self._fd).st_ino:
+            with contextlib.suppress(FileNotFoundError):
+                self._path.unlink()
+
+    def leave(self) -> None:
+        """Stop writing; what is there stays for who goes on."""
+        self.writable = False
+        fcntl.flock(self._fd, fcntl.LOCK_UN)
+
+    def close(self) -> None:
+        """Let go of the file, and of the lock."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+
+def sweep(directory: DataDirectory, now: float | None = None) -> int:
+    """Drop what nobody goes on with: old spools and unfinished drafts. For the start, before any worker runs.
+
+    Returns how many spools stay, to be resumed when somebody asks for their blobs.
+    """
+    now = time.time() if now is None else now
+    kept = 0
+    for file in directory.spool.iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            if "." in file.name or now - file.stat().st_mtime > _ABANDONED_AFTER:
+                file.unlink()
+            else:
+                kept += 1
+    for file in directory.leases.iterdir():
+        file.unlink(missing_ok=True)
+    return kept
+
+
+def _path(directory: DataDirectory, digest: Digest) -> Path:
+    return directory.spool / f"{digest.algorithm}-{digest.hex}"
+
+
+def _inode(path: Path) -> int | None:
+    try:
+        return os.stat(path).st_ino
+    except FileNotFoundError:
+        return None
