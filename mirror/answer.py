@@ -173,7 +173,7 @@ class Flowing:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a client gets. ``fetched_at`` (seconds since the epoch) is when it came from upstream, or was last confirmed.
+    """What a client gets. ``fetched_at`` (seconds since the epoch): when it came from upstream, or was last confirmed.
 
     ``hold_until`` (the loop's clock) is until when a client waits for the status line.
     """
