@@ -12,6 +12,7 @@ import httpx
 import pytest
 import yaml
 
+from mirror.config import load
 from tests.support.ports import ReservedPort, bound_socket
 from tests.support.process import MirrorProcess, ServerProcess, merged, private_memory, process_group
 
@@ -153,4 +154,5 @@ def test_the_mirrors_configuration_is_what_the_test_says(tmp_path: Path) -> None
         str(tmp_path / "m" / "data"),
     )
     assert mirror.url == f"http://{written['listen']}"
+    assert load(mirror.config_file, {}, {}).workers == 2
     mirror.close()

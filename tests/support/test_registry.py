@@ -16,6 +16,7 @@ def assert_held(registry: DockerRegistry, tag: str, artifact: Artifact) -> None:
             assert client.get(f"/blobs/{digest}").content == content
 
 
+@pytest.mark.needs("docker-registry")
 def test_every_layout_can_be_pushed_and_outlives_a_kill(tmp_path: Path) -> None:
     module = wasm_module(100_000)
     layouts = {"raw": raw(module), "compat": compat(module), "docker": docker(module), "cncf": cncf(module)}

@@ -4,11 +4,13 @@ import asyncio
 import gzip
 import socket
 import time
+from pathlib import Path
 
 import httpx
 import pytest
 
 from mirror.digest import Digest
+from tests.support.certificates import self_signed
 from tests.support.faults import Fault, Gate
 from tests.support.upstream import FaultyUpstream
 
@@ -300,3 +302,18 @@ def test_what_is_not_http_is_cut() -> None:
         client.sendall(b"garbage\r\n\r\n")
         assert client.recv(100) == b""
         assert up.count() == 0
+
+
+@pytest.mark.needs("openssl")
+def test_the_same_is_offered_over_tls(tmp_path: Path) -> None:
+    certificate = self_signed(tmp_path)
+    with FaultyUpstream(tls=certificate.for_servers) as up, httpx.Client(verify=certificate.for_clients) as client:
+        url = blob_url(up)
+        assert up.url.startswith("https://")
+        assert client.get(url).content == CONTENT
+        up.inject(Fault(cut_after=1000), times=1)
+        with pytest.raises(httpx.RemoteProtocolError):
+            client.get(url)
+        assert client.get(url).content == CONTENT
+    with FaultyUpstream(tls=certificate.for_servers) as up, pytest.raises(httpx.ConnectError):
+        httpx.get(f"{up.url}/v2/")

@@ -199,7 +199,7 @@ class FaultyUpstream(Contents):
         self._writers[writer] = task
         self._accepted += 1
         number = self._accepted
-        writer.transport.set_write_buffer_limits(high=0)
+        writer.transport.set_write_buffer_limits(high=1, low=0)  # with high=0 a TLS transport pauses for ever
         try:
             while await self._exchange(reader, writer, number):
                 pass
