@@ -5,6 +5,7 @@ import logging
 from collections.abc import Callable, Mapping
 
 from mirror import freshness
+from mirror.accesses import Accesses
 from mirror.answer import Announced, Answer, Collapsed, Filled, Flowing, Held, Hit, Outcome, Revalidated, Stale, Whole
 from mirror.digest import Digest, Verifier
 from mirror.errors import (
@@ -45,6 +46,7 @@ class Pull:
         manifests: Manifests,
         resolver: Resolver,
         fills: Fills,
+        accesses: Accesses,
         now: Callable[[], float],
     ) -> None:
         self._upstreams = upstreams
@@ -54,6 +56,7 @@ class Pull:
         self._manifests = manifests
         self._resolver = resolver
         self._fills = fills
+        self._accesses = accesses
         self._now = now
         self._obtaining: Flights[Manifest] = Flights()
         self._claims: Flights[int | None] = Flights()
@@ -90,6 +93,7 @@ class Pull:
         if blob is not None:
             if link is None:
                 await self._claim(reference, digest, held=True)
+            self._accesses.blob(digest)
             how = Hit() if link is not None else Revalidated()
             return Answer(OCTETS, digest, Held(blob), how, blob.stored_at)
         if upstream.policy.offline:
@@ -138,6 +142,7 @@ class Pull:
         if manifest is None:
             manifest, joined = await self._obtain(reference, digest)
             outcome = outcome or (Collapsed() if joined else Filled())
+        self._accesses.manifest(manifest)
         self._manifests.prepare(reference, manifest)
         return Answer(
             manifest.media_type,

@@ -5,6 +5,7 @@ import contextlib
 import time
 from collections.abc import AsyncIterator, Callable
 
+from mirror.accesses import Accesses
 from mirror.config import Settings
 from mirror.edge.app import App
 from mirror.edge.registry import Registry
@@ -28,17 +29,19 @@ from mirror.upstream.failover import Upstream
 async def wired(settings: Settings, directory: DataDirectory, draining: Callable[[], bool]) -> AsyncIterator[App]:
     """The application of one worker; on the way out, work under way is stopped so that it can be resumed."""
     async with contextlib.AsyncExitStack() as stack:
-        metadata = SqliteMetadata.open(directory.database)
+        store = BlobStore(directory)
+        metadata = SqliteMetadata.open(directory.database, holds=store.holds)
         stack.push_async_callback(metadata.aclose)
         generation = Generation(directory.generation)
         stack.callback(generation.close)
         upstreams = {name: Upstream.of(name, of) for name, of in settings.upstreams.items()}
         for upstream in upstreams.values():
             stack.push_async_callback(upstream.aclose)
-        backups = asyncio.create_task(metadata.run_backups())
-        stack.push_async_callback(_stop, backups)
+        accesses = Accesses(metadata, time.time)
+        stack.push_async_callback(accesses.flush)
+        for work in (metadata.run_backups(), accesses.run()):
+            stack.push_async_callback(_stop, asyncio.create_task(work))
 
-        store = BlobStore(directory)
         leases = Leases(directory.leases)
         tags, links = Tags(metadata, generation), Links(metadata)
         suspicion = Suspicion(asyncio.get_running_loop().time)
@@ -47,7 +50,7 @@ async def wired(settings: Settings, directory: DataDirectory, draining: Callable
         manifests = Manifests(upstreams, store, links, fills, leases, settings.wasm.max_module_size)
         resolver = Resolver(upstreams, tags, manifests, leases, suspicion, time.time)
         stack.push_async_callback(resolver.aclose)
-        pull = Pull(upstreams, store, tags, links, manifests, resolver, fills, time.time)
+        pull = Pull(upstreams, store, tags, links, manifests, resolver, fills, accesses, time.time)
         stack.push_async_callback(pull.aclose)
         listing = Listing(upstreams, metadata, suspicion, time.time)
         stack.push_async_callback(listing.aclose)

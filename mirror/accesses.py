@@ -1,0 +1,51 @@
+"""When content was last asked for: noted in memory for each request, written down in batches."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from mirror.digest import Digest
+from mirror.errors import StoreError
+from mirror.metadata.base import Metadata
+from mirror.oci import Manifest
+
+log = logging.getLogger(__name__)
+
+_WRITE_EVERY = 60.0
+"""Seconds between two batches; what a crash can lose."""
+
+
+class Accesses:
+    """Last accesses that are not written down yet. ``now`` gives seconds since the epoch."""
+
+    def __init__(self, metadata: Metadata, now: Callable[[], float]) -> None:
+        self._metadata = metadata
+        self._now = now
+        self._noted: dict[Digest, float] = {}
+
+    def blob(self, digest: Digest) -> None:
+        """A blob was asked for."""
+        self._noted[digest] = self._now()
+
+    def manifest(self, manifest: Manifest) -> None:
+        """A manifest was asked for, and with it all that it names: agents look again with the manifest alone."""
+        now = self._now()
+        self._noted[manifest.digest] = now
+        for descriptor in manifest.named:
+            self._noted[descriptor.digest] = now
+
+    async def run(self) -> None:
+        """Write batches until cancelled."""
+        while True:
+            await asyncio.sleep(_WRITE_EVERY)
+            await self.flush()
+
+    async def flush(self) -> None:
+        """Write down what was noted; when the database fails, it is tried again with the next batch."""
+        noted, self._noted = self._noted, {}
+        if noted:
+            try:
+                await self._metadata.touch(noted)
+            except StoreError as error:
+                log.error("%d last accesses could not be written: %s", len(noted), error)
+                self._noted = {**noted, **self._noted}
