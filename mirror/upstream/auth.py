@@ -1,0 +1,199 @@
+"""How an endpoint wants to be asked: challenges, tokens, and what follows from them. Does no I/O.
+
+`Authenticator.flow` is a generator: it yields what is to be done next (`Send` the request, or get the token of a
+`TokenRequest`) and is sent the `Reply` or the `Token`; whoever drives it has the network. When it returns, the last
+reply is the answer.
+
+Source: Distribution's token authentication (https://distribution.github.io/distribution/spec/auth/token/).
+"""
+
+import re
+from collections.abc import Callable, Generator, Iterable
+from dataclasses import dataclass
+from typing import Self
+
+import httpx
+from pydantic import SecretStr
+
+from mirror.errors import UpstreamDenied, UpstreamInvalid
+from mirror.upstream.challenges import Challenge, parse_challenges
+from mirror.upstream.origins import host_of, is_named, origin_of
+from mirror.upstream.tokens import Login, Token, TokenKey, TokenRequest
+
+_MAX_TOKENS = 4096
+_NAME = "\x00"
+_SCOPE = f"repository:{_NAME}:pull"
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """A step: send the request, with this ``Authorization``."""
+
+    authorization: SecretStr | None
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What came back: the status, and the ``WWW-Authenticate`` fields."""
+
+    status: int
+    challenges: tuple[str, ...] = ()
+
+
+class Authenticator:
+    """What has been learnt of one endpoint: how it challenges, and the tokens for its repositories.
+
+    ``setting`` is the key of its credentials in the settings, for messages. ``clock`` gives seconds.
+    """
+
+    def __init__(
+        self, endpoint: httpx.URL, auth_hosts: Iterable[str], setting: str, clock: Callable[[], float]
+    ) -> None:
+        self._endpoint = endpoint
+        self._auth_hosts = tuple(auth_hosts)
+        self._setting = setting
+        self._clock = clock
+        self._tokens: dict[TokenKey, Token] = {}
+        self._service: _TokenService | None = None  # of the last Bearer challenge
+        self._wants_basic = False
+
+    def flow(self, repository: str, login: Login | None) -> Generator[Send | TokenRequest, Reply | Token, None]:
+        """The steps of one request about ``repository``. Raises `UpstreamDenied` when none is left.
+
+        Once the endpoint has challenged, the token for a repository that was never asked about is got beforehand, so
+        that each pull saves the round trip to a 401.
+        """
+        used = yield from self._foreseen(repository, login)
+        reply = yield from _sent(used)
+        if reply.status != 401:
+            return
+        challenge = self._choose(reply)
+        if challenge is None:
+            raise self.denied(401, login)
+        if challenge.scheme == "basic":
+            self._wants_basic, self._service = True, None
+            if login is None or login.is_identity_token or used == login.basic():
+                raise self.denied(401, login)
+            reply = yield from _sent(login.basic())
+            if reply.status == 401:
+                raise self.denied(401, login)
+        else:
+            request = self._challenged(challenge, repository, login)
+            self._drop(request.key, used)
+            token = yield from self._token(request)
+            reply = yield from _sent(token.bearer())
+            if reply.status == 401:
+                raise self.refused(request, 401)
+
+    def forget_service(self) -> None:
+        """Wait for the next challenge: the token service that is known failed, and may have moved."""
+        self._service = None
+
+    def denied(self, status: int, login: Login | None) -> UpstreamDenied:
+        """The error for a refusal: names the endpoint, and the setting that would help."""
+        host = host_of(self._endpoint)
+        message = (
+            f"{host} asks for credentials ({status}); set {self._setting}"
+            if login is None
+            else f"{host} refuses this mirror's credentials ({status}); check {self._setting}"
+        )
+        return UpstreamDenied(message, detail={"endpoint": host, "status": status, "setting": self._setting})
+
+    def refused(self, request: TokenRequest, status: int) -> UpstreamDenied:
+        """The error for a token service that gives no token, or one that does not help."""
+        if not request.withheld:
+            return self.denied(status, request.login)
+        host, realm = host_of(self._endpoint), host_of(httpx.URL(request.key.realm))
+        return UpstreamDenied(
+            f"{host} wants the credentials of {self._setting} to go to {realm}; they went nowhere, for that host is "
+            "not among the endpoint's auth_hosts",
+            detail={"endpoint": host, "status": status, "setting": self._setting},
+        )
+
+    def _foreseen(
+        self, repository: str, login: Login | None
+    ) -> Generator[TokenRequest, Reply | Token, SecretStr | None]:
+        """The ``Authorization`` that the endpoint is likely to want; None before its first challenge."""
+        if self._service is not None:
+            token = yield from self._token(self._token_request(*self._service.scoped(repository), login))
+            return token.bearer()
+        if self._wants_basic and login is not None and not login.is_identity_token:
+            return login.basic()
+        return None
+
+    def _token(self, request: TokenRequest) -> Generator[TokenRequest, Reply | Token, Token]:
+        token = self._tokens.get(request.key)
+        if token is not None and self._clock() < token.refresh_at:
+            return token
+        fresh = yield request
+        assert isinstance(fresh, Token)
+        self._keep(request.key, fresh)
+        return fresh
+
+    def _keep(self, key: TokenKey, token: Token) -> None:
+        self._tokens.pop(key, None)
+        self._tokens[key] = token
+        if len(self._tokens) > _MAX_TOKENS:
+            del self._tokens[next(iter(self._tokens))]
+
+    def _drop(self, key: TokenKey, refused: SecretStr | None) -> None:
+        """Forget a token that was refused; one that somebody else has got since then stays."""
+        token = self._tokens.get(key)
+        if token is not None and token.bearer() == refused:
+            del self._tokens[key]
+
+    def _choose(self, reply: Reply) -> Challenge | None:
+        challenges = parse_challenges(reply.challenges)
+        for challenge in challenges:
+            if challenge.scheme == "bearer" and challenge.parameters.get("realm"):
+                return challenge
+        return next((challenge for challenge in challenges if challenge.scheme == "basic"), None)
+
+    def _challenged(self, challenge: Challenge, repository: str, login: Login | None) -> TokenRequest:
+        service = _TokenService.learnt(challenge, repository)
+        request = self._token_request(*service.scoped(repository), login)
+        self._service = service
+        return request
+
+    def _token_request(self, realm: str, service: str, scope: str, login: Login | None) -> TokenRequest:
+        try:
+            url = httpx.URL(realm)
+        except httpx.InvalidURL as error:
+            raise self._bad_realm("is not a URL") from error
+        if url.scheme not in ("http", "https") or not url.host:
+            raise self._bad_realm("is not an http or https URL")
+        if self._endpoint.scheme == "https" and url.scheme != "https":
+            raise self._bad_realm("is not https, as the endpoint is")
+        vouched = origin_of(url) == origin_of(self._endpoint) or is_named(url, self._auth_hosts)
+        return TokenRequest(
+            TokenKey(realm, service, scope), login if vouched else None, vouched, login is not None and not vouched
+        )
+
+    def _bad_realm(self, what: str) -> UpstreamInvalid:
+        host = host_of(self._endpoint)
+        return UpstreamInvalid(f"{host} asks for a token from a realm that {what}", detail={"endpoint": host})
+
+
+@dataclass(frozen=True, slots=True)
+class _TokenService:
+    """Where a challenge sent us for tokens. ``scope`` has a `_NAME` in the place of the repository's name."""
+
+    realm: str
+    service: str
+    scope: str
+
+    @classmethod
+    def learnt(cls, challenge: Challenge, repository: str) -> Self:
+        given = challenge.parameters.get("scope") or _SCOPE.replace(_NAME, repository)
+        scope = re.sub(rf"(?<=[:/]){re.escape(repository)}(?=:)", _NAME, given)
+        return cls(challenge.parameters["realm"], challenge.parameters.get("service", ""), scope)
+
+    def scoped(self, repository: str) -> tuple[str, str, str]:
+        """Realm, service and scope for ``repository``."""
+        return self.realm, self.service, self.scope.replace(_NAME, repository)
+
+
+def _sent(authorization: SecretStr | None) -> Generator[Send, Reply | Token, Reply]:
+    reply = yield Send(authorization)
+    assert isinstance(reply, Reply)
+    return reply

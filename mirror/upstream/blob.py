@@ -1,0 +1,57 @@
+"""A blob's body on its way from an endpoint: raw bytes, never more than announced, and an error when there are less."""
+
+from collections.abc import AsyncIterator
+
+import httpx
+
+from mirror.errors import UpstreamInvalid, UpstreamUnavailable
+from mirror.upstream.answers import content_range, length
+
+
+class BlobStream:
+    """Iterate once, and close.
+
+    ``offset`` is where in the blob the first byte lies: 0 when the endpoint passed over the range that was asked for.
+    ``size`` is that of the whole blob, None when the endpoint does not tell. ``endpoint`` is its host, for messages and
+    for `mirror.upstream.failover.Upstream.cool_down`.
+    """
+
+    def __init__(self, response: httpx.Response, *, endpoint: str, offset: int, size: int | None) -> None:
+        self.offset = offset
+        self.size = size
+        self.endpoint = endpoint
+        self._response = response
+
+    @classmethod
+    def of(cls, response: httpx.Response, *, endpoint: str, asked: int) -> "BlobStream":
+        """The stream of a 200 or 206, when bytes from ``asked`` on were asked for; raises `UpstreamInvalid`."""
+        if response.status_code == 200:
+            return cls(response, endpoint=endpoint, offset=0, size=length(response))
+        told = content_range(response)
+        if told is None or told[0] != asked:
+            raise UpstreamInvalid(
+                f"{endpoint} was asked for the bytes from {asked} on, and sends others", detail={"endpoint": endpoint}
+            )
+        return cls(response, endpoint=endpoint, offset=asked, size=told[1])
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        """What comes; raises `UpstreamUnavailable` when it ends early, `UpstreamTimeout` when nothing comes."""
+        position = self.offset
+        ends_by_itself = length(self._response) is not None
+        async for chunk in self._response.aiter_raw():
+            if self.size is not None:
+                chunk = chunk[: self.size - position]
+            position += len(chunk)
+            if chunk:
+                yield chunk
+            if position == self.size and not ends_by_itself:
+                return  # whether its sender ever says so is of no interest
+        if self.size is not None and position < self.size:
+            raise UpstreamUnavailable(
+                f"{self.endpoint} ended a blob of {self.size} bytes after {position}",
+                detail={"endpoint": self.endpoint, "size": self.size, "received": position},
+            )
+
+    async def aclose(self) -> None:
+        """Stop reading. A connection with bytes yet to come is closed."""
+        await self._response.aclose()
