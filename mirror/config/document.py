@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import yaml
 
@@ -23,7 +23,9 @@ _PLAIN_TAGS = frozenset(
     f"tag:yaml.org,2002:{name}" for name in ("null", "bool", "int", "float", "str", "timestamp", "value", "merge")
 )
 _NULL, _MAP, _SEQ = (f"tag:yaml.org,2002:{name}" for name in ("null", "map", "seq"))
-_QUOTED_TEXT = re.compile(r"'[^'<]{2,}'")  # what a syntax error quotes from the file may be part of a password
+# What a syntax error quotes from the file may be part of a password; tokens such as '<block end>' are not, nor are
+# single characters, escaped ones too.
+_QUOTED_TEXT = re.compile(r"'(?!\\[a-z0-9]{1,9}')[^'<]{2,}'")
 
 
 @dataclass(slots=True)
@@ -33,6 +35,20 @@ class Document:
     values: dict[str, object]
     origins: dict[Location, Origin]
     problems: list[Problem] = field(default_factory=list)
+
+    def put(self, location: Location, value: object, origin: Origin) -> None:
+        """Set the key at ``location``; what stands above it and is no mapping stays, and is an error itself."""
+        target: Any = self.values
+        for step in location[:-1]:
+            if target.get(step) is None:
+                target[step] = {}
+            target = target[step]
+            if not isinstance(target, dict):
+                return
+        target[location[-1]] = value
+        for inner in [other for other in self.origins if other[: len(location)] == location]:
+            del self.origins[inner]
+        self.origins[location] = origin
 
 
 def read(path: Path) -> Document:

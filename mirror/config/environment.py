@@ -9,7 +9,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
 from mirror.config import schema
 from mirror.config.document import Document
@@ -22,7 +22,7 @@ _UPSTREAM = "UPSTREAMS__"
 _OWNED = frozenset({"URL", "TOKEN", "TOKEN_FILE", "TEST_CACHE", "REQUIRE_TOOLS"})
 # What a Kubernetes Service, whose name begins with wasm-mirror, puts into every pod beside it.
 _INJECTED = re.compile(r"(.*_)?(SERVICE_HOST|SERVICE_PORT(_.*)?|PORT|PORT_[0-9]+_.*)")
-_LIKENESS = 0.85
+_LIKENESS = 0.72  # TLS__CERT is nearly TLS__CERTIFICATE; the keys of later releases are no nearer than 0.71 to any
 
 
 @dataclass(slots=True)
@@ -38,23 +38,22 @@ class _Found:
 def apply(environ: Mapping[str, str], document: Document) -> list[str]:
     """Set in ``document`` what ``environ`` says, and note problems there; returns warnings."""
     warnings: list[str] = []
-    names = {_variable(key.path): key for key in schema.all_keys() if schema.ANY not in key.path}
-    later: list[str] = []
+    keys = {_variable(key.path): key for key in schema.all_keys() if schema.ANY not in key.path}
     found: list[_Found] = []
+    of_upstreams: list[str] = []
     for variable in sorted(name for name in environ if name.startswith(PREFIX)):
         name = variable.removeprefix(PREFIX)
-        if key := names.get(name):
+        if key := keys.get(name):
             found.append(_Found(variable, key.path, key.is_structure, environ[variable]))
         elif name.startswith(_UPSTREAM):
-            later.append(variable)
-        elif name in _OWNED or _INJECTED.fullmatch(name):
-            continue
-        elif near := difflib.get_close_matches(name.upper(), names, n=1, cutoff=_LIKENESS):
-            _report(document, variable, (), f"unknown variable; did you mean {PREFIX}{near[0]}?")
-        else:
-            warnings.append(f"{variable}: unknown variable, passed over; it is no setting of this release")
+            of_upstreams.append(variable)
+        elif name not in _OWNED and not _INJECTED.fullmatch(name):
+            warnings += _unknown(variable, name, keys, document)
     _set_all(found, document)
-    _set_all(_of_upstreams(later, environ, document), document)
+    found = []
+    for variable in of_upstreams:  # now that it is known which upstreams there are
+        warnings += _of_upstream(variable, environ[variable], document, found)
+    _set_all(found, document)
     return warnings
 
 
@@ -62,48 +61,47 @@ def _variable(path: Iterable[str]) -> str:
     return "__".join(path).upper()
 
 
-def _of_upstreams(variables: list[str], environ: Mapping[str, str], document: Document) -> list[_Found]:
-    """Keys of upstreams that are configured: ``WASM_MIRROR_UPSTREAMS__GHCR_IO__OFFLINE`` for ``ghcr.io``."""
+def _unknown(variable: str, tail: str, known: Iterable[str], document: Document) -> list[str]:
+    """A warning; or none, and a problem, when the ``tail`` of the variable is nearly a known one."""
+    near = difflib.get_close_matches(tail.upper(), known, n=1, cutoff=_LIKENESS)
+    if not near:
+        return [f"{variable}: unknown variable, passed over; it is no setting of this release"]
+    _report(document, variable, (), f"unknown variable; did you mean {variable.removesuffix(tail)}{near[0]}?")
+    return []
+
+
+def _of_upstream(variable: str, text: str, document: Document, found: list[_Found]) -> list[str]:
+    """Add to ``found`` what a key of a configured upstream is set to; returns warnings.
+
+    ``WASM_MIRROR_UPSTREAMS__GHCR_IO__OFFLINE`` is ``offline`` of ``ghcr.io``.
+    """
     upstreams = document.values.get("upstreams")
-    names = list(upstreams) if isinstance(upstreams, dict) else []
-    tails = {
+    rest = variable.removeprefix(PREFIX + _UPSTREAM)
+    forms = {name: _form(name) for name in upstreams} if isinstance(upstreams, dict) else {}
+    meant = {name: form for name, form in forms.items() if rest == form or rest.startswith(f"{form}__")}
+    longest = max(map(len, meant.values()), default=0)  # a name may itself hold __
+    names = [name for name, form in meant.items() if len(form) == longest]
+    if not names:
+        words = f"names no configured upstream; add it in the file, or set {PREFIX}UPSTREAMS as a whole"
+        _report(document, variable, (), words)
+        return []
+    if len(names) > 1:
+        _report(document, variable, (), f"could mean each of the upstreams {', '.join(names)}; set it in the file")
+        return []
+    tail = rest[longest + 2 :]
+    if not tail:
+        found.append(_Found(variable, ("upstreams", names[0]), True, text))
+        return []
+    under = ("upstreams", schema.ANY)
+    keys = {
         _variable(key.path[2:]): key
         for key in schema.all_keys()
-        if key.path[:2] == ("upstreams", schema.ANY) and schema.ANY not in key.path[2:]
+        if key.path[:2] == under and schema.ANY not in key.path[2:]
     }
-    found: list[_Found] = []
-    for variable in variables:
-        rest = variable.removeprefix(PREFIX + _UPSTREAM)
-        meant = [(len(form), name) for name in names if _begins(rest, form := _form(name))]
-        longest = [name for length, name in meant if length == max(meant)[0]]
-        if len(longest) != 1:
-            words = (
-                f"could mean each of the upstreams {', '.join(longest)}; set it in the file"
-                if longest
-                else f"names no configured upstream; add it in the file, or set {PREFIX}UPSTREAMS as a whole"
-            )
-            _report(document, variable, (), words)
-            continue
-        tail = rest[len(_form(longest[0])) + 2 :]
-        if not tail:
-            found.append(_Found(variable, ("upstreams", longest[0]), True, environ[variable]))
-        elif key := tails.get(tail):
-            location = ("upstreams", longest[0], *key.path[2:])
-            found.append(_Found(variable, location, key.is_structure, environ[variable]))
-        else:
-            near = difflib.get_close_matches(tail.upper(), tails, n=1)
-            hint = f"; did you mean {variable.removesuffix(tail)}{near[0]}?" if near else ""
-            _report(document, variable, ("upstreams", longest[0]), f"unknown variable{hint}")
-    return found
-
-
-def _form(name: object) -> str:
-    """How an upstream's name stands in a variable, which can hold neither dots nor dashes."""
-    return re.sub(r"[^A-Z0-9_]", "_", str(name).upper())
-
-
-def _begins(rest: str, form: str) -> bool:
-    return rest == form or rest.startswith(f"{form}__")
+    if key := keys.get(tail):
+        found.append(_Found(variable, ("upstreams", names[0], *key.path[2:]), key.is_structure, text))
+        return []
+    return _unknown(variable, tail, keys, document)
 
 
 def _set_all(found: list[_Found], document: Document) -> None:
@@ -113,25 +111,14 @@ def _set_all(found: list[_Found], document: Document) -> None:
             try:
                 value = _from_json(one.text)
             except (ValueError, RecursionError):
-                _report(document, one.variable, one.location, "must be a mapping or list as valid JSON, in full")
+                _report(document, one.variable, one.location, 'must be valid JSON, such as ["a", "b"] or {"a": "b"}')
                 continue
-        put(document, one.location, value, Origin(one.variable))
+        document.put(one.location, value, Origin(one.variable))
 
 
-def put(document: Document, location: Location, value: object, origin: Origin) -> None:
-    """Set one key; where the file has something that is no mapping above it, that stays, for its own error."""
-    target: Any = document.values
-    for step in location[:-1]:
-        if target.get(step) is None:
-            target[step] = {}
-        target = target[step]
-        if not isinstance(target, dict):
-            return
-    target[location[-1]] = value
-    depth = len(location)
-    for inner in [other for other in document.origins if other[:depth] == location]:
-        del document.origins[inner]
-    document.origins[location] = origin
+def _form(name: object) -> str:
+    """How an upstream's name stands in a variable, which can hold neither dots nor dashes."""
+    return re.sub(r"[^A-Z0-9_]", "_", str(name).upper())
 
 
 def _from_json(text: str) -> object:

@@ -30,7 +30,7 @@ def load(
     odd = environment.apply(environ, document)
     for key, value in overrides.items():
         if value is not None:
-            environment.put(document, (key,), value, Origin(f"--{key.replace('_', '-')}"))
+            document.put((key,), value, Origin(f"--{key.replace('_', '-')}"))
     settings = _validated(document)
     if warnings is not None:
         warnings += [*odd, *_oddities(settings)]

@@ -92,6 +92,11 @@ class Settings(Section):
     def _consistent(cls, value: object, handler: ModelWrapValidatorHandler[Self]) -> Self:
         return with_contradictions(contradictions(value), value, handler)
 
+    @field_validator("upstreams", mode="before")
+    @classmethod
+    def _nothing_is_none(cls, value: object) -> object:
+        return {} if value is None else value
+
     @field_validator("upstreams", mode="after")
     @classmethod
     def _effective(cls, value: Mapping[str, UpstreamSettings], info: ValidationInfo) -> Mapping[str, UpstreamSettings]:

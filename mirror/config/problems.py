@@ -76,8 +76,6 @@ def _words(details: ErrorDetails) -> str:
             return "must be text"
         case "tuple_type":
             return "must be a list"
-        case "too_short":
-            return "must not be empty"
         case "mapping_type" | "dict_type" | "model_type" | "model_attributes_type":
             return "must be a mapping"
         case "literal_error":

@@ -92,7 +92,7 @@ class EndpointSettings(Section):
 
     @field_validator("auth_hosts", mode="after")
     @classmethod
-    def _lower_case_once(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+    def _once(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(dict.fromkeys(value))
 
     @property
@@ -158,7 +158,6 @@ class UpstreamSettings(Section):
     offline: Switch = Field(False, description="Never ask this upstream; what is held of it is always fresh.")
     allow: tuple[Glob, ...] = Field(
         ("**",),
-        min_length=1,
         description="The repositories that may be pulled: `*` stands for any part of one component of the name, `**` "
         "for any components.",
     )
@@ -172,6 +171,13 @@ class UpstreamSettings(Section):
     keep_deleted_tags: Switch | None = Field(None, description="As in `defaults`, for this upstream.")
 
     _name: str = PrivateAttr("")
+
+    @field_validator("allow", mode="after")
+    @classmethod
+    def _allows_something(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if not value:
+            raise ValueError("must not be empty, which would allow nothing; without the key everything is allowed")
+        return value
 
     @model_validator(mode="after")
     def _credentials_once(self) -> Self:
