@@ -69,6 +69,15 @@ class BlobStream(Protocol):
 class Source(Protocol):
     """Where blobs come from: `mirror.upstream.failover.Upstream`."""
 
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        """Its endpoints, as a stream names them."""
+        ...
+
+    def cool_down(self, endpoint: str) -> None:
+        """Ask this endpoint after all others for a while: it sent wrong bytes."""
+        ...
+
     async def open_blob(self, repository: str, digest: Digest, *, offset: int = 0, deadline: float) -> BlobStream:
         """The blob from ``offset`` on; raises `UpstreamError` or `BlobUnknown`."""
         ...
@@ -138,6 +147,9 @@ class Fill:
         self.content = Growing(digest, size)
         self._fills = fills
         self._source = fills.sources[origin.upstream]
+        self._expected = size
+        self._senders: set[str] = set()
+        self._attempts_left = len(self._source.hosts)
         self._patience = patience
         self._give_up_at = 0.0
         self._loop = asyncio.get_running_loop()
@@ -241,22 +253,36 @@ class Fill:
             self.content.moved()
         try:
             await self._download(verifier)
-        except UpstreamInvalid:
+        except UpstreamInvalid as failure:
             await self._drop()
-            if inherited and not self.content.consumed:
-                log.warning("the bytes of %s that an earlier fill left are no good; beginning anew", self.digest)
-                self._forget_spool()
-                return
-            raise
+            if not self._may_begin_anew(inherited):
+                raise
+            log.warning("%s; beginning anew", failure)
+            self._forget_spool()
+            self.content.overflow, self.content.size = None, self._expected
+            return
         except (MirrorError, asyncio.CancelledError):
             self._leave()
             raise
         self.content.verify()
         await self._commit(verifier)
 
+    def _may_begin_anew(self, inherited: int) -> bool:
+        """After wrong bytes that no client has seen: whether someone else may have the right ones.
+
+        Bytes that an earlier fill left tell nothing of who sent them; else a sole sender is to blame, and cools down.
+        """
+        if not inherited:
+            self._attempts_left -= 1
+            if len(self._senders) == 1:
+                self._source.cool_down(*self._senders)
+        self._senders.clear()
+        return self._attempts_left > 0 and not self.content.consumed
+
     async def _download(self, verifier: Verifier) -> None:
         while not self._complete(verifier):
             stream = await self._open(verifier.size)
+            self._senders.add(stream.endpoint)
             before = verifier.size
             try:
                 self._agree(stream)

@@ -6,13 +6,27 @@ from collections.abc import Callable, Mapping
 
 from mirror import freshness
 from mirror.accesses import Accesses
-from mirror.answer import Announced, Answer, Collapsed, Filled, Flowing, Held, Hit, Outcome, Revalidated, Stale, Whole
+from mirror.answer import (
+    Announced,
+    Answer,
+    Collapsed,
+    Filled,
+    Flowing,
+    Held,
+    Hit,
+    Outcome,
+    Passed,
+    Revalidated,
+    Stale,
+    Whole,
+)
 from mirror.digest import Digest, Verifier
 from mirror.errors import (
     BlobUnknown,
     ManifestUnknown,
     MirrorError,
     NameUnknown,
+    NotFound,
     UpstreamDenied,
     UpstreamError,
     UpstreamInvalid,
@@ -100,7 +114,7 @@ class Pull:
             raise BlobUnknown(f"{digest} is not held, and {reference.upstream} is offline in the mirror's settings")
         running = self._fills.running(digest)
         if running is None and not read:
-            return Answer(OCTETS, digest, Announced(await self._claim(reference, digest, held=False)), Filled())
+            return Answer(OCTETS, digest, Announced(await self._claim(reference, digest, held=False)), Passed())
         if running is not None and link is None and not _same_repository(running.origin, reference):
             await self._claim(reference, digest, held=False)
         return self._filling(reference, digest, link, upstream.policy.hold_for, collapsed=running is not None)
@@ -162,6 +176,11 @@ class Pull:
         try:
             async with asyncio.timeout(self._manifests.patience(reference.upstream)):
                 return await asyncio.shield(task), joined
+        except NotFound:
+            remembered = self._upstreams[reference.upstream].policy.negative_for
+            if remembered and not joined:
+                await self._tags.note_absence(named, self._now() + remembered)
+            raise
         except TimeoutError as error:
             raise UpstreamTimeout(
                 f"{reference.upstream} has not sent the manifest {digest} in time; ask again", retry_after=1

@@ -73,7 +73,15 @@ class Upstream:
         self._cool_until: dict[str, float] = {}
 
     @classmethod
-    def of(cls, name: str, settings: UpstreamSettings, *, transport: Transport | None = None) -> Self:
+    def of(
+        cls,
+        name: str,
+        settings: UpstreamSettings,
+        *,
+        transport: Transport | None = None,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        random: Callable[[], float] = random.random,
+    ) -> Self:
         """The upstream ``name``, as its effective settings have it."""
         transport = transport or Transport()
         last = len(settings.endpoints) - 1
@@ -90,7 +98,20 @@ class Upstream:
                 clock=_loop_time,
             )
             endpoints.append(Endpoint(session))
-        return cls(name, endpoints, policy=settings.policy, allow=settings.allow, transport=transport)
+        return cls(
+            name,
+            endpoints,
+            policy=settings.policy,
+            allow=settings.allow,
+            transport=transport,
+            sleep=sleep,
+            random=random,
+        )
+
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        """Its endpoints, as a `BlobStream` names them."""
+        return tuple(endpoint.host for endpoint in self._endpoints)
 
     def allows(self, repository: str) -> bool:
         """Whether the settings let this repository be pulled."""

@@ -7,7 +7,7 @@ body of 64 MiB from loopback takes a quarter of the time.
 import asyncio
 import ssl
 from collections import deque
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import httpcore
 
@@ -37,8 +37,7 @@ class Stream(asyncio.Protocol, httpcore.AsyncNetworkStream):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The loop's transport is ready."""
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's is one by its methods only
 
     def data_received(self, data: bytes) -> None:
         """Bytes came."""
@@ -78,7 +77,7 @@ class Stream(asyncio.Protocol, httpcore.AsyncNetworkStream):
                 async with asyncio.timeout(timeout):
                     await self._reader
             except TimeoutError as error:
-                raise httpcore.ReadTimeout(f"nothing came for {timeout:g} s") from error
+                raise httpcore.ReadTimeout(f"sends nothing for {timeout:g} s") from error
             finally:
                 self._reader = None
         if not self._received:
@@ -119,7 +118,7 @@ class Stream(asyncio.Protocol, httpcore.AsyncNetworkStream):
                 transport = await loop.start_tls(self._transport, self, ssl_context, server_hostname=server_hostname)
         except TimeoutError as error:
             self._transport.abort()
-            raise httpcore.ConnectTimeout(f"no TLS handshake within {timeout:g} s") from error
+            raise httpcore.ConnectTimeout(f"does not agree on TLS within {timeout:g} s") from error
         except OSError as error:  # ssl.SSLError is one
             self._transport.abort()
             raise httpcore.ConnectError(error) from error  # as an argument, for the pool drops causes
