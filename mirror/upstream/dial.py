@@ -92,7 +92,7 @@ class Dialler(httpcore.AsyncNetworkBackend):
                     raise NotPublic(host)
                 return await _connect_to_any(addresses, port)
         except TimeoutError as error:
-            raise httpcore.ConnectTimeout(f"no connection within {timeout:g} s") from error
+            raise httpcore.ConnectTimeout(f"accepts no connection within {timeout:g} s") from error
         except OSError as error:
             raise httpcore.ConnectError(error) from error  # as an argument, for the pool drops causes
 

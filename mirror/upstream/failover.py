@@ -79,11 +79,12 @@ class Upstream:
         settings: UpstreamSettings,
         *,
         transport: Transport | None = None,
+        clock: Callable[[], float] | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         random: Callable[[], float] = random.random,
     ) -> Self:
         """The upstream ``name``, as its effective settings have it."""
-        transport = transport or Transport()
+        transport, clock = transport or Transport(), clock or _loop_time
         last = len(settings.endpoints) - 1
         endpoints = []
         for index, one in enumerate(settings.endpoints):
@@ -92,10 +93,10 @@ class Upstream:
                 one.url,
                 auth_hosts=one.auth_hosts,
                 redirect_hosts=one.redirect_hosts,
-                logins=source_of(one.credentials, httpx.URL(one.url), setting, _loop_time),
+                logins=source_of(one.credentials, httpx.URL(one.url), setting, clock),
                 setting=setting,
                 transport=transport,
-                clock=_loop_time,
+                clock=clock,
             )
             endpoints.append(Endpoint(session))
         return cls(
@@ -104,6 +105,7 @@ class Upstream:
             policy=settings.policy,
             allow=settings.allow,
             transport=transport,
+            clock=clock,
             sleep=sleep,
             random=random,
         )

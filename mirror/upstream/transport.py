@@ -7,7 +7,7 @@ credentials out of URLs, no redirects that nobody judged, no decoding of bodies.
 import logging
 import socket
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from typing import cast
 
 import httpcore
@@ -17,11 +17,8 @@ from mirror.errors import UpstreamError, UpstreamInvalid, UpstreamTimeout, Upstr
 from mirror.upstream.dial import Dialler, NotPublic, Resolver, resolve
 from mirror.upstream.origins import host_of
 
-CONNECT_TIMEOUT = 5.0
-"""Seconds for DNS and TCP, and again for TLS."""
-IDLE_TIMEOUT = 10.0
-"""Seconds between two bytes."""
-_TIMEOUTS = {"connect": CONNECT_TIMEOUT, "read": IDLE_TIMEOUT, "write": IDLE_TIMEOUT, "pool": IDLE_TIMEOUT}
+_CONNECT_WITHIN = 5.0
+_IDLE_FOR = 10.0
 _KEEP_ALIVE = 30.0
 _MAX_CONNECTIONS = 256
 _MAX_IDLE = 32
@@ -31,14 +28,23 @@ class Transport:
     """Sends requests and gives responses whose body is still to come.
 
     ``trusted`` hosts stand in the settings; all others are dialled under guard (see `mirror.upstream.dial`), in a pool
-    of their own, so that no connection is ever shared between the two.
+    of their own, so that no connection is ever shared between the two. ``connect_within`` (for DNS and TCP, and again
+    for TLS) and ``idle_for`` (between two bytes) are seconds.
     """
 
-    def __init__(self, *, tls: ssl.SSLContext | None = None, resolver: Resolver = resolve) -> None:
+    def __init__(
+        self,
+        *,
+        tls: ssl.SSLContext | None = None,
+        resolver: Resolver = resolve,
+        connect_within: float = _CONNECT_WITHIN,
+        idle_for: float = _IDLE_FOR,
+    ) -> None:
         # At DEBUG it logs the header of each response: signed addresses of storage, which open it to who reads them.
         logging.getLogger("httpcore").setLevel(logging.INFO)
         self._tls = tls
         self._resolver = resolver
+        self._timeouts = {"connect": connect_within, "read": idle_for, "write": idle_for, "pool": idle_for}
         self._pools: dict[bool, httpcore.AsyncConnectionPool] = {}
 
     async def send(self, request: httpx.Request, *, trusted: bool, endpoint: str) -> httpx.Response:
@@ -49,14 +55,14 @@ class Transport:
         ``endpoint`` is whom these blame when another host fails.
         """
         pool = self._pool(trusted)
-        attempt = _Attempt(request)
+        attempt = _Attempt(request, self._timeouts)
         try:
             try:
                 response = await pool.handle_async_request(attempt.request)
             except (httpcore.RemoteProtocolError, httpcore.ReadError):
                 if attempt.dialled:
                     raise
-                response = await pool.handle_async_request(_Attempt(request).request)
+                response = await pool.handle_async_request(_Attempt(request, self._timeouts).request)
         except _FOREIGN as error:
             raise translated(error, request.url, endpoint) from error
         return httpx.Response(
@@ -85,7 +91,7 @@ class Transport:
 class _Attempt:
     """A request as httpcore wants it; ``dialled`` says whether a new connection was made for it."""
 
-    def __init__(self, request: httpx.Request) -> None:
+    def __init__(self, request: httpx.Request, timeouts: Mapping[str, float]) -> None:
         self.dialled = False
         self.request = httpcore.Request(
             request.method,
@@ -97,7 +103,7 @@ class _Attempt:
             ),
             headers=request.headers.raw,
             content=request.content,
-            extensions={"timeout": _TIMEOUTS, "trace": self._trace},
+            extensions={"timeout": timeouts, "trace": self._trace},
         )
 
     async def _trace(self, event: str, _: object) -> None:
@@ -144,12 +150,10 @@ def translated(error: Exception, url: httpx.URL, endpoint: str) -> UpstreamError
                 "name it in that endpoint's auth_hosts (token services) or redirect_hosts (storage)",
                 detail=detail,
             )
-        case httpcore.ConnectTimeout():
-            return UpstreamTimeout(f"{where} accepts no connection within {CONNECT_TIMEOUT:g} s", detail=detail)
         case httpcore.PoolTimeout():
             return UpstreamTimeout(f"too many connections are busy, none is left to ask {host}", detail=detail)
-        case httpcore.TimeoutException():
-            return UpstreamTimeout(f"{where} sends nothing for {IDLE_TIMEOUT:g} s", detail=detail)
+        case httpcore.TimeoutException():  # in the words of our own stream and dialler
+            return UpstreamTimeout(f"{where} {error}", detail=detail)
         case httpcore.ConnectError():
             return UpstreamUnavailable(f"{where} {_why(error.args[0])}", detail=detail)
         case httpcore.NetworkError():
