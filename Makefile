@@ -23,6 +23,7 @@ test: setup ## all tests but those of tests/e2e
 	@echo "Left out: tests/e2e, with real clients and registries (make e2e), and tests/bench (make bench)."
 
 e2e: setup ## the tests with real clients and registries; a missing program is a failure
+	@$(PY) -m tests.support.tools build
 	@WASM_MIRROR_REQUIRE_TOOLS=1 $(PYTEST) tests --ignore=tests/bench -m "e2e or needs" $(ARGS)
 
 bench: setup ## the benchmarks: one table, every figure beside its peers

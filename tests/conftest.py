@@ -1,11 +1,21 @@
-"""Runs coroutine tests: each in an event loop of its own, with a limit in time, failing when a task died unnoticed."""
+"""How tests run here.
+
+Coroutine tests: each in an event loop of its own, with a limit in time, failing when a task died unnoticed. Tests that
+are skipped: their reasons stand at the end of the run; where nothing may be left out, they fail it.
+"""
 
 import asyncio
 import inspect
+from collections import Counter
 from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
+
+from tests.support import tools
+
+# The beginnings of reasons for which a test may be skipped even where nothing may be left out.
+EXPECTED_SKIPS: tuple[str, ...] = ()
 
 AsyncTest = Callable[..., Coroutine[Any, Any, None]]
 
@@ -38,3 +48,44 @@ async def _watched(test: AsyncTest, arguments: dict[str, Any], seconds: float) -
     async with asyncio.timeout(seconds):
         await test(**arguments)
     assert not lost, f"the test passed, but the loop saw errors that nobody handled: {lost}"
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip or fail a test whose programs are not here."""
+    for marker in item.iter_markers("needs"):
+        for name in marker.args:
+            tools.require(name)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Say what was left out, and why."""
+    reasons = _skips(config)
+    if reasons:
+        terminalreporter.section("left out")
+        for reason, count in sorted(reasons.items()):
+            terminalreporter.line(f"{count} × {reason}")
+    if tools.must_be_complete() and _unexpected(reasons):
+        terminalreporter.line("Nothing may be left out of this run, so it has failed.", red=True)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Fail a run that left out what it should not."""
+    if tools.must_be_complete() and _unexpected(_skips(session.config)):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def _skips(config: pytest.Config) -> Counter[str]:
+    """The reasons of all skips, in the process that reports; empty in a worker, which reports to it."""
+    reporter: pytest.TerminalReporter | None = config.pluginmanager.get_plugin("terminalreporter")
+    reports = reporter.stats.get("skipped", []) if reporter else []
+    return Counter(_reason(report) for report in reports)
+
+
+def _reason(report: pytest.TestReport | pytest.CollectReport) -> str:
+    where = report.longrepr
+    return str(where[2] if isinstance(where, tuple) else where).removeprefix("Skipped: ")
+
+
+def _unexpected(reasons: Counter[str]) -> list[str]:
+    return [reason for reason in reasons if not reason.startswith(EXPECTED_SKIPS)]
