@@ -71,6 +71,10 @@ def test_values_behind_two_aliases_are_not_one_object(tmp_path: Path) -> None:
         ("a:\n\t- b\n", "mirror.yaml:2: is not valid YAML: found character '\\t' that cannot start any token"),
         ("a: b: c\n", "mirror.yaml:1: is not valid YAML: mapping values are not allowed here"),
         ("a: 1\n---\nb: 2\n", "mirror.yaml:2: is not valid YAML: "),
+        (
+            "a: *b\n",
+            "mirror.yaml:1: is not valid YAML: an alias that no anchor explains; text that begins with * stands in",
+        ),
         ("a: \x01\n", "mirror.yaml:1: has a character that YAML does not allow"),
         (b"a: 1\nb: \xff\n", "mirror.yaml:2: is not UTF-8 text"),
         ("- a\n", "mirror.yaml:1: must be a mapping of settings, such as `listen: …`"),

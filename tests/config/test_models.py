@@ -140,6 +140,11 @@ def test_settings_reach_another_process_whole(tmp_path: Path) -> None:
     assert [e.credentials.password.get_secret_value() for e in upstream.endpoints] == ["hunter1", "hunter2"]
 
 
+def test_settings_survive_being_taken_apart_and_put_together(tmp_path: Path) -> None:
+    settings = load_text(tmp_path, _SECRET)
+    assert Settings.model_validate(settings.model_dump()) == settings
+
+
 def test_a_user_and_a_password_of_digits_are_text(tmp_path: Path) -> None:
     credentials = load_text(tmp_path, _SECRET).upstreams["corp"].credentials
     assert credentials is not None
@@ -160,13 +165,16 @@ def test_no_way_to_print_settings_shows_a_secret(tmp_path: Path) -> None:
 
 def test_an_error_of_the_models_themselves_shows_no_value() -> None:
     with pytest.raises(ValidationError) as refused:
-        Settings.model_validate({"upstreams": {"x": {"credentials": {"password": ["hunter2"], "hunter": "hunter2"}}}})
+        Settings.model_validate(
+            {"upstreams": {"x.example": {"credentials": {"password": ["hunter2"], "hunter": "hunter2"}}}}
+        )
     assert "hunter2" not in str(refused.value)
 
 
 def test_what_is_described_can_be_loaded_again_and_is_the_same(tmp_path: Path) -> None:
     settings = load_text(tmp_path, f"{_SECRET}  docker.io:\n  quay.io: {{stale_if_denied: 500ms}}\n")
     described = describe(settings)
+    assert described.count("password: '**********'") == 2
     assert "username: '0123'" in described
     assert "fresh_for: 90m" in described
     assert "max_module_size: 256MiB" in described
