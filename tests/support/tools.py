@@ -4,7 +4,7 @@
 ``WASM_MIRROR_REQUIRE_TOOLS=1`` (``make e2e``, ``.ci/run``) what Go can build is built, and what is absent is a failure.
 Built programs are kept in ``WASM_MIRROR_TEST_CACHE``, by default ``wasm-mirror-tests`` in the user's cache folder.
 
-As a program: ``python -m tests.support.tools build`` builds all, ``… debian`` lists the Debian packages that lack.
+As a program: ``python -m tests.support.tools build`` builds all, ``… debian`` lists the missing Debian packages.
 """
 
 import fcntl
@@ -151,7 +151,7 @@ def _only_one(path: Path) -> Iterator[None]:
 
 
 def main(what: str) -> int:
-    """``build``: provide all programs, say what lacks; ``debian``: print the packages of those that lack."""
+    """``build``: provide all programs, say what is missing; ``debian``: print the packages that are."""
     if what == "debian":
         print(*(p.package for p in PROGRAMS.values() if isinstance(p, Packaged) and p.find() is None))
         return 0

@@ -1,0 +1,108 @@
+"""The direction of imports: a file of ``mirror/`` imports only from files above it in `HOUSE`."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+_ROOT = Path(__file__).parents[1]
+
+# From the ground up: a line is a folder with its files, or files of mirror/ itself; __init__ is a folder's own.
+HOUSE = """
+    errors
+    digest
+    oci
+    freshness
+    config: values section hosts known contradictions upstreams models schema problems document environment load
+    config: show reference __init__
+    logs
+    names
+    flight
+    suspicion
+    wasm: artifact
+    store: generation leases overflow directory blobs spool growing
+    metadata: base schema salvage recovery session statements thread sqlite
+    tags
+    accesses
+    upstream: stream origins dial transport answers blob challenges tokens auth credentials backoff session client
+    upstream: failover
+    answer
+    fill
+    manifests
+    resolve
+    listing
+    pull
+    edge: ranges headers respond registry app
+    wiring
+    server
+    supervisor
+    cli
+"""
+
+
+def places(house: str) -> list[str]:
+    """The names of all files that ``house`` lists, as they are imported, without the leading ``mirror.``."""
+    found = []
+    for line in house.strip().splitlines():
+        folder, _, files = line.strip().rpartition(": ")
+        found += [f"{folder}.{file}".strip(".").removesuffix(".__init__") for file in files.split()]
+    return found
+
+
+def modules() -> dict[str, Path]:
+    """Every file of ``mirror/`` under its name, as in `places`; ``mirror`` is its own ``__init__.py``."""
+    found = {}
+    for file in sorted((_ROOT / "mirror").rglob("*.py")):
+        name = ".".join(file.relative_to(_ROOT).with_suffix("").parts)
+        found[name.removesuffix(".__init__").removeprefix("mirror.")] = file
+    return found
+
+
+def imports(file: Path, known: dict[str, Path]) -> Iterator[str]:
+    """The files of ``known`` from which ``file`` imports, at its top or anywhere in it."""
+    for node in ast.walk(ast.parse(file.read_text())):
+        names = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{file}:{node.lineno} imports by a relative name; write it out"
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        for name in names:
+            if name.split(".")[0] == "mirror":
+                while name.removeprefix("mirror.") not in known:  # it names a thing in a file
+                    name = name.rpartition(".")[0]
+                yield name.removeprefix("mirror.")
+
+
+def misplaced(order: list[str]) -> list[str]:
+    """What contradicts ``order``, a sentence each: imports that do not lead upwards, files without a place."""
+    found = []
+    known = modules()
+    for name, file in known.items():
+        targets = sorted(set(imports(file, known)))
+        if name in order:
+            above = order[: order.index(name)]
+            below = [target for target in targets if target in order and target not in above]
+            found += [f"mirror.{name} imports mirror.{target}, which is not above it in HOUSE" for target in below]
+        elif file.name != "__init__.py" or targets:  # an empty __init__ may be anywhere
+            found.append(f"{file.relative_to(_ROOT)} has no place in HOUSE: give it the one that it belongs to")
+    found += [f"HOUSE lists mirror.{name}, which does not exist" for name in order if name not in known]
+    return found
+
+
+def test_every_import_leads_upwards_in_the_house() -> None:
+    order = places(HOUSE)
+    assert len(order) == len(set(order))
+    assert misplaced(order) == []
+
+
+def test_an_import_that_leads_down_is_named() -> None:
+    order = places(HOUSE)
+    order.remove("errors")
+    order.append("errors")
+    assert "mirror.digest imports mirror.errors, which is not above it in HOUSE" in misplaced(order)
+
+
+def test_a_file_without_a_place_is_named() -> None:
+    order = places(HOUSE)
+    order.remove("oci")
+    assert "mirror/oci.py has no place in HOUSE: give it the one that it belongs to" in misplaced(order)
