@@ -33,7 +33,8 @@ class Problem:
     words: str
 
     def __str__(self) -> str:
-        key = ".".join(map(str, self.location))
+        steps = (f"[{step}]" if isinstance(step, int) else f".{step}" for step in self.location)
+        key = "".join(steps).removeprefix(".")
         return f"{self.origin}: {key}: {self.words}" if key else f"{self.origin}: {self.words}"
 
 

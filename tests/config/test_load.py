@@ -38,10 +38,10 @@ mirror.yaml:2: wrokers: unknown key; did you mean workers?
 mirror.yaml:3: workers: must be a whole number, not 'zero'
 mirror.yaml:4: tls: must have both certificate and key, or none of them; certificate is missing
 mirror.yaml:6: upstreams.corp:5000: the name of an upstream cannot hold a port: choose another, such as corp, with `endpoints: [https://corp:5000]`
-mirror.yaml:8: upstreams.corp.endpoints.0.urk: unknown key; did you mean url?
-mirror.yaml:8: upstreams.corp.endpoints.0.url: is missing
-mirror.yaml:8: upstreams.corp.endpoints.1.url: must be scheme://HOST or scheme://HOST:PORT, with http or https and without a path, not '5'
-mirror.yaml:8: upstreams.corp.endpoints.2.url: must not hold a user name, password or query; put these under credentials
+mirror.yaml:8: upstreams.corp.endpoints[0].urk: unknown key; did you mean url?
+mirror.yaml:8: upstreams.corp.endpoints[0].url: is missing
+mirror.yaml:8: upstreams.corp.endpoints[1].url: must be scheme://HOST or scheme://HOST:PORT, with http or https and without a path, not '5'
+mirror.yaml:8: upstreams.corp.endpoints[2].url: must not hold a user name, password or query; put these under credentials
 mirror.yaml:9: upstreams.corp.credentials: must have exactly one of password, password_file and docker_config, but has password and docker_config
 mirror.yaml:10: upstreams.corp.fresh_for: must be a duration such as 500ms, 10s, 1h30m, 30d or 0, not '1'; write 1s for seconds
 mirror.yaml:12: upstreams.a.example.credentials.password: needs a space behind its colon
@@ -131,7 +131,7 @@ def test_sections_whose_keys_are_all_commented_out_have_their_defaults(tmp_path:
         ("listen: localhost", "listen: must be HOST:PORT"),
         ("names: mirror", "names: must be a list"),
         ("names: {a: b}", "names: must be a list"),
-        ("names: [a, https://b]", "names.1: must be HOST or HOST:PORT"),
+        ("names: [a, https://b]", "names[1]: must be HOST or HOST:PORT"),
         ("drain_for: -1s", "drain_for: must be a duration"),
         ("metadata: {url: redis://r}", "metadata.url: must be sqlite"),
         ("metadata: [sqlite]", "metadata: must be a mapping"),
@@ -164,12 +164,12 @@ def test_a_wrong_value_is_told_with_what_is_allowed(tmp_path: Path, text: str, f
         ("ghcr.io: yes", "ghcr.io: must be a mapping"),
         ("ghcr.io: {push: deny}", "ghcr.io.push: unknown key; known here: endpoints, "),
         ("ghcr.io: {endpoints: https://a.example}", "ghcr.io.endpoints: must be a list"),
-        ("ghcr.io: {endpoints: [https://a.example/x]}", "ghcr.io.endpoints.0.url: must be scheme://HOST"),
-        ("ghcr.io: {endpoints: [[a]]}", "ghcr.io.endpoints.0: must be a mapping"),
+        ("ghcr.io: {endpoints: [https://a.example/x]}", "ghcr.io.endpoints[0].url: must be scheme://HOST"),
+        ("ghcr.io: {endpoints: [[a]]}", "ghcr.io.endpoints[0]: must be a mapping"),
         ("ghcr.io: {allow: []}", "ghcr.io.allow: must not be empty"),
         ("ghcr.io: {allow: }", "ghcr.io.allow: must be a list"),
-        ("ghcr.io: {allow: [/a]}", "ghcr.io.allow.0: must be a pattern of repository names"),
-        ("ghcr.io: {allow: [A]}", "ghcr.io.allow.0: must be a pattern of repository names"),
+        ("ghcr.io: {allow: [/a]}", "ghcr.io.allow[0]: must be a pattern of repository names"),
+        ("ghcr.io: {allow: [A]}", "ghcr.io.allow[0]: must be a pattern of repository names"),
         ("ghcr.io: {hold_for: 0s}", "ghcr.io.hold_for: must be more than 0"),
         ("ghcr.io: {credentials: robot}", "ghcr.io.credentials: must be a mapping"),
         ("ghcr.io: {credentials: {username: a}}", "ghcr.io.credentials: must have exactly one of password, "),
