@@ -96,7 +96,8 @@ def _load(config: Path, overrides: dict[str, object]) -> Settings:
 
 
 def _refuse(error: StartError) -> None:
-    click.echo(f"wasm-mirror: {error}", err=True)
+    for line in error.message.splitlines():
+        click.echo(f"wasm-mirror: {line}", err=True)
     sys.exit(2)
 
 
