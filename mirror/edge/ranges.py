@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 from mirror.errors import RangeInvalid
 
-_RANGE = re.compile(r"(\d{0,18})-(\d{0,18})")
+_RANGE = re.compile(r"([0-9]{0,1000})-([0-9]{0,1000})")
+"""Any number: clients that want all to the end ask for 2⁶³-1 bytes. Python parses no more than 4300 digits."""
 
 
 @dataclass(frozen=True, slots=True)
