@@ -34,13 +34,14 @@ class Names:
     def place(self, name: str, *, ns: str | None, host: str) -> Place:
         """Where ``name`` (a parsed repository name) lies; raise `NameUnknown` when no upstream is configured for it.
 
-        ``ns`` is the query parameter, ``host`` the ``Host`` header with or without a port.
+        ``ns`` is the query parameter; a port in it is part of the registry's name. ``host`` is the ``Host`` header,
+        whose port is that of this mirror.
         """
-        if ns is not None and (named := self._by_host(ns)) is not None:
+        if ns is not None and (named := self._hosts.get(ns.lower().removesuffix(":443"))) is not None:
             return self._in(named, name, by_namespace=True)
         if ns is not None and not self._is_own(ns):
             raise _unknown(ns)
-        if (named := self._by_host(host)) is not None and not self._is_own(host):
+        if not self._is_own(host) and (named := self._hosts.get(_without_port(host.lower()))) is not None:
             return self._in(named, name)
         first, slash, rest = name.partition("/")
         if first in self._library:
@@ -56,10 +57,6 @@ class Names:
             repository = parse_name(f"library/{repository}")
         return Place(upstream, repository, by_namespace)
 
-    def _by_host(self, host: str) -> str | None:
-        host = host.lower()
-        return self._hosts.get(host) or self._hosts.get(_without_port(host))
-
     def _is_own(self, host: str) -> bool:
         host = host.lower()
         return host in self._own or _without_port(host) in self._own
@@ -68,6 +65,14 @@ class Names:
 def _without_port(host: str) -> str:
     name, colon, port = host.rpartition(":")
     return name if colon and port.isdigit() else host
+
+
+def not_allowed(upstream: str, repository: str) -> NameUnknown:
+    """What a client gets for a repository outside of the upstream's ``allow``."""
+    return NameUnknown(
+        f"{repository} is not among the repositories that may be pulled from {upstream}; "
+        f"see upstreams.{upstream}.allow in the mirror's settings"
+    )
 
 
 def _unknown(name: str) -> NameUnknown:

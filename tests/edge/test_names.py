@@ -1,0 +1,132 @@
+"""A request names one upstream and one repository, or nothing at all: the world is closed."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mirror.config import Settings
+from mirror.errors import NameInvalid, NameUnknown, RequestError
+from mirror.names import Names, Place
+
+HOST = "127.0.0.1:8080"
+
+UPSTREAMS = {
+    "ghcr.io": {},
+    "docker.io": {},
+    "corp": {"endpoints": ["https://10.0.0.5:5000"]},
+    "hub": {"endpoints": ["https://registry-1.docker.io"]},
+    "mirror.example": {},
+}
+
+
+def names(**settings: object) -> Names:
+    return Names(Settings.model_validate({"upstreams": UPSTREAMS, **settings}))
+
+
+@pytest.mark.parametrize(
+    ("name", "place"),
+    [
+        ("ghcr.io/team/plugin", Place("ghcr.io", "team/plugin")),
+        ("ghcr.io/plugin", Place("ghcr.io", "plugin")),
+        ("corp/a/b/c", Place("corp", "a/b/c")),
+        ("ghcr.io/docker.io/x", Place("ghcr.io", "docker.io/x")),
+        ("docker.io/busybox", Place("docker.io", "library/busybox")),
+        ("docker.io/library/busybox", Place("docker.io", "library/busybox")),
+        ("docker.io/envoyproxy/envoy", Place("docker.io", "envoyproxy/envoy")),
+        ("hub/busybox", Place("hub", "library/busybox")),
+    ],
+)
+def test_the_first_component_names_the_upstream(name: str, place: Place) -> None:
+    assert names().place(name, ns=None, host=HOST) == place
+
+
+@pytest.mark.parametrize(
+    ("name", "ns", "place"),
+    [
+        ("team/plugin", "ghcr.io", Place("ghcr.io", "team/plugin", by_namespace=True)),
+        ("team/plugin", "GHCR.io", Place("ghcr.io", "team/plugin", by_namespace=True)),
+        ("team/plugin", "ghcr.io:443", Place("ghcr.io", "team/plugin", by_namespace=True)),
+        ("busybox", "docker.io", Place("docker.io", "library/busybox", by_namespace=True)),
+        ("busybox", "registry-1.docker.io", Place("docker.io", "library/busybox", by_namespace=True)),
+        ("docker.io/x", "ghcr.io", Place("ghcr.io", "docker.io/x", by_namespace=True)),
+        ("ghcr.io/team/plugin", "ghcr.io", Place("ghcr.io", "ghcr.io/team/plugin", by_namespace=True)),
+    ],
+)
+def test_with_ns_the_path_is_the_whole_repository(name: str, ns: str, place: Place) -> None:
+    assert names().place(name, ns=ns, host="docker.io") == place
+
+
+@pytest.mark.parametrize(
+    "ns",
+    ["", " ", "quay.io", "ghcr.io.evil.example", "http://169.254.169.254", "169.254.169.254", "https://ghcr.io", "ghcr.io/",
+     "ghcr.io/team", "user@ghcr.io", "..", "%67hcr.io", "ghcr.io\n", "ghcr.io:5000", "ghcr.io:80", "x" * 5000],
+)  # fmt: skip
+def test_an_ns_that_is_no_upstream_is_not_found(ns: str) -> None:
+    with pytest.raises(NameUnknown) as caught:
+        names(default_upstream="ghcr.io").place("ghcr.io/team/plugin", ns=ns, host="ghcr.io")
+    assert caught.value.detail["setting"] == "upstreams"  # type: ignore[index]  # detail is any JSON
+    assert "upstreams" in caught.value.message
+    assert len(caught.value.message) < 500
+
+
+def test_an_ns_that_is_the_mirror_itself_is_passed_over() -> None:
+    known = names(names=["mirror.corp:5000", "wasm"])
+    for ns in ("mirror.corp:5000", "MIRROR.corp:5000", "wasm", "wasm:8080"):
+        assert known.place("ghcr.io/x", ns=ns, host=HOST) == Place("ghcr.io", "x")
+    with pytest.raises(NameUnknown):
+        known.place("ghcr.io/x", ns="mirror.corp:5001", host=HOST)
+
+
+@pytest.mark.parametrize("host", ["ghcr.io", "ghcr.io:443", "GHCR.IO:8080"])
+def test_a_host_that_is_an_upstream_makes_the_path_the_whole_repository(host: str) -> None:
+    assert names().place("team/plugin", ns=None, host=host) == Place("ghcr.io", "team/plugin")
+    assert names().place("docker.io/x", ns=None, host=host) == Place("ghcr.io", "docker.io/x")
+
+
+@pytest.mark.parametrize("host", ["", HOST, "[::1]:8080", "evil.example", "ghcr.io, docker.io", "ghcr.io/x", "ghcr.io:x"])
+def test_any_other_host_changes_nothing(host: str) -> None:
+    assert names().place("ghcr.io/x", ns=None, host=host) == Place("ghcr.io", "x")
+
+
+def test_the_mirrors_own_name_is_no_upstream_even_when_one_is_called_so() -> None:
+    known = names(names=["mirror.example"])
+    assert known.place("ghcr.io/x", ns=None, host="mirror.example:8080") == Place("ghcr.io", "x")
+    assert known.place("x", ns="mirror.example", host=HOST) == Place("mirror.example", "x", by_namespace=True)
+
+
+def test_ns_comes_before_host_before_path_before_the_default() -> None:
+    known = names(default_upstream="corp")
+    name = "docker.io/team/x"
+    assert known.place(name, ns="mirror.example", host="ghcr.io") == Place("mirror.example", name, by_namespace=True)
+    assert known.place(name, ns=None, host="ghcr.io") == Place("ghcr.io", name)
+    assert known.place(name, ns=None, host=HOST) == Place("docker.io", "team/x")
+    assert known.place("team/x", ns=None, host=HOST) == Place("corp", "team/x")
+
+
+def test_the_default_upstream_is_off_unless_it_is_set() -> None:
+    with pytest.raises(NameUnknown, match="'team'.*`upstreams`"):
+        names().place("team/x", ns=None, host=HOST)
+
+
+def test_the_default_upstream_gets_its_library_too() -> None:
+    assert names(default_upstream="docker.io").place("busybox", ns=None, host=HOST).repository == "library/busybox"
+
+
+def test_an_upstream_without_a_repository_is_malformed() -> None:
+    with pytest.raises(NameInvalid, match="append a repository"):
+        names().place("ghcr.io", ns=None, host=HOST)
+
+
+def test_a_name_that_library_makes_too_long_is_malformed() -> None:
+    with pytest.raises(NameInvalid):
+        names().place("a" * 250, ns="docker.io", host=HOST)
+
+
+@settings(deadline=None)
+@given(st.text(max_size=50), st.none() | st.text(max_size=50), st.text(max_size=50))
+def test_nothing_but_a_configured_upstream_ever_comes_out(name: str, ns: str | None, host: str) -> None:
+    try:
+        place = names().place(name, ns=ns, host=host)
+    except (NameUnknown, RequestError):
+        return
+    assert place.upstream in UPSTREAMS
