@@ -8,12 +8,12 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
 from mirror import freshness
-from mirror.answer import Outcome, Passed, Stale
+from mirror.answer import Hit, Outcome, Passed, Stale
 from mirror.digest import Digest
 from mirror.errors import ManifestUnknown, MirrorError, StoreError, UpstreamTimeout
 from mirror.flight import Flights
 from mirror.metadata.base import KeptAnswer, Metadata
-from mirror.names import Place
+from mirror.names import Place, not_allowed
 from mirror.suspicion import Suspicion
 from mirror.upstream.failover import Upstream
 
@@ -54,6 +54,9 @@ class Listing:
 
     async def tags(self, place: Place, *, n: int | None, last: str | None) -> Page:
         """A page of tags; the body is the list of their names."""
+        if n == 0:
+            self._open(place)
+            return Page(b"[]", {}, Hit())
         capped = min(n, MAX_PAGE) if n is not None else None
 
         async def ask() -> KeptAnswer:
@@ -62,12 +65,14 @@ class Listing:
             )
             following = {} if found.next is None else {"last": found.next[1], "n": str(found.next[0] or "")}
             tags = found.tags
+            if last in tags:  # of a registry that knows no pages, and sends all its tags every time
+                tags = tags[tags.index(last) + 1 :]
             if len(tags) > (capped or MAX_PAGE):
                 tags = tags[: capped or MAX_PAGE]
                 following = {"last": tags[-1], "n": str(capped or "")}
             return KeptAnswer(json.dumps(tags).encode(), following, self._now())
 
-        return await self._passed_through(place, f"tags {_name(place)} n={capped} last={last}", ask)
+        return await self._passed_through(place, json.dumps(["tags", *_named(place), capped, last]), ask)
 
     async def referrers(self, place: Place, digest: Digest, *, artifact_type: str | None, page: str | None) -> Page:
         """The index of what refers to ``digest``."""
@@ -79,20 +84,27 @@ class Listing:
             headers = {"filters": found.filters_applied, "page": found.next}
             return KeptAnswer(found.body, {key: value for key, value in headers.items() if value}, self._now())
 
-        key = f"referrers {_name(place)}@{digest} type={artifact_type} page={page}"
+        key = json.dumps(["referrers", *_named(place), str(digest), artifact_type, page])
         return await self._passed_through(place, key, ask)
 
     async def aclose(self) -> None:
         """Stop asking."""
         await self._flights.aclose()
 
+    def _open(self, place: Place) -> Upstream:
+        """The upstream, if this repository may be pulled from it."""
+        upstream = self._upstreams[place.upstream]
+        if not upstream.allows(place.repository):
+            raise not_allowed(place.upstream, place.repository)
+        return upstream
+
     async def _passed_through(self, place: Place, key: str, ask: Callable[[], Awaitable[KeptAnswer]]) -> Page:
-        policy = self._upstreams[place.upstream].policy
+        policy = self._open(place).policy
         kept = await self._kept(key)
         if policy.offline:
             if kept is None:
                 raise ManifestUnknown(f"{place.upstream} is offline in the mirror's settings, and this was never asked")
-            return Page(kept.body, kept.headers, Passed())
+            return Page(kept.body, kept.headers, Hit())
         task, _ = self._flights.join(key, lambda: self._ask(key, place.upstream, ask))
         try:
             if kept is not None and self._suspicion.rests_on(place.upstream):
@@ -121,8 +133,8 @@ class Listing:
             return None
 
 
-def _name(place: Place) -> str:
-    return f"{place.upstream}/{place.repository}"
+def _named(place: Place) -> tuple[str, str]:
+    return place.upstream, place.repository
 
 
 def _deadline() -> float:

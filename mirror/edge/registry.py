@@ -16,8 +16,10 @@ from mirror.edge.respond import header, send_answer, send_error, send_json
 from mirror.errors import MirrorError, NameInvalid, PaginationInvalid, Unsupported
 from mirror.listing import Listing, Page
 from mirror.names import Names, Place
-from mirror.oci import OCI_INDEX, Reference, RegistryPath, Resource, parse_path, parse_tag
+from mirror.oci import OCI_INDEX, Reference, RegistryPath, Resource, parse_path
 from mirror.pull import Pull
+
+_MAX_POSITION = 2048
 
 
 class Registry:
@@ -69,14 +71,10 @@ class Registry:
         namespace: str | None,
     ) -> None:
         n = _number(query.get("n"))
-        last = parse_tag(query["last"]) if query.get("last") else None
-        if n == 0:
-            page_tags, extra = [], always(namespace)
-        else:
-            page = await self._listing.tags(place, n=n, last=last)
-            page_tags = json.loads(page.body)
-            extra = _paged(path, page, query, namespace, ("last", "n"))
-        await send_json(send, scope["method"], {"name": path.name, "tags": page_tags}, extra, "application/json")
+        page = await self._listing.tags(place, n=n, last=_position(query.get("last")))
+        extra = _paged(path, page, query, namespace, ("last", "n"))
+        body = {"name": path.name, "tags": json.loads(page.body)}
+        await send_json(send, scope["method"], body, extra, "application/json")
 
     async def _referrers(
         self,
@@ -114,7 +112,16 @@ def _number(text: str | None) -> int | None:
         return None
     if not text.isascii() or not text.isdigit():
         raise PaginationInvalid("n must be a whole number, 0 or more")
-    return int(text[:18])
+    return int(text.lstrip("0")[:18] or "0")
+
+
+def _position(text: str | None) -> str | None:
+    """A ``last``: a tag, or whatever else an upstream wrote into its ``Link`` (Amazon's registries do)."""
+    if not text:
+        return None
+    if len(text) > _MAX_POSITION or not text.isascii() or not text.isprintable() or " " in text:
+        raise PaginationInvalid("last must be a tag, or come from the Link of the page before")
+    return text
 
 
 def _paged(

@@ -28,16 +28,19 @@ async def send_answer(
     headers = describing(answer, now, namespace)
     tag = etag(answer)
     if ranges.matches(header(scope, b"if-none-match"), tag):
+        await _exists(answer)
         await _start(send, 304, headers)
         await send({"type": "http.response.body"})
         return
     if scope["method"] == "HEAD":
+        await _exists(answer)
         await _start(send, 200, _sized(headers, answer.body.size, ranged))
         await send({"type": "http.response.body"})
         return
     span = None
     if ranged and ranges.range_stands(header(scope, b"if-range"), tag) and (wanted := header(scope, b"range")):
-        size = await _size(answer)
+        await _exists(answer)
+        size = answer.body.size
         span = ranges.parse_range(wanted, size) if size is not None else None
     start, end = (span.start, span.end) if span is not None else (0, None)
     await _wait(answer, start, end)
@@ -80,10 +83,10 @@ def header(scope: Scope, name: bytes) -> str | None:
     return b", ".join(values).decode("latin-1") if values else None
 
 
-async def _size(answer: Answer) -> int | None:
+async def _exists(answer: Answer) -> None:
+    """Wait until it is certain that there is such content, and of which size: a descriptor says so, or upstream."""
     if answer.body.size is None and isinstance(answer.body, Flowing):
         await _bounded(answer, answer.body.content.reached(0))
-    return answer.body.size
 
 
 async def _wait(answer: Answer, start: int, end: int | None) -> None:
