@@ -1,0 +1,177 @@
+"""A blob on its way: whole, from an offset, cut off, stopped, longer or shorter than announced."""
+
+import pytest
+
+from mirror.errors import (
+    UpstreamInvalid,
+    UpstreamTimeout,
+    UpstreamUnavailable,
+)
+from mirror.upstream.blob import BlobStream
+from mirror.upstream.transport import Transport
+from tests.support.faults import Fault, Gate
+from tests.support.upstream import FaultyUpstream
+from tests.upstream.support import (
+    BLOB,
+    BLOB_DIGEST,
+    REPOSITORY,
+    content,
+    holding,
+    pulling_from,
+    within,
+)
+
+
+async def collect(stream: BlobStream, into: bytearray) -> None:
+    async for chunk in stream:
+        into += chunk
+
+
+async def test_a_blob_comes_whole() -> None:
+    with FaultyUpstream() as up:
+        holding(up)
+        async with pulling_from(up) as upstream:
+            stream = await upstream.open_blob(REPOSITORY, BLOB_DIGEST, deadline=within())
+            assert (stream.offset, stream.size, stream.endpoint) == (0, len(BLOB), up.host)
+            assert await content(stream) == BLOB
+            assert await upstream.head_blob(REPOSITORY, BLOB_DIGEST, deadline=within()) == len(BLOB)
+        assert up.accepted_connections == 1
+
+
+async def test_a_blob_is_resumed_where_it_broke_off() -> None:
+    with FaultyUpstream() as up:
+        holding(up)
+        async with pulling_from(up) as upstream:
+            stream = await upstream.open_blob(REPOSITORY, BLOB_DIGEST, offset=100_000, deadline=within())
+            assert (stream.offset, stream.size) == (100_000, len(BLOB))
+            assert await content(stream) == BLOB[100_000:]
+        assert up.requests[0].headers["range"] == "bytes=100000-"
+
+
+async def test_an_endpoint_that_passes_over_the_range_begins_anew() -> None:
+    with FaultyUpstream() as up:
+        holding(up)
+        up.inject(Fault(ignore_range=True))
+        async with pulling_from(up) as upstream:
+            stream = await upstream.open_blob(REPOSITORY, BLOB_DIGEST, offset=100_000, deadline=within())
+            assert (stream.offset, stream.size) == (0, len(BLOB))
+            assert await content(stream) == BLOB
+
+
+async def test_a_range_that_cannot_be_had_becomes_the_whole() -> None:
+    with FaultyUpstream() as up:
+        holding(up)
+        async with pulling_from(up) as upstream:
+            stream = await upstream.open_blob(REPOSITORY, BLOB_DIGEST, offset=len(BLOB), deadline=within())
+            assert (stream.offset, await content(stream)) == (0, BLOB)
+
+
+@pytest.mark.parametrize("told", ["bytes 5-255999/256000", "bytes 0-1/256000", "bytes 100000-5/256000", "x", None])
+async def test_a_range_that_was_not_asked_for_is_refused(told: str | None) -> None:
+    with FaultyUpstream() as up:
+        holding(up)
+        up.inject(Fault(headers={"content-range": told}))
+        async with pulling_from(up) as upstream:
+            with pytest.raises(UpstreamInvalid, match="sends others"):
+                await upstream.open_blob(REPOSITORY, BLOB_DIGEST, offset=100_000, deadline=within())
+
+
+async def test_a_part_that_nobody_asked_for_is_refused() -> None:
+    with FaultyUpstream() as up:
+        holding(up)
+        up.inject(Fault(status=206))
+        async with pulling_from(up) as upstream:
+            with pytest.raises(UpstreamInvalid):
+                await upstream.open_blob(REPOSITORY, BLOB_DIGEST, deadline=within())
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Fault(cut_after=70_000),
+        Fault(cut_after=70_000, reset=True),
+        Fault(cut_after=70_000, framing="chunked"),
+        Fault(length_off_by=10),
+    ],
+    ids=["cut", "reset", "cut between chunks", "length too large"],
+)
+async def test_a_body_that_ends_early_is_an_error_after_what_came(fault: Fault) -> None:
+    with FaultyUpstream() as up:
+        holding(up)
+        up.inject(fault)
+        async with pulling_from(up) as upstream:
+            stream = await upstream.open_blob(REPOSITORY, BLOB_DIGEST, deadline=within())
+            came = bytearray()
+            with pytest.raises(UpstreamUnavailable, match=up.host):
+                await collect(stream, came)
+            await stream.aclose()
+            assert BLOB.startswith(bytes(came))
+            assert len(came) >= (0 if fault.reset else 70_000)
+
+
+async def test_a_body_that_stops_is_a_timeout_after_what_came() -> None:
+    with FaultyUpstream() as up:
+        holding(up)
+        up.inject(Fault(stall_after=70_000))
+        async with pulling_from(up, transport=Transport(idle_for=0.2)) as upstream:
+            stream = await upstream.open_blob(REPOSITORY, BLOB_DIGEST, deadline=within())
+            came = bytearray()
+            with pytest.raises(UpstreamTimeout, match=up.host):
+                await collect(stream, came)
+            await stream.aclose()
+            assert bytes(came) == BLOB[:70_000]
+
+
+async def test_there_are_never_more_bytes_than_announced() -> None:
+    with FaultyUpstream() as up:
+        holding(up)
+        announced = f"bytes 1000-{len(BLOB) - 1}/1500"
+        up.inject(Fault(headers={"content-range": announced}))
+        async with pulling_from(up) as upstream:
+            stream = await upstream.open_blob(REPOSITORY, BLOB_DIGEST, offset=1000, deadline=within())
+            assert await content(stream) == BLOB[1000:1500]
+
+
+@pytest.mark.parametrize("framing", ["chunked", "close"])
+async def test_a_blob_may_come_without_a_length(framing: str) -> None:
+    with FaultyUpstream() as up:
+        holding(up)
+        up.inject(Fault(framing=framing))  # type: ignore[arg-type]  # one of the three
+        async with pulling_from(up) as upstream:
+            stream = await upstream.open_blob(REPOSITORY, BLOB_DIGEST, deadline=within())
+            assert stream.size is None
+            assert await content(stream) == BLOB
+
+
+async def test_an_empty_blob_is_a_blob() -> None:
+    with FaultyUpstream() as up:
+        digest = up.add_blob(REPOSITORY, b"")
+        async with pulling_from(up) as upstream:
+            stream = await upstream.open_blob(REPOSITORY, digest, deadline=within())
+            assert (stream.size, await content(stream)) == (0, b"")
+
+
+async def test_a_blob_that_is_left_unread_gives_its_connection_back() -> None:
+    with FaultyUpstream() as up:
+        digest = up.add_blob(REPOSITORY, BLOB * 40)
+        async with pulling_from(up) as upstream:
+            stream = await upstream.open_blob(REPOSITORY, digest, deadline=within())
+            async for _ in stream:
+                break
+            await stream.aclose()
+            await stream.aclose()
+            assert len(await content(await upstream.open_blob(REPOSITORY, digest, deadline=within()))) == len(BLOB) * 40
+
+
+async def test_the_first_bytes_do_not_wait_for_the_last() -> None:
+    with FaultyUpstream() as up:
+        holding(up)
+        gate = Gate()
+        up.inject(Fault(gate=gate, gate_at=1000))
+        async with pulling_from(up) as upstream:
+            stream = await upstream.open_blob(REPOSITORY, BLOB_DIGEST, deadline=within())
+            chunks = aiter(stream)
+            assert await anext(chunks) == BLOB[:1000]
+            gate.release()
+            assert b"".join([chunk async for chunk in chunks]) == BLOB[1000:]
+            await stream.aclose()

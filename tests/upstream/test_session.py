@@ -1,0 +1,140 @@
+"""Tokens, credentials and kept-alive connections, against a registry on a real socket."""
+
+import asyncio
+
+import pytest
+
+from mirror.digest import Digest
+from mirror.errors import (
+    MirrorError,
+    UpstreamDenied,
+    UpstreamInvalid,
+    UpstreamUnavailable,
+)
+from tests.support.faults import Fault, Gate
+from tests.support.tokens import TokenService
+from tests.support.upstream import FaultyUpstream
+from tests.support.waiting import eventually
+from tests.upstream.support import (
+    BLOB,
+    LOGIN,
+    MANIFEST,
+    MANIFEST_DIGEST,
+    PASSWORD,
+    REPOSITORY,
+    content,
+    holding,
+    pulling_from,
+    within,
+)
+
+
+async def test_a_kept_alive_connection_that_died_costs_no_answer() -> None:
+    with FaultyUpstream() as up:
+        holding(up)
+        async with pulling_from(up) as upstream:
+            await upstream.head_manifest(REPOSITORY, "v1")
+            with up.inject(Fault(drop=True), times=1):  # the connection is cut as the next request arrives
+                assert (await upstream.head_manifest(REPOSITORY, "v1")).digest == MANIFEST_DIGEST
+            up.cut_connections()
+            assert (await upstream.head_manifest(REPOSITORY, "v1")).digest == MANIFEST_DIGEST
+
+
+async def test_a_fresh_connection_that_is_dropped_is_a_failure() -> None:
+    with FaultyUpstream() as up:
+        holding(up).inject(Fault(drop=True))
+        async with pulling_from(up) as upstream:
+            with pytest.raises(UpstreamUnavailable):
+                await upstream.head_manifest(REPOSITORY, "v1")
+        assert up.count() == 1
+
+
+async def test_a_token_is_asked_for_once_and_then_goes_along() -> None:
+    with FaultyUpstream() as up:
+        holding(up).require_bearer()
+        up.add_manifest("other/b", MANIFEST, tag="v1")
+        async with pulling_from(up) as upstream:
+            await upstream.head_manifest(REPOSITORY, "v1")
+            await upstream.get_manifest(REPOSITORY, "v1", deadline=within())
+            await content(await upstream.open_blob(REPOSITORY, Digest.of(BLOB), deadline=within()))
+            await upstream.get_manifest("other/b", "v1", deadline=within())
+        assert up.count(status=401) == 1  # the first; the second repository's scope is foreseen
+        assert up.count(path="/token") == 2
+        assert up.accepted_connections == 1
+
+
+async def test_many_questions_at_once_ask_for_one_token() -> None:
+    with FaultyUpstream() as up:
+        holding(up).require_bearer()
+        gate = Gate()
+        up.inject(Fault(hold=gate), path="/token")
+        async with pulling_from(up) as upstream:
+            tasks = [asyncio.ensure_future(upstream.head_manifest(REPOSITORY, "v1")) for _ in range(20)]
+            await gate.reached()
+            tasks[0].cancel()  # the one that asks may leave
+            await eventually(lambda: up.count(status=401) == 20)
+            gate.release()
+            results = await asyncio.gather(*tasks, return_exceptions=True)
+        assert isinstance(results[0], asyncio.CancelledError)
+        assert all(not isinstance(result, BaseException) for result in results[1:])
+        assert up.count(path="/token") == 1
+
+
+async def test_a_token_that_was_revoked_is_replaced() -> None:
+    with FaultyUpstream() as up:
+        tokens = holding(up).require_bearer()
+        async with pulling_from(up) as upstream:
+            await upstream.head_manifest(REPOSITORY, "v1")
+            tokens.revoke()
+            await upstream.head_manifest(REPOSITORY, "v1")
+        assert up.count(path="/token") == 2
+
+
+@pytest.mark.parametrize("field", ["token", "access_token", "both"])
+async def test_credentials_open_what_is_private(field: str) -> None:
+    with FaultyUpstream() as up:
+        holding(up).require_bearer(
+            TokenService({"robot": PASSWORD}, anonymous=False, token_field=field, expires_in=None)  # type: ignore[arg-type]  # of the three
+        )
+        async with pulling_from(up, credentials=LOGIN) as upstream:
+            assert (await upstream.head_manifest(REPOSITORY, "v1")).digest == MANIFEST_DIGEST
+        async with pulling_from(up) as upstream:
+            with pytest.raises(UpstreamDenied, match=r"set upstreams\.corp\.credentials"):
+                await upstream.head_manifest(REPOSITORY, "v1")
+
+
+async def test_basic_credentials_are_sent_where_basic_is_asked_for() -> None:
+    with FaultyUpstream() as up:
+        holding(up).require_basic({"robot": PASSWORD})
+        async with pulling_from(up, credentials=LOGIN) as upstream:
+            await upstream.head_manifest(REPOSITORY, "v1")
+            await upstream.get_manifest(REPOSITORY, "v1", deadline=within())
+        assert [request.status for request in up.requests] == [401, 200, 200]
+
+
+@pytest.mark.parametrize(
+    ("fault", "expected"),
+    [
+        (Fault(status=500), UpstreamUnavailable),
+        (Fault(status=429, retry_after=3600), UpstreamUnavailable),
+        (Fault(drop=True), UpstreamUnavailable),
+        (Fault(status=401), UpstreamDenied),
+        (Fault(status=403), UpstreamDenied),
+        (Fault(status=400), UpstreamInvalid),
+        (Fault(html=True), UpstreamInvalid),
+        (Fault(gzip=True), UpstreamInvalid),
+        (Fault(pad_to=10_000_000), UpstreamInvalid),
+    ],
+)
+async def test_what_the_token_service_does_counts_as_the_upstreams_doing(
+    fault: Fault, expected: type[MirrorError]
+) -> None:
+    with FaultyUpstream() as up:
+        holding(up).require_bearer()
+        up.inject(fault, path="/token")
+        async with pulling_from(up) as upstream:
+            with pytest.raises(expected) as failed:
+                await upstream.head_manifest(REPOSITORY, "v1")
+            assert type(failed.value) is expected
+            up.clear()
+            assert (await upstream.head_manifest(REPOSITORY, "v1")).digest == MANIFEST_DIGEST
