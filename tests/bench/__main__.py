@@ -1,0 +1,39 @@
+"""``python -m tests.bench``: run the benchmarks, print one table. Exit status 1 when a goal is missed."""
+
+import argparse
+import os
+import platform
+import sys
+from collections.abc import Callable
+
+from tests.bench import cold, first_byte, herd, memory, warm
+from tests.bench.lab import Lab
+from tests.bench.table import Row, render
+
+_BENCHMARKS: dict[str, Callable[[Lab, int | None], list[Row]]] = {
+    "cold": cold.measure,
+    "first-byte": first_byte.measure,
+    "herd": herd.measure,
+    "warm": warm.measure,
+    "memory": memory.measure,
+}
+
+
+def main() -> int:
+    """Run what the command line asks for."""
+    parser = argparse.ArgumentParser(prog="python -m tests.bench", description="Benchmarks on loopback, one table.")
+    parser.add_argument("--only", action="append", choices=_BENCHMARKS, help="this one; may be repeated")
+    parser.add_argument("--rounds", type=int, metavar="N", help="rounds of each measurement")
+    chosen = parser.parse_args()
+    rows: list[Row] = []
+    with Lab() as lab:
+        for name in chosen.only or _BENCHMARKS:
+            print(f"{name} …", file=sys.stderr, flush=True)
+            rows += _BENCHMARKS[name](lab, chosen.rounds)
+    print(f"\nPython {platform.python_version()}, {os.cpu_count()} cores, loopback; medians, one worker unless said.\n")
+    print(render(rows))
+    return 1 if any(row.met is False for row in rows) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
