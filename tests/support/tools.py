@@ -108,6 +108,7 @@ PROGRAMS: dict[str, Packaged | Built] = {
     program.name: program
     for program in (
         Packaged("docker-registry", "docker-registry"),
+        Packaged("openssl", "openssl"),
         Packaged("skopeo", "skopeo"),
         Built("crane", "github.com/google/go-containerregistry/cmd/crane@v0.21.6"),
         Built("agent", source=_AGENT),
