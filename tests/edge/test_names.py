@@ -58,8 +58,9 @@ def test_with_ns_the_path_is_the_whole_repository(name: str, ns: str, place: Pla
 
 @pytest.mark.parametrize(
     "ns",
-    ["", " ", "quay.io", "ghcr.io.evil.example", "http://169.254.169.254", "169.254.169.254", "https://ghcr.io", "ghcr.io/",
-     "ghcr.io/team", "user@ghcr.io", "..", "%67hcr.io", "ghcr.io\n", "ghcr.io:5000", "ghcr.io:80", "x" * 5000],
+    ["", " ", "quay.io", "ghcr.io.evil.example", "http://169.254.169.254", "169.254.169.254", "https://ghcr.io",
+     "ghcr.io/", "ghcr.io/team", "user@ghcr.io", "..", "%67hcr.io", "ghcr.io\n", "ghcr.io:5000", "ghcr.io:80",
+     "x" * 5000],
 )  # fmt: skip
 def test_an_ns_that_is_no_upstream_is_not_found(ns: str) -> None:
     with pytest.raises(NameUnknown) as caught:
@@ -83,7 +84,9 @@ def test_a_host_that_is_an_upstream_makes_the_path_the_whole_repository(host: st
     assert names().place("docker.io/x", ns=None, host=host) == Place("ghcr.io", "docker.io/x")
 
 
-@pytest.mark.parametrize("host", ["", HOST, "[::1]:8080", "evil.example", "ghcr.io, docker.io", "ghcr.io/x", "ghcr.io:x"])
+@pytest.mark.parametrize(
+    "host", ["", HOST, "[::1]:8080", "evil.example", "ghcr.io, docker.io", "ghcr.io/x", "ghcr.io:x"]
+)
 def test_any_other_host_changes_nothing(host: str) -> None:
     assert names().place("ghcr.io/x", ns=None, host=host) == Place("ghcr.io", "x")
 
@@ -104,7 +107,7 @@ def test_ns_comes_before_host_before_path_before_the_default() -> None:
 
 
 def test_the_default_upstream_is_off_unless_it_is_set() -> None:
-    with pytest.raises(NameUnknown, match="'team'.*`upstreams`"):
+    with pytest.raises(NameUnknown, match=r"'team'.*`upstreams`"):
         names().place("team/x", ns=None, host=HOST)
 
 

@@ -18,8 +18,7 @@ def served(header: str, content: bytes) -> bytes | None:
     """The bytes that ``header`` asks of ``content``; None where it cannot be satisfied."""
     try:
         span = parse_range(header, len(content))
-    except RangeInvalid as error:
-        assert error.size == len(content)
+    except RangeInvalid:
         return None
     assert span is not None
     assert 0 <= span.start < span.end <= span.size == len(content)
@@ -77,8 +76,9 @@ def test_no_range_or_one_in_another_unit_gives_the_whole(header: str | None) -> 
 
 @pytest.mark.parametrize(
     "header",
-    ["bytes", "0-1", "bytes=", "bytes=-", "bytes=a-b", "bytes=1", "bytes=1-2-3", "bytes=--1", "bytes=+1-2", "bytes=1.0-2",
-     "bytes=0x1-2", "bytes=3-2", "bytes=-0", "bytes=10-", "bytes=10-20", "bytes=1 - 2", "bytes=99999999999999999999-"],
+    ["bytes", "0-1", "bytes=", "bytes=-", "bytes=a-b", "bytes=1", "bytes=1-2-3", "bytes=--1", "bytes=+1-2",
+     "bytes=1.0-2", "bytes=0x1-2", "bytes=3-2", "bytes=-0", "bytes=10-", "bytes=10-20", "bytes=1 - 2",
+     "bytes=99999999999999999999-"],
 )  # fmt: skip
 def test_what_is_malformed_or_outside_is_refused(header: str) -> None:
     with pytest.raises(RangeInvalid) as caught:
