@@ -82,6 +82,10 @@ class Source(Protocol):
         """The blob from ``offset`` on; raises `UpstreamError` or `BlobUnknown`."""
         ...
 
+    async def head_blob(self, repository: str, digest: Digest, *, deadline: float) -> int | None:
+        """The size of the blob in this repository; raises `UpstreamError` or `BlobUnknown`."""
+        ...
+
 
 class Fills:
     """All fills of this worker, one for each digest. Wired once; `aclose` leaves what is under way to be resumed."""
@@ -106,15 +110,18 @@ class Fills:
         fill = self._fills.get(digest)
         return None if fill is None or fill.content.beyond(0) else fill
 
-    def start(self, origin: Reference, digest: Digest, size: int | None, patience: float) -> "Fill":
+    def start(
+        self, origin: Reference, digest: Digest, size: int | None, patience: float, *, linked: bool = False
+    ) -> "Fill":
         """Join the fill of ``digest``, or begin it from ``origin``'s repository.
 
+        ``linked``: that repository is known to hold it, so that bytes which came through another one will do.
         ``size`` is what a descriptor says, None when nothing does. The fill goes on trying for ``patience`` seconds
         after the last join, and after each byte that it gets.
         """
         fill = self.running(digest)
         if fill is None:
-            fill = self._fills[digest] = Fill(self, origin, digest, size, patience)
+            fill = self._fills[digest] = Fill(self, origin, digest, size, patience, linked)
             task = asyncio.create_task(self._run(fill), name=f"fill {digest}")
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
@@ -141,12 +148,15 @@ class Fills:
 class Fill:
     """One download. ``content`` is what its readers see."""
 
-    def __init__(self, fills: Fills, origin: Reference, digest: Digest, size: int | None, patience: float) -> None:
+    def __init__(
+        self, fills: Fills, origin: Reference, digest: Digest, size: int | None, patience: float, linked: bool
+    ) -> None:
         self.origin = origin
         self.digest = digest
         self.content = Growing(digest, size)
         self._fills = fills
         self._source = fills.sources[origin.upstream]
+        self._linked = linked
         self._expected = size
         self._senders: set[str] = set()
         self._attempts_left = len(self._source.hosts)
@@ -162,7 +172,7 @@ class Fill:
         """Bring the content here; its failure is told to the readers, never raised."""
         began = time.monotonic()
         try:
-            while not (self.content.verified or self._adopt()):
+            while not (self.content.verified or await self._adopt()):
                 await self._attempt()
         except asyncio.CancelledError:
             self.content.fail(UpstreamUnavailable("the mirror is stopping; ask again", retry_after=1))
@@ -186,7 +196,13 @@ class Fill:
     def _from(self) -> str:
         return f"{self.origin.upstream}/{self.origin.repository}"
 
-    def _adopt(self) -> bool:
+    async def _claim(self) -> None:
+        """Bytes that are here already may have come through another repository: ask whether this one has them too."""
+        if not self._linked:
+            await self._source.head_blob(self.origin.repository, self.digest, deadline=self._give_up_at)
+            self._linked = True
+
+    async def _adopt(self) -> bool:
         """Take the blob, when another worker has committed it since this fill was asked for."""
         if self.content.consumed:
             return False
@@ -196,6 +212,7 @@ class Fill:
             return False
         if blob is None:
             return False
+        await self._claim()
         self.content.blob = blob
         self.content.verify()
         return True
@@ -215,15 +232,25 @@ class Fill:
             spool.drop()
             spool.close()
             return
-        self.content.spool = spool
+        await self._show(spool)
         await self._lead()
+
+    async def _show(self, spool: Spool) -> None:
+        """Let the readers have what is there and what will come."""
+        try:
+            if spool.size or not spool.writable:
+                await self._claim()
+        except BaseException:
+            spool.close()
+            raise
+        self.content.spool = spool
 
     async def _follow(self) -> None:
         """Watch another worker's spool, and take its place when it dies or gives up."""
         spool = Spool.follow(self._fills.directory, self.digest)
         if spool is None:
             return
-        self.content.spool = spool
+        await self._show(spool)
         while True:
             before = spool.size
             standing = spool.standing()
