@@ -19,7 +19,7 @@ class Flights(Generic[T]):
     def join(self, key: Hashable, work: Callable[[], Awaitable[T]]) -> tuple["asyncio.Task[T]", bool]:
         """The task that does ``work``, and whether it was already under way."""
         task = self._tasks.get(key)
-        if task is not None:
+        if task is not None and not task.done():  # one that is done says what was, even if it has not landed yet
             return task, True
         task = self._tasks[key] = asyncio.ensure_future(_run(work))
         task.add_done_callback(lambda done: self._land(key, done))
@@ -37,7 +37,8 @@ class Flights(Generic[T]):
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def _land(self, key: Hashable, task: "asyncio.Task[T]") -> None:
-        del self._tasks[key]
+        if self._tasks.get(key) is task:
+            del self._tasks[key]
         if not task.cancelled():
             task.exception()  # everyone may have left; a failure that nobody hears is no error of the loop
 

@@ -20,6 +20,12 @@ log = logging.getLogger(__name__)
 MAX_HOLD = 10.0
 """Seconds that a request for a manifest is held at most; clients give less time for one than for a blob."""
 
+LAST_WORD = 0.25
+"""Seconds that a client waits longer than upstream is tried, so that it hears what failed, not just that time is up."""
+
+_PREPARE_EVERY = 10.0
+"""Seconds between two looks at a manifest's layers, so that one that cannot be had is not tried with every hit."""
+
 
 class Manifests:
     """The manifests that are held, and the way to those that are not."""
@@ -40,6 +46,7 @@ class Manifests:
         self._leases = leases
         self.max_module_size = max_module_size
         self._parsed: Lru[tuple[Digest, str], Manifest] = Lru(2_000)
+        self._prepared: Lru[tuple[str, Digest], float] = Lru(2_000)
 
     def held(self, digest: Digest, media_type: str) -> Manifest | None:
         """The manifest, if it is held here. ``media_type`` is the one with which its repository serves it."""
@@ -92,14 +99,21 @@ class Manifests:
         """Seconds for which a manifest of this upstream is waited for."""
         return min(self._upstreams[upstream].policy.hold_for, MAX_HOLD)
 
-    def prepare(self, reference: Reference, manifest: Manifest) -> list[Fill]:
+    def prepare(self, reference: Reference, manifest: Manifest) -> None:
         """Send for the layers of a Wasm artifact that are not held, before anyone asks for them."""
+        now = asyncio.get_running_loop().time()
+        key = reference.upstream, manifest.digest
+        if now - (self._prepared.get(key) or -_PREPARE_EVERY) >= _PREPARE_EVERY:
+            self._prepared.put(key, now)
+            self._send_for_layers(reference, manifest)
+
+    def _send_for_layers(self, reference: Reference, manifest: Manifest) -> list[Fill]:
         policy = self._upstreams[reference.upstream].policy
         fills = []
         if not policy.offline:
             for layer in artifact.modules(manifest, self.max_module_size):
                 if not self._holds(layer.digest):
-                    fill = self._fills.start(reference, layer.digest, layer.size, policy.hold_for)
+                    fill = self._fills.start(reference, layer.digest, layer.size, policy.hold_for, linked=True)
                     fill.content.keep_whole |= self.whole_first(layer.media_type, layer.size)
                     fills.append(fill)
         return fills
@@ -109,7 +123,7 @@ class Manifests:
         child = artifact.for_agents(manifest)
         if child is not None:
             manifest = await self.obtain(reference, child.digest)
-        for fill in self.prepare(reference, manifest):
+        for fill in self._send_for_layers(reference, manifest):
             await fill.content.reached(0)
 
     def whole_first(self, media_type: str, size: int | None) -> bool:

@@ -31,11 +31,12 @@ from mirror.errors import (
     UpstreamError,
     UpstreamInvalid,
     UpstreamTimeout,
+    UpstreamUnavailable,
 )
 from mirror.fill import Fills
 from mirror.flight import Flights
 from mirror.freshness import Freshness
-from mirror.manifests import Manifests
+from mirror.manifests import LAST_WORD, Manifests
 from mirror.metadata.base import Link, TagRecord
 from mirror.oci import Manifest, Reference
 from mirror.resolve import Resolver, unknown
@@ -95,6 +96,8 @@ class Pull:
         except MirrorError as failure:
             if freshness.may_stand_in(known, failure, policy, self._now()):
                 return await self._version(reference, known, Stale(failure))
+            if isinstance(failure, UpstreamUnavailable | UpstreamTimeout):
+                return await self._first(reference)  # too old to be served: no better than a tag that is not held
             raise
         return await self._version(reference, current, Revalidated(self._ttl(current)))
 
@@ -155,7 +158,8 @@ class Pull:
         manifest = await self._manifests.known(reference, digest)
         if manifest is None:
             manifest, joined = await self._obtain(reference, digest)
-            outcome = outcome or (Collapsed() if joined else Filled())
+            if outcome is None or isinstance(outcome, Hit):  # the tag was known, but not its manifest
+                outcome = Collapsed() if joined else Filled()
         self._accesses.manifest(manifest)
         self._manifests.prepare(reference, manifest)
         return Answer(
@@ -174,7 +178,7 @@ class Pull:
             raise unknown(named)
         task, joined = self._obtaining.join(named, lambda: self._manifests.obtain(named, digest))
         try:
-            async with asyncio.timeout(self._manifests.patience(reference.upstream)):
+            async with asyncio.timeout(self._manifests.patience(reference.upstream) + LAST_WORD):
                 return await asyncio.shield(task), joined
         except NotFound:
             remembered = self._upstreams[reference.upstream].policy.negative_for
@@ -229,7 +233,7 @@ class Pull:
     ) -> Answer:
         size = link.size if link is not None and link.size >= 0 else None
         media_type = link.media_type if link is not None else ""
-        fill = self._fills.start(reference, digest, size, hold_for)
+        fill = self._fills.start(reference, digest, size, hold_for, linked=link is not None)
         whole_first = self._manifests.whole_first(media_type, size) if media_type else None
         fill.content.keep_whole |= bool(whole_first)
         return Answer(
@@ -237,7 +241,7 @@ class Pull:
             digest,
             Flowing(fill.content, whole_first, self._manifests.max_module_size),
             Collapsed() if collapsed else Filled(),
-            hold_until=asyncio.get_running_loop().time() + hold_for,
+            hold_until=asyncio.get_running_loop().time() + hold_for + LAST_WORD,
         )
 
     def _ttl(self, record: TagRecord) -> float:

@@ -5,9 +5,16 @@ import logging
 from collections.abc import Callable, Mapping
 
 from mirror import freshness
-from mirror.errors import ManifestUnknown, NotFound, UpstreamError, UpstreamTimeout, UpstreamUnavailable
+from mirror.errors import (
+    ManifestUnknown,
+    NotFound,
+    UpstreamDenied,
+    UpstreamError,
+    UpstreamTimeout,
+    UpstreamUnavailable,
+)
 from mirror.flight import Flights
-from mirror.manifests import Manifests
+from mirror.manifests import LAST_WORD, Manifests
 from mirror.metadata.base import TagRecord
 from mirror.oci import Manifest, Reference
 from mirror.store.leases import Leases
@@ -43,13 +50,13 @@ class Resolver:
         self._words: dict[Reference, asyncio.Event] = {}
 
     async def first(self, reference: Reference) -> tuple[TagRecord, bool]:
-        """The record of a tag of which nothing is known, by one GET; and whether another request asked for it already.
+        """The record of a tag, by one GET, where none may be served; and whether another request asked already.
 
         Raises `ManifestUnknown`, `UpstreamError`; waits for as long as a manifest may be held.
         """
-        task, joined = self._flights.join(reference, lambda: self._fetch(reference))
+        task, joined = self._flights.join(("first", reference), lambda: self._fetch(reference))
         try:
-            async with asyncio.timeout(self._manifests.patience(reference.upstream)):
+            async with asyncio.timeout(self._manifests.patience(reference.upstream) + LAST_WORD):
                 return await asyncio.shield(task), joined
         except TimeoutError as error:
             raise UpstreamTimeout(
@@ -76,7 +83,7 @@ class Resolver:
                 f"{reference.upstream} has not answered within {policy.revalidate_for:g} s (revalidate_for)"
             ) from error
         try:
-            async with asyncio.timeout(self._manifests.patience(reference.upstream)):
+            async with asyncio.timeout(self._manifests.patience(reference.upstream) + LAST_WORD):
                 return await asyncio.shield(task)
         except TimeoutError as error:
             raise UpstreamTimeout(f"the new version of {reference} has not come in time") from error
@@ -84,7 +91,7 @@ class Resolver:
     def begin(self, reference: Reference, known: TagRecord) -> tuple["asyncio.Task[TagRecord]", asyncio.Event]:
         """Ask upstream without waiting: the task, and the event that upstream has given its word."""
         word = self._words.setdefault(reference, asyncio.Event())
-        task, _ = self._flights.join(reference, lambda: self._revalidate(reference, known, word))
+        task, _ = self._flights.join(("again", reference), lambda: self._revalidate(reference, known, word))
         return task, word
 
     async def aclose(self) -> None:
@@ -123,7 +130,11 @@ class Resolver:
         deadline = asyncio.get_running_loop().time() + _ASK_FOR
         try:
             head = await upstream.head_manifest(reference.repository, reference.tag, deadline=deadline)
+        except UpstreamDenied:
+            self._suspicion.answered(reference.upstream)  # nothing may stand in for a refusal
+            raise
         except NotFound:
+            self._suspicion.answered(reference.upstream)
             if not upstream.policy.keep_deleted_tags:
                 await self._tags.forget(reference)
                 await self._note_absence(reference)

@@ -2,8 +2,10 @@
 
 from collections.abc import Callable
 
-_SUSPECT_FOR = 10.0
-"""Seconds after a failure during which held content is served without waiting for upstream's word."""
+_SUSPECT_FOR = 30.0
+"""Seconds after a failure during which held content is served without waiting for upstream's word. More than a
+question takes to fail (`mirror.resolve`), so that a question asked meanwhile, and in vain, prolongs it in time.
+"""
 
 
 class Suspicion:
