@@ -8,6 +8,7 @@ import logging
 import socket
 import ssl
 from collections.abc import AsyncIterator, Mapping
+from functools import cache
 from typing import cast
 
 import httpcore
@@ -42,7 +43,7 @@ class Transport:
     ) -> None:
         # At DEBUG it logs the header of each response: signed addresses of storage, which open it to who reads them.
         logging.getLogger("httpcore").setLevel(logging.INFO)
-        self._tls = tls
+        self._tls = tls or _default_tls()
         self._resolver = resolver
         self._timeouts = {"connect": connect_within, "read": idle_for, "write": idle_for, "pool": idle_for}
         self._pools: dict[bool, httpcore.AsyncConnectionPool] = {}
@@ -72,7 +73,6 @@ class Transport:
     def _pool(self, trusted: bool) -> httpcore.AsyncConnectionPool:
         pool = self._pools.get(trusted)
         if pool is None:
-            self._tls = self._tls or httpx.create_ssl_context()
             pool = self._pools[trusted] = httpcore.AsyncConnectionPool(
                 ssl_context=self._tls,
                 max_connections=_MAX_CONNECTIONS,
@@ -86,6 +86,12 @@ class Transport:
         """Close all connections."""
         for pool in self._pools.values():
             await pool.aclose()
+
+
+@cache
+def _default_tls() -> ssl.SSLContext:
+    """Trust in the usual authorities, or those of ``SSL_CERT_FILE``; shared, for reading them takes 40 ms."""
+    return httpx.create_ssl_context()
 
 
 class _Attempt:

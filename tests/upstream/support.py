@@ -1,6 +1,7 @@
 """Upstreams as the settings would make them, in front of fake registries, and what tests ask of them."""
 
 import asyncio
+import base64
 import json
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -14,12 +15,15 @@ from mirror.oci import OCI_MANIFEST
 from mirror.upstream.blob import BlobStream
 from mirror.upstream.failover import Upstream
 from mirror.upstream.transport import Transport
+from tests.support.tokens import TokenService
 from tests.support.upstream import FaultyUpstream
 
 REPOSITORY = "team/plugin"
 BLOB = bytes(range(256)) * 1000  # 256,000 bytes
 BLOB_DIGEST = Digest.of(BLOB)
 PASSWORD = "correct horse battery staple"
+IDENTITY_TOKEN = "an-identity-token-that-opens-everything"
+SECRETS = (PASSWORD, base64.b64encode(f"robot:{PASSWORD}".encode()).decode(), IDENTITY_TOKEN)
 LOGIN = Credentials(username="robot", password=SecretStr(PASSWORD))
 
 
@@ -63,6 +67,12 @@ def holding(up: FaultyUpstream) -> FaultyUpstream:
     """``up``, with `MANIFEST` under the tag ``v1`` and `BLOB` in `REPOSITORY`."""
     up.add_manifest(REPOSITORY, MANIFEST, tag="v1")
     up.add_blob(REPOSITORY, BLOB)
+    return up
+
+
+def private(up: FaultyUpstream) -> FaultyUpstream:
+    """`holding` ``up``, which asks for the tokens of `LOGIN` or `IDENTITY_TOKEN`."""
+    holding(up).require_bearer(TokenService({"robot": PASSWORD}, anonymous=False, refresh_token=IDENTITY_TOKEN))
     return up
 
 

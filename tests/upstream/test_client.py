@@ -26,7 +26,6 @@ from tests.support.faults import Fault
 from tests.support.upstream import FaultyUpstream
 from tests.upstream.support import (
     BLOB,
-    BLOB_DIGEST,
     MANIFEST,
     MANIFEST_DIGEST,
     REPOSITORY,
