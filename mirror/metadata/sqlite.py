@@ -1,0 +1,276 @@
+"""The embedded metadata store: SQLite in WAL mode, shared by the worker processes of one data directory.
+
+Two threads keep it off the event loop, one that reads and one that writes: a reader never waits for a writer, in this
+process or another. Writes that queue up are committed together.
+"""
+
+import asyncio
+import functools
+import logging
+import sqlite3
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from pathlib import Path
+from typing import Self, TypeVar, cast
+
+from mirror.digest import Digest
+from mirror.errors import StartError, StoreError
+from mirror.metadata import recovery, statements
+from mirror.metadata.base import BlobRecord, KeptAnswer, Link, TagRecord
+from mirror.metadata.salvage import Holds
+from mirror.metadata.session import Session
+from mirror.metadata.thread import Ticket, WorkThread
+
+_LOG = logging.getLogger(__name__)
+
+_READ_LIMIT = 2.0  # seconds after which a caller goes on without the database
+_WRITE_LIMIT = 10.0
+_CHECKED_AT_START = 8 * 1024 * 1024  # bytes up to which the whole database is checked: 0.2 s; the backup checks any
+_PRUNE_EVERY = 256
+_LOOK_AFTER = 60.0  # seconds until a backup that failed, or that another worker makes, is looked at again
+
+T = TypeVar("T")
+Read = Callable[[sqlite3.Connection], object]
+
+
+class Lasting(IntEnum):
+    """What a write must survive.
+
+    A killed process loses nothing that was committed. A power cut may lose the last commits, unless the log is synced
+    to the disk with each. That costs a fraction of a millisecond to several, so it is done where a record says
+    something new: without its tag or link a pulled module could not be served while upstream is away. A tag that was
+    confirmed (each `fresh_for`, for each tag in use), an access, a negative answer are not worth it.
+    """
+
+    NOTHING_TO_DO = 0
+    KILL = 1
+    POWER_CUT = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """A change to the database, and how lasting it must be as things stand there; it can be made twice."""
+
+    apply: Callable[[sqlite3.Connection], None]
+    lasting: Callable[[sqlite3.Connection], Lasting] = lambda _: Lasting.KILL
+
+
+class SqliteMetadata:
+    """Metadata in one SQLite file; see `mirror.metadata.base.Metadata` for what its methods promise."""
+
+    def __init__(self, path: Path, holds: Holds, clock: Callable[[], float]) -> None:
+        self._path = path
+        self._holds = holds
+        self._clock = clock
+        self._reader = Session(path, holds)
+        self._writer = Session(path, holds)
+        self._start()
+        self._reads = WorkThread[Read]("metadata-read", self._read_each, self._reader.close, limit=_READ_LIMIT)
+        self._writes = WorkThread[Write]("metadata-write", self._write_all, self._writer.close, limit=_WRITE_LIMIT)
+        self._puts = 0
+
+    @classmethod
+    def open(cls, path: Path, *, holds: Holds = lambda _: True, clock: Callable[[], float] = time.time) -> Self:
+        """Open the database, creating or recovering it as needed; blocks. ``holds`` says what the disk holds.
+
+        Raises `StartError` when its directory cannot be used or a newer release wrote it. One that fails otherwise is
+        opened all the same: each call tries again, and raises `StoreError` until it can be used.
+        """
+        return cls(path, holds, clock)
+
+    def _start(self) -> None:
+        try:
+            with recovery.locked(recovery.beside(self._path, ".lock")):
+                pass
+        except OSError as error:
+            raise StartError(f"{self._path.parent} cannot hold the metadata database: {error.strerror}") from error
+        try:
+            self._writer.run(functools.partial(recovery.check, most=_CHECKED_AT_START))
+            self._reader.run(lambda _: None)
+        except StoreError as error:
+            if isinstance(error.__cause__, StartError):
+                raise error.__cause__ from error
+            if not self._path.exists():
+                raise StartError(f"{self._path} cannot be created: {error}") from error
+
+    @property
+    def links_incomplete(self) -> bool:
+        """Whether links were lost, so that a missing link proves nothing."""
+        return self._reader.links_incomplete or self._writer.links_incomplete
+
+    async def tag(self, upstream: str, repository: str, tag: str) -> TagRecord | None:
+        """The record of a tag, or None."""
+        return await self._read(lambda connection: statements.tag(connection, upstream, repository, tag))
+
+    async def put_tag(self, record: TagRecord) -> None:
+        """Set or replace the record of a tag."""
+
+        def lasting(connection: sqlite3.Connection) -> Lasting:
+            known = statements.tag(connection, record.upstream, record.repository, record.tag)
+            return Lasting.KILL if known and known.digest == record.digest else Lasting.POWER_CUT
+
+        await self._write(Write(lambda connection: statements.put_tag(connection, record), lasting))
+
+    async def delete_tag(self, upstream: str, repository: str, tag: str) -> None:
+        """Forget a tag."""
+        await self._write(Write(lambda connection: statements.delete_tag(connection, upstream, repository, tag)))
+
+    async def link(self, upstream: str, repository: str, digest: Digest) -> Link | None:
+        """The link of a repository to a digest, or None."""
+        return await self._read(lambda connection: statements.link(connection, upstream, repository, digest))
+
+    async def put_links(self, links: Iterable[Link]) -> None:
+        """Add links in one transaction."""
+        wanted = tuple(links)
+
+        def lasting(connection: sqlite3.Connection) -> Lasting:
+            known = all(statements.knows(connection, link) for link in wanted)
+            return Lasting.NOTHING_TO_DO if known else Lasting.POWER_CUT
+
+        await self._write(Write(lambda connection: statements.put_links(connection, wanted), lasting))
+
+    async def negative(self, upstream: str, repository: str, reference: str, now: float) -> float | None:
+        """Until when a reference is known not to exist."""
+        return await self._read(
+            lambda connection: statements.negative(connection, upstream, repository, reference, now)
+        )
+
+    async def put_negative(self, upstream: str, repository: str, reference: str, until: float) -> None:
+        """Note that a reference does not exist."""
+        now = self._clock()
+        await self._put_bounded(
+            lambda connection: statements.put_negative(connection, upstream, repository, reference, until, now)
+        )
+
+    async def kept(self, key: str) -> KeptAnswer | None:
+        """The last good answer kept under ``key``, or None."""
+        return await self._read(lambda connection: statements.kept(connection, key))
+
+    async def keep(self, key: str, answer: KeptAnswer) -> None:
+        """Keep a good answer."""
+        await self._put_bounded(lambda connection: statements.keep(connection, key, answer))
+
+    async def blob(self, digest: Digest) -> BlobRecord | None:
+        """What was noted of a blob, or None."""
+        return await self._read(lambda connection: statements.blob(connection, digest))
+
+    async def put_blob(self, record: BlobRecord) -> None:
+        """Note a blob that was committed."""
+        await self._write(Write(lambda connection: statements.put_blob(connection, record)))
+
+    async def touch(self, accesses: Mapping[Digest, float]) -> None:
+        """Note the last accesses of blobs, in one transaction."""
+        noted = dict(accesses)
+        await self._write(Write(lambda connection: statements.touch(connection, noted)))
+
+    async def last_access(self, digest: Digest) -> float | None:
+        """When a blob was last asked for, or None."""
+        return await self._read(lambda connection: statements.last_access(connection, digest))
+
+    async def aclose(self) -> None:
+        """Finish what is under way and let go of everything."""
+        await self._writes.aclose()
+        await self._reads.aclose()
+
+    async def backup(self) -> None:
+        """Renew the backup from which a damaged database is restored, unless another worker is at it.
+
+        Finds damage that nobody met so far, and has it repaired. Raises `StoreError`.
+        """
+        await asyncio.to_thread(self._back_up)
+
+    async def run_backups(self, interval: float = 3600.0) -> None:
+        """Renew the backup whenever it is older than ``interval`` seconds, until cancelled.
+
+        For each worker process: whichever comes first makes it, for all.
+        """
+        while True:
+            try:
+                due_in = await asyncio.to_thread(self._back_up_when_due, interval)
+            except StoreError as error:
+                _LOG.warning("the metadata database was not backed up: %s", error)
+                due_in = 0.0
+            await asyncio.sleep(max(due_in, min(_LOOK_AFTER, interval)))
+
+    def _back_up_when_due(self, interval: float) -> float:
+        backup = recovery.backup_of(self._path)
+        if _age(backup) >= interval:
+            self._back_up()
+        return interval - _age(backup)
+
+    def _back_up(self) -> None:
+        session = Session(self._path, self._holds)
+        try:
+            with recovery.locked(recovery.beside(self._path, ".backup.lock"), wait=False):
+                session.run(functools.partial(recovery.back_up, path=recovery.backup_of(self._path)))
+        except BlockingIOError:
+            return
+        except OSError as error:
+            raise StoreError(f"the metadata database cannot be backed up: {error.strerror}") from error
+        finally:
+            session.close()
+
+    async def _put_bounded(self, apply: Callable[[sqlite3.Connection], None]) -> None:
+        await self._write(Write(apply))
+        self._puts += 1
+        if self._puts % _PRUNE_EVERY == 0:
+            await self._write(Write(statements.prune))
+
+    async def _read(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        return cast(T, await self._reads.do(work))
+
+    async def _write(self, write: Write) -> None:
+        await self._writes.do(write)
+
+    def _read_each(self, tickets: Sequence[Ticket[Read]]) -> None:
+        for ticket in tickets:
+            try:
+                ticket.finish(self._reader.run(ticket.job))
+            except Exception as error:
+                ticket.fail(error)
+
+    def _write_all(self, tickets: Sequence[Ticket[Write]]) -> None:
+        writes = [ticket.job for ticket in tickets]
+        try:
+            self._writer.run(functools.partial(_commit, writes=writes))
+        except StoreError:
+            raise
+        except Exception:  # the fault of one of them, such as a number that does not fit: the others need not suffer
+            if len(tickets) == 1:
+                raise
+            for ticket in tickets:
+                try:
+                    self._write_all([ticket])
+                except Exception as error:
+                    ticket.fail(error)
+            return
+        for ticket in tickets:
+            ticket.finish(None)
+
+
+def _commit(connection: sqlite3.Connection, writes: Sequence[Write]) -> None:
+    """Make the changes in one transaction, as lasting as the one that asks for most."""
+    wanted = [(write.lasting(connection), write) for write in writes]
+    most = max(lasting for lasting, _ in wanted)
+    if most == Lasting.NOTHING_TO_DO:
+        return
+    connection.execute(f"PRAGMA synchronous = {'FULL' if most == Lasting.POWER_CUT else 'NORMAL'}")
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        for lasting, write in wanted:
+            if lasting != Lasting.NOTHING_TO_DO:
+                write.apply(connection)
+        connection.execute("COMMIT")
+    finally:
+        if connection.in_transaction:
+            connection.rollback()
+
+
+def _age(path: Path) -> float:
+    """Seconds since a file was written, infinite when there is none; a clock that was set back makes none younger."""
+    try:
+        return abs(time.time() - path.stat().st_mtime)
+    except FileNotFoundError:
+        return float("inf")
