@@ -43,6 +43,10 @@ T = TypeVar("T")
 Question = Callable[[Endpoint], Awaitable[T]]
 
 
+class _OutOfTime(UpstreamTimeout):
+    """The deadline cut an attempt short; a failure of an earlier one says more."""
+
+
 class Upstream:
     """A registry that may be pulled from. Wired once; `aclose` ends it.
 
@@ -197,7 +201,8 @@ class Upstream:
             except UpstreamDenied:
                 raise
             except (NotFound, UpstreamError) as failure:
-                failures[endpoint] = failure
+                if not (isinstance(failure, _OutOfTime) and endpoint in failures):
+                    failures[endpoint] = failure
                 if failure.retry_after is not None:
                     ready_at[endpoint] = self._clock() + failure.retry_after
                 if isinstance(failure, DigestMismatch):
@@ -212,7 +217,7 @@ class Upstream:
             async with asyncio.timeout(seconds):
                 return await ask(endpoint)
         except TimeoutError as error:
-            raise UpstreamTimeout(
+            raise _OutOfTime(
                 f"{endpoint.host} did not answer within {seconds:.3g} s", detail={"endpoint": endpoint.host}
             ) from error
 

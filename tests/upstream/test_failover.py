@@ -112,7 +112,7 @@ async def test_the_origins_word_counts(at_the_mirror: Fault, at_the_origin: Faul
         async with pulling_from(mirror, origin) as upstream:
             with pytest.raises(expected):
                 await upstream.get_manifest(
-                    REPOSITORY, "v1", deadline=within(0.05 if at_the_origin.status == 503 else 20)
+                    REPOSITORY, "v1", deadline=within(0.5 if at_the_origin.status == 503 else 20)
                 )
 
 
@@ -186,6 +186,16 @@ async def test_retries_end_at_the_deadline_with_the_last_failure() -> None:
                 await upstream.open_blob(REPOSITORY, Digest.of(BLOB), deadline=deadline)
             assert asyncio.get_running_loop().time() <= deadline + 0.1
         assert up.count() > 1
+
+
+async def test_a_failure_is_not_hidden_by_the_attempt_that_the_deadline_cut_short() -> None:
+    with FaultyUpstream() as up:
+        up.inject(Fault(status=503), times=1)
+        up.inject(Fault(hang=True), skip=1)
+        async with pulling_from(up) as upstream:
+            with pytest.raises(UpstreamUnavailable, match="503"):
+                await upstream.get_manifest(REPOSITORY, "v1", deadline=within(0.5))
+        assert up.count() == 2
 
 
 async def test_a_deadline_holds_for_an_endpoint_that_hangs() -> None:
