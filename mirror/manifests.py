@@ -5,7 +5,7 @@ import logging
 from collections.abc import Mapping
 
 from mirror.digest import Digest
-from mirror.errors import UpstreamError, UpstreamInvalid
+from mirror.errors import UpstreamDenied, UpstreamError, UpstreamInvalid
 from mirror.fill import Fill, Fills
 from mirror.metadata.base import Link
 from mirror.oci import Manifest, Reference
@@ -70,6 +70,8 @@ class Manifests:
     async def known(self, reference: Reference, digest: Digest) -> Manifest | None:
         """The manifest, if it is held here and this repository is known to hold it too."""
         link = await self._links.get(reference.upstream, reference.repository, digest)
+        if link is None and self._links.incomplete and self._upstreams[reference.upstream].policy.offline:
+            return self.held(digest, "")
         return self.held(digest, link.media_type) if link is not None and link.media_type else None
 
     async def obtain(self, reference: Reference, digest: Digest) -> Manifest:
@@ -131,15 +133,21 @@ class Manifests:
         return artifact.is_archive(media_type) and (size is None or size <= self.max_module_size)
 
     async def _claim(self, reference: Reference, manifest: Manifest) -> Manifest:
-        """The manifest is held through another repository: ask whether this one has it too."""
+        """The manifest is held through another repository: ask whether this one has it too.
+
+        Where links were lost, upstream's silence is no word against it, and is not waited for longer than for a tag's.
+        """
         upstream = self._upstreams[reference.upstream]
-        deadline = asyncio.get_running_loop().time() + self.patience(reference.upstream)
+        limit = upstream.policy.revalidate_for if self._links.incomplete else self.patience(reference.upstream)
+        deadline = asyncio.get_running_loop().time() + limit
         try:
             head = await upstream.head_manifest(reference.repository, str(manifest.digest), deadline=deadline)
+        except UpstreamDenied:
+            raise
         except UpstreamError:
             if self._links.incomplete:
                 return manifest
-            raise
+            return await self.fetch(reference, str(manifest.digest))  # which goes on asking
         claimed = Manifest.parse(manifest.body, head.media_type, manifest.digest)
         await self._link(reference, claimed)
         return claimed

@@ -109,17 +109,17 @@ class Pull:
         blob = await self._held(digest, link)
         if blob is not None:
             if link is None:
-                await self._claim(reference, digest, held=True)
+                await self._vouch(reference, digest)
             self._accesses.blob(digest)
             how = Hit() if link is not None else Revalidated()
             return Answer(OCTETS, digest, Held(blob), how, blob.stored_at)
         if upstream.policy.offline:
-            raise BlobUnknown(f"{digest} is not held, and {reference.upstream} is offline in the mirror's settings")
+            raise _offline(reference, digest)
         running = self._fills.running(digest)
         if running is None and not read:
-            return Answer(OCTETS, digest, Announced(await self._claim(reference, digest, held=False)), Passed())
+            return Answer(OCTETS, digest, Announced(await self._claim(reference, digest)), Passed())
         if running is not None and link is None and not _same_repository(running.origin, reference):
-            await self._claim(reference, digest, held=False)
+            await self._claim(reference, digest)
         return self._filling(reference, digest, link, upstream.policy.hold_for, collapsed=running is not None)
 
     async def aclose(self) -> None:
@@ -208,17 +208,29 @@ class Pull:
         self._store.delete(digest)
         return None
 
-    async def _claim(self, reference: Reference, digest: Digest, *, held: bool) -> int | None:
+    async def _vouch(self, reference: Reference, digest: Digest) -> None:
+        """A blob is held that this repository is not known to hold: upstream's word decides.
+
+        Where links were lost, upstream's silence is no word against it, and is not waited for longer than for a tag's.
+        """
+        policy = self._upstreams[reference.upstream].policy
+        if policy.offline and not self._links.incomplete:
+            raise _offline(reference, digest)
+        if not self._links.incomplete:
+            await self._claim(reference, digest)
+        elif not policy.offline:
+            try:
+                async with asyncio.timeout(policy.revalidate_for):
+                    await self._claim(reference, digest)
+            except UpstreamDenied:
+                raise
+            except (UpstreamError, TimeoutError) as error:
+                log.info("%s is served although its links were lost and nobody confirms them: %s", digest, error)
+
+    async def _claim(self, reference: Reference, digest: Digest) -> int | None:
         """Ask upstream whether this repository has the blob, once for all who wait; its size, if upstream tells."""
         task, _ = self._claims.join(reference, lambda: self._ask_for_blob(reference, digest))
-        try:
-            return await asyncio.shield(task)
-        except UpstreamDenied:
-            raise
-        except UpstreamError:
-            if held and self._links.incomplete:
-                return None
-            raise
+        return await asyncio.shield(task)
 
     async def _ask_for_blob(self, reference: Reference, digest: Digest) -> int | None:
         upstream = self._upstreams[reference.upstream]
@@ -248,6 +260,10 @@ class Pull:
         """Seconds for which the record stays fresh."""
         policy = self._upstreams[record.upstream].policy
         return max(0.0, policy.fresh_for - freshness.age(record, self._now()))
+
+
+def _offline(reference: Reference, digest: Digest) -> BlobUnknown:
+    return BlobUnknown(f"{digest} is not held, and {reference.upstream} is offline in the mirror's settings")
 
 
 def _same_repository(one: Reference, other: Reference) -> bool:
