@@ -428,18 +428,18 @@ class Fill:
 
     async def _commit(self, verifier: Verifier) -> None:
         spool, size = self.content.spool, verifier.size
+        link = Link(self.origin.upstream, self.origin.repository, self.digest, "", size)
+        try:  # first, for who finds a blob without a link has to ask upstream about it
+            await self._fills.metadata.put_blob(BlobRecord(self.digest, size, verifier.blake3(), time.time()))
+            await self._fills.metadata.put_links([link])
+        except StoreError as error:
+            log.error("%s was filled, but could not be noted: %s", self.digest, error)
         if self.content.overflow is None and spool is not None:
             try:
                 await self._in_thread(spool.commit, self._fills.store)
             except OSError as error:
                 log.error("the disk fails (%s); %s was passed on and not kept", error.strerror or error, self.digest)
                 await self._drop()
-        link = Link(self.origin.upstream, self.origin.repository, self.digest, "", size)
-        try:
-            await self._fills.metadata.put_blob(BlobRecord(self.digest, size, verifier.blake3(), time.time()))
-            await self._fills.metadata.put_links([link])
-        except StoreError as error:
-            log.error("%s was filled, but could not be noted: %s", self.digest, error)
 
     def _leave(self) -> None:
         """Stop for now; bytes that are there are for whoever goes on."""
