@@ -4,6 +4,7 @@ import argparse
 import os
 import platform
 import sys
+import traceback
 from collections.abc import Callable
 
 from tests.bench import cold, first_byte, herd, memory, warm
@@ -29,7 +30,12 @@ def main() -> int:
     with Lab() as lab:
         for name in chosen.only or _BENCHMARKS:
             print(f"{name} …", file=sys.stderr, flush=True)
-            rows += _BENCHMARKS[name](lab, chosen.rounds)
+            try:
+                rows += _BENCHMARKS[name](lab, chosen.rounds)
+            except Exception as error:  # the others still tell something
+                traceback.print_exc()
+                said = str(error).partition("\n")[0]
+                rows.append(Row(f"{name}: {type(error).__name__}: {said}", goal="to end", met=False))
     print(f"\nPython {platform.python_version()}, {os.cpu_count()} cores, loopback; medians, one worker unless said.\n")
     print(render(rows))
     return 1 if any(row.met is False for row in rows) else 0

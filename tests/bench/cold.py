@@ -8,10 +8,12 @@ from tests.bench.upstream import Pace
 _SIZE = 64 * 1024 * 1024
 _GOAL = 1.15
 
+# Name, pace, usual rounds, goal. From loopback at full speed a pull takes less time than its sha256 alone, so there is
+# no goal for that: it shows what the mirror itself costs.
 _PACES = (
-    ("50 ms, 20 MB/s", Pace(0.05, 20e6), 3),
-    ("200 MB/s", Pace(0.0, 200e6), 9),
-    ("unthrottled", Pace(), 9),
+    ("50 ms, 20 MB/s", Pace(0.05, 20e6), 3, _GOAL),
+    ("200 MB/s", Pace(0.0, 200e6), 9, _GOAL),
+    ("unthrottled", Pace(), 9, None),
 )
 
 
@@ -22,7 +24,7 @@ def measure(lab: Lab, rounds: int | None) -> list[Row]:
         warm_up = lab.artifact(_SIZE)
         check(base(mirror), REPOSITORY, warm_up.tag)
         wait_committed(mirror, warm_up.layer)
-        for name, pace, usual in _PACES:
+        for name, pace, usual, goal in _PACES:
             ours, theirs = [], []
             for number in range(rounds or usual):
                 lab.upstream.set_pace(Pace())
@@ -41,8 +43,8 @@ def measure(lab: Lab, rounds: int | None) -> list[Row]:
                     seconds(compared.ours),
                     f"{seconds(compared.theirs)} straight",
                     compared.ratio,
-                    f"≤ {_GOAL} ×",
-                    compared.ratio <= _GOAL,
+                    "" if goal is None else f"≤ {goal} ×",
+                    None if goal is None else compared.ratio <= goal,
                 )
             )
     lab.upstream.set_pace(Pace())

@@ -21,7 +21,7 @@ class Slow(Exception):
 
 
 def measure(lab: Lab, rounds: int | None) -> list[Row]:
-    """One round: the fast client takes all, then all leave."""
+    """One round: the fast client takes all, then the slow ones leave at once."""
     free = shutil.disk_usage(lab.folder).free
     if free < 1.5 * _SIZE:
         return [Row(f"memory: skipped, {lab.folder} has {free / 1024**3:.1f} GiB free, and 3 are needed")]
@@ -38,6 +38,9 @@ def measure(lab: Lab, rounds: int | None) -> list[Row]:
             began = time.monotonic()
             with Client(base(mirror)) as client:
                 took = client.blob(REPOSITORY, str(artifact.layer)).done_at - began
+                quiet = _answer_time(mirror)
+                done.set()
+                stirred = _answer_time(mirror)
         finally:
             done.set()
             for thread in (sampler, *slow):
@@ -51,8 +54,16 @@ def measure(lab: Lab, rounds: int | None) -> list[Row]:
             peak / at_rest,
             f"< {_GOAL // 1024**2} MiB",
             peak < _GOAL,
-        )
+        ),
+        Row("GET /v2/ while those clients leave", seconds(stirred), f"{seconds(quiet)} before", stirred / quiet),
     ]
+
+
+def _answer_time(mirror: MirrorProcess) -> float:
+    """Seconds that a new client waits for the least that the mirror answers."""
+    began = time.monotonic()
+    with Client(base(mirror)) as client:
+        return client.ping().done_at - began
 
 
 def _dawdle(mirror: MirrorProcess, digest: str, done: threading.Event) -> None:
