@@ -132,6 +132,16 @@ async def test_there_are_never_more_bytes_than_announced() -> None:
             assert await content(stream) == BLOB[1000:1500]
 
 
+async def test_a_part_that_does_not_reach_the_end_is_an_error() -> None:
+    with FaultyUpstream() as up:
+        holding(up)
+        up.inject(Fault(headers={"content-range": f"bytes 1000-{len(BLOB) - 1}/{len(BLOB) + 1}"}))
+        async with pulling_from(up) as upstream:
+            stream = await upstream.open_blob(REPOSITORY, BLOB_DIGEST, offset=1000, deadline=within())
+            with pytest.raises(UpstreamUnavailable, match=f"{len(BLOB) + 1} bytes after {len(BLOB)}"):
+                await content(stream)
+
+
 @pytest.mark.parametrize("framing", ["chunked", "close"])
 async def test_a_blob_may_come_without_a_length(framing: str) -> None:
     with FaultyUpstream() as up:

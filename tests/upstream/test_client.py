@@ -111,6 +111,14 @@ async def test_a_manifest_without_a_bound_is_read_to_the_limit_and_no_further(fr
         assert up.requests[0].sent < 20 * 1024 * 1024  # what the kernel's buffers took
 
 
+async def test_a_manifest_that_announces_too_much_is_not_read_at_all() -> None:
+    with FaultyUpstream() as up:
+        holding(up).inject(Fault(pad_to=MAX_MANIFEST_SIZE + 1, stall_after=0))
+        async with pulling_from(up) as upstream:
+            with pytest.raises(UpstreamInvalid, match=str(MAX_MANIFEST_SIZE)):
+                await upstream.get_manifest(REPOSITORY, "v1", deadline=within())
+
+
 @pytest.mark.parametrize(
     "body",
     [
