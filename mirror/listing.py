@@ -23,6 +23,13 @@ MAX_PAGE = 1000
 """Tags that one answer holds at most, whatever ``n`` says (CVE-2023-2253)."""
 
 _ANSWER_WITHIN = 10.0
+"""Seconds for upstream's answer, retries included; `Policy.hold_for` may give less."""
+
+_STAND_IN_AFTER = 3.0
+"""The same, where there is an answer that may stand in."""
+
+Question = Callable[[float], Awaitable[KeptAnswer]]
+"""Asks upstream, until a deadline of the loop's clock."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,9 +66,9 @@ class Listing:
             return Page(b"[]", {}, Hit())
         capped = min(n, MAX_PAGE) if n is not None else None
 
-        async def ask() -> KeptAnswer:
+        async def ask(deadline: float) -> KeptAnswer:
             found = await self._upstreams[place.upstream].list_tags(
-                place.repository, n=capped, last=last, deadline=_deadline()
+                place.repository, n=capped, last=last, deadline=deadline
             )
             following = {} if found.next is None else {"last": found.next[1], "n": str(found.next[0] or "")}
             tags = found.tags
@@ -77,9 +84,9 @@ class Listing:
     async def referrers(self, place: Place, digest: Digest, *, artifact_type: str | None, page: str | None) -> Page:
         """The index of what refers to ``digest``."""
 
-        async def ask() -> KeptAnswer:
+        async def ask(deadline: float) -> KeptAnswer:
             found = await self._upstreams[place.upstream].referrers(
-                place.repository, digest, artifact_type=artifact_type, page=page, deadline=_deadline()
+                place.repository, digest, artifact_type=artifact_type, page=page, deadline=deadline
             )
             headers = {"filters": found.filters_applied, "page": found.next}
             return KeptAnswer(found.body, {key: value for key, value in headers.items() if value}, self._now())
@@ -98,17 +105,20 @@ class Listing:
             raise not_allowed(place.upstream, place.repository)
         return upstream
 
-    async def _passed_through(self, place: Place, key: str, ask: Callable[[], Awaitable[KeptAnswer]]) -> Page:
+    async def _passed_through(self, place: Place, key: str, ask: Question) -> Page:
         policy = self._open(place).policy
         kept = await self._kept(key)
         if policy.offline:
             if kept is None:
                 raise ManifestUnknown(f"{place.upstream} is offline in the mirror's settings, and this was never asked")
             return Page(kept.body, kept.headers, Hit())
-        task, _ = self._flights.join(key, lambda: self._ask(key, place.upstream, ask))
+        silence = UpstreamTimeout(f"{place.upstream} failed lately and has not answered since")
+        has_stand_in = kept is not None and freshness.may_stand_in(kept, silence, policy, self._now())
+        patience = min(policy.hold_for, _STAND_IN_AFTER if has_stand_in else _ANSWER_WITHIN)
+        task, _ = self._flights.join(key, lambda: self._ask(key, place.upstream, ask, patience))
         try:
-            if kept is not None and self._suspicion.rests_on(place.upstream):
-                raise UpstreamTimeout(f"{place.upstream} failed lately and has not answered since")
+            if has_stand_in and self._suspicion.rests_on(place.upstream):
+                raise silence
             answer = await asyncio.shield(task)
         except MirrorError as failure:
             if kept is not None and freshness.may_stand_in(kept, failure, policy, self._now()):
@@ -116,8 +126,8 @@ class Listing:
             raise
         return Page(answer.body, answer.headers, Passed())
 
-    async def _ask(self, key: str, upstream: str, ask: Callable[[], Awaitable[KeptAnswer]]) -> KeptAnswer:
-        answer = await ask()
+    async def _ask(self, key: str, upstream: str, ask: Question, patience: float) -> KeptAnswer:
+        answer = await ask(asyncio.get_running_loop().time() + patience)
         self._suspicion.answered(upstream)
         try:
             await self._metadata.keep(key, answer)
@@ -135,7 +145,3 @@ class Listing:
 
 def _named(place: Place) -> tuple[str, str]:
     return place.upstream, place.repository
-
-
-def _deadline() -> float:
-    return asyncio.get_running_loop().time() + _ANSWER_WITHIN

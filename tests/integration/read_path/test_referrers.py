@@ -134,7 +134,7 @@ async def test_what_is_no_index_is_not_passed_on(tmp_path: Path) -> None:
                 with up.inject(fault, path="/referrers/"):
                     reply = await mirror.get(URL)
                     assert (reply.status, reply.code) == (502, "UPSTREAM_INVALID")
-                    assert reply.detail["endpoint"] == up.host
+                    assert up.host in reply.message
             body = b'{"schemaVersion": 2, "manifests": {}}'
             digest = up.add_blob("team/plugin", body, OCI_INDEX, digest=Digest.of(body))
             with up.inject(Fault(redirect=f"{up.url}/v2/team/plugin/blobs/{digest}"), path="/referrers/"):
