@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from mirror.digest import Digest
+from mirror.errors import DigestInvalid
 from mirror.store.directory import DataDirectory, sync_folder
 
 _MAX_OPEN = 256
@@ -104,8 +105,8 @@ class BlobStore:
     def scan(self) -> Iterator[tuple[Digest, int]]:
         """Every blob that is held, and its size in bytes. Blocks on the disk: for a thread."""
         for file in self._directory.blobs.glob("*/??/*"):
-            with contextlib.suppress(FileNotFoundError):
-                yield Digest(file.parent.parent.name, file.name), file.stat().st_size
+            with contextlib.suppress(FileNotFoundError, DigestInvalid):
+                yield Digest.parse(f"{file.parent.parent.name}:{file.name}"), file.stat().st_size
 
 
 def _map(path: Path, digest: Digest) -> Blob:

@@ -87,14 +87,16 @@ class DataDirectory:
         file = self.path / "format"
         try:
             found = json.loads(file.read_text())["format"]
+            if type(found) is not int or found < 1:
+                raise ValueError(found)
         except FileNotFoundError:
             write_durably(file, json.dumps({"format": FORMAT}).encode())
             return
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise StartError(
                 f"{file} is not readable as the format of a data_dir; restore or empty {self.path}"
             ) from error
-        if not isinstance(found, int) or found > FORMAT:
+        if found > FORMAT:
             raise StartError(
                 f"{self.path} was written by a newer wasm-mirror (format {found}, this one reads up to {FORMAT}); "
                 "run that release, or use another data_dir"
@@ -103,14 +105,14 @@ class DataDirectory:
 
 def write_durably(path: Path, content: bytes) -> None:
     """Write a small file so that it is there whole, or not at all, after a crash."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    draft = path.with_name(f".{path.name}.draft")
     fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
         os.write(fd, content)
         os.fsync(fd)
+        draft.replace(path)
     finally:
         os.close(fd)
-    draft.replace(path)
     sync_folder(path.parent)
 
 
