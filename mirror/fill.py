@@ -134,6 +134,9 @@ class Fills:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        for fill in self._fills.values():  # those that had no time to begin
+            fill.content.fail(_stopping())
+        self._fills.clear()
         self.threads.shutdown()
 
     async def _run(self, fill: "Fill") -> None:
@@ -142,7 +145,7 @@ class Fills:
         finally:
             if self._fills.get(fill.digest) is fill:
                 del self._fills[fill.digest]
-            fill.content.close()
+            fill.close()
 
 
 class Fill:
@@ -162,6 +165,7 @@ class Fill:
         self._attempts_left = len(self._source.hosts)
         self._patience = patience
         self._give_up_at = 0.0
+        self._disk_fails = False
         self._loop = asyncio.get_running_loop()
 
     def extend(self, patience: float) -> None:
@@ -175,7 +179,7 @@ class Fill:
             while not (self.content.verified or await self._adopt()):
                 await self._attempt()
         except asyncio.CancelledError:
-            self.content.fail(UpstreamUnavailable("the mirror is stopping; ask again", retry_after=1))
+            self.content.fail(_stopping())
             raise
         except MirrorError as failure:
             log.warning("fill of %s from %s failed: %s", self.digest, self._from, failure)
@@ -191,6 +195,14 @@ class Fill:
                 self.content.size,
                 time.monotonic() - began,
             )
+
+    def close(self) -> None:
+        """After `run`: readers go on from the blob, where the disk has it now."""
+        blob = None
+        if self.content.verified:
+            with contextlib.suppress(OSError):
+                blob = self._fills.store.open(self.digest)
+        self.content.close(blob)
 
     @property
     def _from(self) -> str:
@@ -219,21 +231,29 @@ class Fill:
 
     async def _attempt(self) -> None:
         """Lead when the spool is free, follow when another worker leads, go without a disk when there is none."""
-        try:
-            spool = await self._in_thread(Spool.acquire, self._fills.directory, self.digest)
-            if spool is None:
-                await self._follow()
-                return
-        except OSError as error:
-            self._lose_disk(error)
+        if self._disk_fails:
+            self.content.overflow = Overflow(0)
+            leads = True
+        else:
+            try:
+                leads = await self._join()
+            except OSError as error:
+                self._lose_disk(error)
+                leads = True
+        if leads:
             await self._lead()
-            return
+
+    async def _join(self) -> bool:
+        """Get hold of the spool, or follow another worker's to its end; whether it is now for this fill to lead."""
+        spool = await self._in_thread(Spool.acquire, self._fills.directory, self.digest)
+        if spool is None:
+            return await self._follow()
         if self.content.size is not None and spool.size > self.content.size:
             spool.drop()
             spool.close()
-            return
+            return False
         await self._show(spool)
-        await self._lead()
+        return True
 
     async def _show(self, spool: Spool) -> None:
         """Let the readers have what is there and what will come."""
@@ -245,39 +265,42 @@ class Fill:
             raise
         self.content.spool = spool
 
-    async def _follow(self) -> None:
-        """Watch another worker's spool, and take its place when it dies or gives up."""
+    async def _follow(self) -> bool:
+        """Watch another worker's spool; True when that worker has died or given up, and it is for this fill to lead."""
         spool = Spool.follow(self._fills.directory, self.digest)
         if spool is None:
-            return
+            return False
         await self._show(spool)
-        while True:
-            before = spool.size
-            standing = spool.standing()
-            if standing is Standing.VERIFIED:
-                self.content.verify()
-                return
-            if standing is Standing.ORPHANED:
-                break
-            if spool.size != before:
+        seen = 0
+        while (standing := spool.standing()) is Standing.GROWING:
+            if spool.size != seen:
+                seen = spool.size
+                self.extend(self._patience)
                 self.content.moved()
             if spool.take_over():
-                await self._lead()
-                return
+                return True
             await asyncio.sleep(_FOLLOW_EVERY)
-        if self.content.consumed:
+        if standing is Standing.VERIFIED:
+            self.content.verify()
+        elif self.content.consumed:
             self.content.overflow = Overflow(spool.size)
-            await self._lead()
+            return True
         else:
-            self._forget_spool()
+            self._begin_anew()
+        return False
 
     async def _lead(self) -> None:
         """Download what is missing, verify all, and commit."""
         verifier = Verifier(self.digest)
         inherited = self.content.available
-        if inherited:
-            await self._in_thread(self._rehash, verifier, inherited)
-            self.content.moved()
+        try:
+            await self._rehash(verifier, inherited)
+        except OSError as error:
+            self._lose_disk(error)
+            if self.content.consumed:
+                raise StoreError(f"what was there of {self.digest} can no longer be read") from error
+            self._begin_anew()
+            return
         try:
             await self._download(verifier)
         except UpstreamInvalid as failure:
@@ -285,8 +308,7 @@ class Fill:
             if not self._may_begin_anew(inherited):
                 raise
             log.warning("%s; beginning anew", failure)
-            self._forget_spool()
-            self.content.overflow, self.content.size = None, self._expected
+            self._begin_anew()
             return
         except (MirrorError, asyncio.CancelledError):
             self._leave()
@@ -384,6 +406,7 @@ class Fill:
                     raise UpstreamInvalid(f"{stream.endpoint} sends more than {limit} bytes for {self.digest}")
                 if chunk:
                     await writer.put(chunk)
+                    await self.content.room()
         finally:
             await writer.finish()
 
@@ -399,7 +422,6 @@ class Fill:
             for chunk in chunks:
                 self.content.overflow.append(chunk)
         self.content.moved()
-        await self.content.room()
 
     def _append(self, chunks: list[bytes], verifier: Verifier) -> tuple[int, OSError | None]:
         """Write and hash; how many chunks were taken, and the error that stopped the disk."""
@@ -413,18 +435,24 @@ class Fill:
             verifier.update(chunk)
         return len(chunks), None
 
-    def _rehash(self, verifier: Verifier, size: int) -> None:
+    async def _rehash(self, verifier: Verifier, size: int) -> None:
+        """Take in what is there already, a part at a time, so that this can be stopped. Raises `OSError`."""
         spool = self.content.spool
         while spool is not None and verifier.size < size:
-            verifier.update(spool.read(verifier.size, min(size, verifier.size + _REHASH)))
+            part = min(size, verifier.size + _REHASH)
+            await self._in_thread(_read_back, spool, verifier, part)
 
     def _lose_disk(self, error: OSError) -> None:
         """Go on without the disk: what comes from now on stays in memory while clients need it, and is not kept."""
         log.error("the disk fails (%s); %s is passed through and not kept", error.strerror or error, self.digest)
+        self._disk_fails = True
         self.content.overflow = Overflow(self.content.available)
-        if self.content.spool is not None:
+        spool = self.content.spool
+        if spool is not None:
             with contextlib.suppress(OSError):
-                self.content.spool.drop()
+                spool.drop()
+            with contextlib.suppress(OSError):
+                spool.leave()
 
     async def _commit(self, verifier: Verifier) -> None:
         spool, size = self.content.spool, verifier.size
@@ -452,16 +480,44 @@ class Fill:
 
     async def _drop(self) -> None:
         if self.content.spool is not None:
-            with contextlib.suppress(OSError):
+            try:
                 await self._in_thread(self.content.spool.drop)
+            except OSError as error:
+                log.error("the disk fails (%s); bytes of %s stay in a spool", error.strerror or error, self.digest)
+                self._disk_fails = True
 
-    def _forget_spool(self) -> None:
+    def _begin_anew(self) -> None:
+        """Forget the bytes that are there; no reader has seen one of them."""
         if self.content.spool is not None:
             self.content.spool.close()
-        self.content.spool = None
+        self.content.spool = self.content.overflow = None
+        self.content.size = self._expected
 
     async def _in_thread(self, call: Callable[[*_Arguments], _T], *arguments: *_Arguments) -> _T:
-        return await self._loop.run_in_executor(self._fills.threads, call, *arguments)
+        """Wait for the call in any case: a file may not be closed while a thread works on it."""
+        return await _to_the_end(self._loop.run_in_executor(self._fills.threads, call, *arguments))
+
+
+async def _to_the_end(work: asyncio.Future[_T]) -> _T:
+    """Wait for work even when the waiting task is stopped; it stops after that."""
+    stopped = False
+    while not work.done():
+        try:
+            await asyncio.wait([work])
+        except asyncio.CancelledError:
+            stopped = True
+    if stopped:
+        work.exception()  # heard, though nobody asks for it any more
+        raise asyncio.CancelledError
+    return work.result()
+
+
+def _stopping() -> MirrorError:
+    return UpstreamUnavailable("the mirror is stopping; ask again", retry_after=1)
+
+
+def _read_back(spool: Spool, verifier: Verifier, end: int) -> None:
+    verifier.update(spool.read(verifier.size, end))
 
 
 def _hash(chunks: list[bytes], verifier: Verifier) -> None:
@@ -492,16 +548,8 @@ class _Writer:
 
     async def finish(self) -> None:
         """Wait until all that was handed over is taken in, even when this fill is being stopped."""
-        stopped = False
-        while self._task is not None and not self._task.done():
-            try:
-                await asyncio.shield(self._task)
-            except asyncio.CancelledError:
-                stopped = True
-        if stopped:
-            raise asyncio.CancelledError
         if self._task is not None:
-            self._task.result()
+            await _to_the_end(self._task)
 
     async def _drain(self) -> None:
         while self._pending:

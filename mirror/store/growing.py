@@ -6,10 +6,12 @@ reader gets the failure instead of the end, and its connection is cut.
 """
 
 import asyncio
+import sys
 from collections.abc import AsyncGenerator
+from typing import TypeGuard
 
 from mirror.digest import Digest
-from mirror.errors import MirrorError, UpstreamUnavailable
+from mirror.errors import MirrorError, UpstreamInvalid, UpstreamUnavailable
 from mirror.store.blobs import Blob
 from mirror.store.overflow import WINDOW, Overflow
 from mirror.store.spool import Spool
@@ -21,7 +23,10 @@ CHUNK = 256 * 1024
 """Bytes that a reader takes at a time: what a slow client can cost in memory."""
 
 _LAGGARD_AFTER = 10.0
-"""Seconds for which the slowest reader may hold up a fill that goes through memory, before it is cut."""
+"""Seconds for which the slowest reader may stand still and hold up a fill that goes through memory; then it is cut."""
+
+_NEEDS_NOTHING = sys.maxsize
+"""The position of a reader that has all its bytes in hand."""
 
 
 class Growing:
@@ -43,7 +48,6 @@ class Growing:
         self.keep_whole = False
         self._readers: dict[object, int] = {}
         self._moved = asyncio.Event()
-        self._closed = False
 
     @property
     def available(self) -> int:
@@ -95,65 +99,100 @@ class Growing:
         position = start
         try:
             while end is None or position < end:
-                stop = await self._releasable(position, end)
-                if stop <= position:
+                stop = self._releasable(position, end)
+                if stop > position:
+                    data = self._read(position, min(stop, position + CHUNK))
+                    position += len(data)
+                    self._advance(reader, position)
+                    self.consumed = True
+                    yield data
+                elif self.verified:
+                    if end is not None:
+                        raise UpstreamInvalid(f"{self.digest} has only {self.size} bytes, not {end}")
                     return
-                data = self._read(position, min(stop, position + CHUNK))
-                position += len(data)
-                self._readers[reader] = position
-                if self.overflow is not None:
-                    self.moved()
-                self.consumed = True
-                yield data
+                elif self._ends_in_memory(end):
+                    withheld = self._copy(position, end)
+                    self.consumed = True
+                    self._advance(reader, _NEEDS_NOTHING)  # the fill must not wait for one who waits for its end
+                    await self.whole()
+                    yield withheld
+                    return
+                else:
+                    await self._next()
         finally:
             del self._readers[reader]
             self.moved()
-            self._close_if_idle()
 
     def peek(self, length: int) -> bytes:
         """The first bytes, as many as have come of ``length``; not sent to anyone."""
-        end = min(length, self.available)
-        return bytes(self._read(0, end)) if end and not self.beyond(0) else b""
+        return b"" if self.beyond(0) else self._copy(0, min(length, self.available))
 
     async def room(self) -> None:
-        """Wait until memory has room for more: until the slowest reader has gone on, or has been given up."""
-        if self.overflow is None or self.keep_whole:
-            return
-        while self.overflow.end - self.overflow.start > WINDOW:
-            self.overflow.forget(min(self._readers.values(), default=self.overflow.end))
-            if self.overflow.end - self.overflow.start <= WINDOW:
-                return
-            try:
-                async with asyncio.timeout(_LAGGARD_AFTER):
-                    await self._moved.wait()
-            except TimeoutError:
-                self.overflow.forget(self.overflow.end - WINDOW)
+        """Wait until memory has room: until the slowest reader has gone on, or has stood still for too long."""
+        overflow = self.overflow
+        while overflow is not None and not self.keep_whole and overflow.start < overflow.end - WINDOW:
+            slowest, surplus = self._slowest(), overflow.end - WINDOW
+            overflow.forget(min(slowest, surplus))
+            if overflow.start < surplus and not await self._has_gone_on(slowest):
+                overflow.forget(surplus)
 
     def beyond(self, position: int) -> bool:
-        """Whether the byte at ``position`` has been let go of, so that a new reader cannot begin there."""
-        return self.overflow is not None and self._spooled() <= position < self.overflow.start
+        """Whether bytes from ``position`` on have been let go of, so that a new reader cannot begin there."""
+        return self.overflow is not None and max(position, self._spooled()) < self.overflow.start
 
-    def close(self) -> None:
-        """Let go of the file, once the last reader is gone."""
-        self._closed = True
-        self._close_if_idle()
+    def close(self, blob: Blob | None) -> None:
+        """The fill has ended: its lock goes, and its file where nobody will read it.
+
+        ``blob`` is what it has become; readers go on from there. A file that did not become one, though it was
+        verified, stays until the last who may still read it is gone.
+        """
+        if blob is not None and blob.size == self.size:
+            self.blob = blob
+        if self.spool is not None:
+            self.spool.leave()
+            if self.blob is not None or not self.verified:
+                self.spool.close()
+                self.spool = None
 
     async def _next(self) -> None:
         if self.failure is not None:
-            raise self.failure
+            raise self.failure.with_traceback(None)  # one failure for many readers: each has its own way
         await self._moved.wait()
 
-    async def _releasable(self, position: int, end: int | None) -> int:
-        while True:
-            last = self.size if end is None else end
-            if self.verified and last is not None:
-                return last
-            stop = self.available - WITHHELD if last is None else min(self.available, last - WITHHELD)
-            if stop > position and self.failure is None:
-                return stop
-            await self._next()
+    def _advance(self, reader: object, position: int) -> None:
+        self._readers[reader] = position
+        if self.overflow is not None:
+            self.moved()
+
+    def _slowest(self) -> int:
+        """Where the slowest reader is, of those whose bytes are still there."""
+        return min((at for at in self._readers.values() if not self.beyond(at)), default=_NEEDS_NOTHING)
+
+    async def _has_gone_on(self, slowest: int) -> bool:
+        """Wait until the slowest reader has left its place; False when it stays there for too long."""
+        try:
+            async with asyncio.timeout(_LAGGARD_AFTER):
+                while self._slowest() <= slowest:
+                    await self._moved.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    def _releasable(self, position: int, end: int | None) -> int:
+        """Up to where bytes may be sent now, to a reader of which ``end`` is the end."""
+        last = self.size if end is None else end
+        if self.verified and self.size is not None:
+            return self.size if last is None else min(last, self.size)
+        if self.failure is not None:
+            return position
+        return self.available - WITHHELD if last is None else min(self.available, last - WITHHELD)
+
+    def _ends_in_memory(self, end: int | None) -> TypeGuard[int]:
+        """Whether a reader's last bytes are there, withheld, and may be let go of before the digest has matched."""
+        return end is not None and self.overflow is not None and self.failure is None and end <= self.available
 
     def _read(self, start: int, end: int) -> bytes | memoryview:
+        """At least one byte from ``start`` on, and none from ``end`` on."""
         if self.blob is not None:
             return self.blob.read(start, end)
         if self.spool is not None and start < self._spooled():
@@ -164,9 +203,11 @@ class Growing:
             )
         return self.overflow.read(start, end)
 
+    def _copy(self, start: int, end: int) -> bytes:
+        parts = bytearray()
+        while start + len(parts) < end:
+            parts += self._read(start + len(parts), end)
+        return bytes(parts)
+
     def _spooled(self) -> int:
         return self.spool.size if self.spool is not None else 0
-
-    def _close_if_idle(self) -> None:
-        if self._closed and not self._readers and self.spool is not None:
-            self.spool.close()

@@ -7,7 +7,10 @@ WINDOW = 32 * 1024 * 1024
 
 
 class Overflow:
-    """A growing stretch of a blob, from ``start`` up to ``end``, whose beginning may be let go."""
+    """A growing stretch of a blob, from ``start`` up to ``end``, whose beginning may be let go of.
+
+    Memory goes in whole chunks, so at most one more than ``end - start`` is held.
+    """
 
     def __init__(self, start: int) -> None:
         self.start = start
@@ -28,10 +31,8 @@ class Overflow:
         return self._chunks[index][start - offset : end - offset]
 
     def forget(self, before: int) -> None:
-        """Let go of whole chunks that end at or before ``before``."""
-        index = bisect_right(self._offsets, before) - 1
-        if before >= self.end:
-            index = len(self._offsets)
-        if index > 0:
-            self.start = self._offsets[index] if index < len(self._offsets) else self.end
+        """Let go of what lies before ``before``."""
+        if before > self.start:
+            self.start = min(before, self.end)
+            index = len(self._offsets) if before >= self.end else bisect_right(self._offsets, before) - 1
             del self._offsets[:index], self._chunks[:index]

@@ -11,6 +11,7 @@ nobody holds the lock                      the writer died, or gave up for now: 
 """
 
 import contextlib
+import errno
 import fcntl
 import os
 import time
@@ -37,16 +38,22 @@ class Standing(Enum):
 class Spool:
     """The file of one digest. ``size`` is the number of bytes that can be read.
 
-    Every method but `read` and `standing` blocks on the disk, so they are for a thread; all may raise `OSError`.
+    Methods may raise `OSError`. `append`, `commit` and `acquire` block on the disk, so they are for a thread, and the
+    file must not be closed under them; the others touch names, inodes and the page cache.
     """
 
     def __init__(self, directory: DataDirectory, digest: Digest, fd: int, *, writable: bool) -> None:
+        self._fd = fd
         self.digest = digest
         self.writable = writable
         self._path = _path(directory, digest)
         self._blob = directory.blob(digest)
-        self._fd = fd
-        self.size = os.fstat(fd).st_size
+        found = os.fstat(fd)
+        self._inode = found.st_ino
+        self.size = found.st_size
+
+    def __del__(self) -> None:
+        self.close()
 
     @classmethod
     def acquire(cls, directory: DataDirectory, digest: Digest) -> "Spool | None":
@@ -74,18 +81,25 @@ class Spool:
         self.size = offset
 
     def read(self, start: int, end: int) -> bytes:
-        """Bytes from ``start`` up to ``end``, which must not lie beyond ``size``; they were just written, so they are
-        in the page cache.
+        """Bytes from ``start`` up to ``end``, which must not lie beyond ``size``; at least one.
+
+        Most were written just now, so they are in the page cache.
         """
-        return os.pread(self._fd, end - start, start)
+        data = os.pread(self._fd, end - start, start)
+        if not data:
+            raise OSError(errno.EIO, "the spool has lost bytes that were written to it")
+        return data
 
     def standing(self) -> Standing:
         """What has become of it; brings ``size`` up to date."""
-        found = os.fstat(self._fd)
-        self.size = found.st_size
-        if found.st_nlink and _inode(self._path) == found.st_ino:
-            return Standing.GROWING
-        return Standing.VERIFIED if _inode(self._blob) == found.st_ino else Standing.ORPHANED
+        if _inode(self._path) == self._inode:
+            standing = Standing.GROWING
+        elif _inode(self._blob) == self._inode:
+            standing = Standing.VERIFIED
+        else:
+            standing = Standing.ORPHANED
+        self.size = os.fstat(self._fd).st_size  # after the look: a size from before may be that of unfinished bytes
+        return standing
 
     def take_over(self) -> bool:
         """Become the writer, if the one before is gone."""
@@ -93,34 +107,36 @@ class Spool:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return False
+        self.writable = True
         if self.standing() is Standing.GROWING:
-            self.writable = True
             return True
-        fcntl.flock(self._fd, fcntl.LOCK_UN)
+        self.leave()
         return False
 
     def commit(self, store: BlobStore) -> None:
         """Make the verified bytes a blob. Bytes beyond ``size``, left by a write that failed, are cut off first."""
         os.ftruncate(self._fd, self.size)
         store.commit(self.digest, self._fd, self._path)
-        fcntl.flock(self._fd, fcntl.LOCK_UN)
+        self.leave()
 
     def drop(self) -> None:
         """Take its name away: nobody finds these bytes any more; who reads them can go on doing so."""
-        if self.writable and _inode(self._path) == os.fstat(self._fd).st_ino:
+        if self.writable and _inode(self._path) == self._inode:
             with contextlib.suppress(FileNotFoundError):
                 self._path.unlink()
 
     def leave(self) -> None:
-        """Stop writing; what is there stays for who goes on."""
-        self.writable = False
-        fcntl.flock(self._fd, fcntl.LOCK_UN)
+        """Stop writing, if this is the writer; what is there stays for who goes on."""
+        if self.writable:
+            self.writable = False
+            fcntl.flock(self._fd, fcntl.LOCK_UN)
 
     def close(self) -> None:
         """Let go of the file, and of the lock."""
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        self.writable = False
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
 
 
 def sweep(directory: DataDirectory, now: float | None = None) -> int:
@@ -131,13 +147,14 @@ def sweep(directory: DataDirectory, now: float | None = None) -> int:
     now = time.time() if now is None else now
     kept = 0
     for file in directory.spool.iterdir():
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(OSError):  # what cannot be dropped does no harm
             if "." in file.name or now - file.stat().st_mtime > _ABANDONED_AFTER:
                 file.unlink()
-            else:
+            elif file.is_file():
                 kept += 1
     for file in directory.leases.iterdir():
-        file.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            file.unlink()
     return kept
 
 
