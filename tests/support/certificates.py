@@ -1,10 +1,11 @@
 """Certificates for servers in tests, made by the program ``openssl``."""
 
-import shutil
 import ssl
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
+
+from tests.support.tools import require
 
 
 @dataclass(frozen=True)
@@ -29,8 +30,7 @@ class Certificate:
 
 def self_signed(folder: Path) -> Certificate:
     """Make a certificate under ``folder``."""
-    program = shutil.which("openssl")
-    assert program is not None, "openssl is not installed (Debian: apt-get install openssl)"
+    program = require("openssl")
     made = Certificate(folder / "certificate.pem", folder / "key.pem")
     subprocess.run(
         [program, "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "1",

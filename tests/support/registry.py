@@ -1,6 +1,5 @@
 """A real registry: Debian's ``docker-registry``, started as a program."""
 
-import shutil
 from pathlib import Path
 from types import TracebackType
 from urllib.parse import urljoin
@@ -12,6 +11,7 @@ from mirror.digest import Digest
 from tests.support.artifacts import Artifact
 from tests.support.ports import ReservedPort
 from tests.support.process import ServerProcess
+from tests.support.tools import require
 
 
 class DockerRegistry(ServerProcess):
@@ -21,8 +21,7 @@ class DockerRegistry(ServerProcess):
     """
 
     def __init__(self, folder: Path, *, proxy_of: str | None = None) -> None:
-        program = shutil.which("docker-registry")
-        assert program is not None, "docker-registry is not installed (Debian: apt-get install docker-registry)"
+        program = require("docker-registry")
         folder.mkdir(parents=True, exist_ok=True)
         self._port = ReservedPort()
         self.host = f"127.0.0.1:{self._port.number}"
