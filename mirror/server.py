@@ -32,9 +32,10 @@ class Server(uvicorn.Server):
     close only after ``drain_for`` seconds; then running requests have the time that the configuration allows.
     """
 
-    def __init__(self, config: uvicorn.Config, drain_for: float) -> None:
+    def __init__(self, config: uvicorn.Config, drain_for: float, signals: tuple[signal.Signals, ...]) -> None:
         super().__init__(config)
         self._drain_for = drain_for
+        self._signals = signals
         self._hurry = asyncio.Event()
 
     @property
@@ -51,14 +52,14 @@ class Server(uvicorn.Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Take SIGTERM and SIGINT while serving; unlike uvicorn's own, an orderly stop ends with status 0."""
+        """Take the signals while serving; unlike uvicorn's own, an orderly stop ends with status 0."""
         loop = asyncio.get_running_loop()
-        for sig in (signal.SIGTERM, signal.SIGINT):
+        for sig in self._signals:
             loop.add_signal_handler(sig, self.handle_exit, sig, None)
         try:
             yield
         finally:
-            for sig in (signal.SIGTERM, signal.SIGINT):
+            for sig in self._signals:
                 loop.remove_signal_handler(sig)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
@@ -119,19 +120,37 @@ async def serve(settings: Settings, directory: DataDirectory, listener: socket.s
             ssl_keyfile=str(key) if key else None,
         )
         config.load()
-        server = Server(config, settings.drain_for)
+        signals = (signal.SIGTERM,) if parent is not None else (signal.SIGTERM, signal.SIGINT)
+        server = Server(config, settings.drain_for, signals)
         reloading = None
         if config.ssl is not None and certificate is not None and key is not None:
             reloading = asyncio.create_task(_reload_tls(config.ssl, certificate, key))
-        if parent is not None:
-            asyncio.get_running_loop().add_reader(parent, server.handle_exit, signal.SIGTERM, None)
         try:
-            await server.serve(sockets=[listener])
+            with _stopping_when_orphaned(parent, server):
+                await server.serve(sockets=[listener])
         finally:
             if reloading is not None:
                 reloading.cancel()
-            if parent is not None:
-                asyncio.get_running_loop().remove_reader(parent)
+
+
+@contextlib.contextmanager
+def _stopping_when_orphaned(parent: int | None, server: Server) -> Iterator[None]:
+    """Stop in order once the supervisor has died."""
+    if parent is None:
+        yield
+        return
+    loop = asyncio.get_running_loop()
+
+    def stop() -> None:
+        loop.remove_reader(parent)  # it stays readable, and a second signal would be one to hurry
+        log.error("the supervisor has died; this worker stops too")
+        server.handle_exit(signal.SIGTERM, None)
+
+    loop.add_reader(parent, stop)
+    try:
+        yield
+    finally:
+        loop.remove_reader(parent)
 
 
 async def _reload_tls(context: ssl.SSLContext, certificate: Path, key: Path) -> None:

@@ -1,5 +1,6 @@
 """Several workers: processes that share one port and one disk, started again when they die."""
 
+import contextlib
 import logging
 import os
 import signal
@@ -10,6 +11,7 @@ log = logging.getLogger(__name__)
 
 _TOO_SOON = 1.0
 _TOO_OFTEN = 5
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class Supervisor:
@@ -25,8 +27,8 @@ class Supervisor:
 
     def run(self) -> int:
         """Until a signal, or until workers die again and again as soon as they are started; the exit status."""
-        for sig in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(sig, self._forward)
+        for sig in _SIGNALS:
+            signal.signal(sig, self._stop)
         for _ in range(self._workers):
             self._start()
         early = 0
@@ -36,40 +38,39 @@ class Supervisor:
             began = self._children.pop(pid, 0.0)
             code = os.waitstatus_to_exitcode(status)
             if self._stopping:
-                failed |= code != 0
+                failed |= code not in (0, -signal.SIGTERM)  # the latter: it had not yet begun to serve
                 continue
             log.error("a worker has ended with status %d; starting another", code)
             early = early + 1 if time.monotonic() - began < _TOO_SOON else 0
             if early >= _TOO_OFTEN:
                 log.error("workers end as soon as they are started; giving up")
                 failed = True
-                self._forward(signal.SIGTERM, None)
+                self._stop(signal.SIGTERM, None)
             else:
                 self._start()
         return 1 if failed else 0
 
     def _start(self) -> None:
+        signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)  # until this child is known, or has forgotten its siblings
         pid = os.fork()
         if pid:
             self._children[pid] = time.monotonic()
-            if self._stopping:
-                os.kill(pid, signal.SIGTERM)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
             return
         status = 1
         try:
             os.close(self._held)
-            for sig in (signal.SIGTERM, signal.SIGINT):
-                signal.signal(sig, signal.SIG_DFL)
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the supervisor passes it on
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
             status = self._work(self._lifeline)
         except BaseException:
             log.exception("a worker failed")
         finally:
             os._exit(status)
 
-    def _forward(self, sig: int, frame: object) -> None:
+    def _stop(self, sig: int, frame: object) -> None:
         self._stopping = True
         for pid in list(self._children):
-            try:
-                os.kill(pid, sig)
-            except ProcessLookupError:
-                continue
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGTERM)

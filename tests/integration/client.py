@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 
 from mirror.digest import Digest
+from tests.support.artifacts import Artifact
 
 _LIMIT = 256 * 1024
 
@@ -55,6 +56,8 @@ class Exchange:
         self._method = method
         self._began = time.monotonic()
         self._left: int | None = 0
+        self.port: int = writer.get_extra_info("sockname")[1]
+        """The client's port, by which the server knows the connection."""
         self.status = 0
         self.headers: dict[str, str] = {}
         self.seconds = 0.0
@@ -196,3 +199,8 @@ async def until(request: Callable[[], Awaitable[Got]], met: Callable[[Got], bool
         assert time.monotonic() < deadline, f"after {within:g} s this still comes: {got}"
         await asyncio.sleep(0.01)
     return got
+
+
+def serves(version: Artifact) -> Callable[[Got], bool]:
+    """Whether an answer is this version's manifest."""
+    return lambda got: got.body == version.body

@@ -1,15 +1,14 @@
 """A tag moves to a version that can be had whole; until then the old one is served."""
 
 import asyncio
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from mirror.digest import Digest
-from tests.integration.client import Got, Pulled, ask, blob, manifest, pull, settled, until
+from tests.integration.client import Pulled, ask, blob, manifest, pull, serves, settled, until
 from tests.integration.mirrored import mirrored
-from tests.support.artifacts import Artifact, compat, index, publish, raw, wasm_module
+from tests.support.artifacts import compat, index, publish, raw, wasm_module
 from tests.support.faults import Fault, Gate
 from tests.support.upstream import FaultyUpstream
 
@@ -144,8 +143,3 @@ async def test_no_pull_sees_a_mixture_while_versions_follow_each_other(tmp_path:
             assert all(pulled.whole for pulled in pulls)
             seen = [order[Digest.parse(pulled.manifest.headers["docker-content-digest"])] for pulled in pulls]
             assert seen == sorted(seen)
-
-
-def serves(version: Artifact) -> Callable[[Got], bool]:
-    """Whether an answer is this version's manifest."""
-    return lambda got: got.body == version.body
