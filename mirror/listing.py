@@ -112,7 +112,7 @@ class Listing:
             if kept is None:
                 raise ManifestUnknown(f"{place.upstream} is offline in the mirror's settings, and this was never asked")
             return Page(kept.body, kept.headers, Hit())
-        silence = UpstreamTimeout(f"{place.upstream} failed lately and has not answered since")
+        silence = UpstreamTimeout(f"{place.upstream} took too long lately and has not answered since")
         has_stand_in = kept is not None and freshness.may_stand_in(kept, silence, policy, self._now())
         patience = min(policy.hold_for, _STAND_IN_AFTER if has_stand_in else _ANSWER_WITHIN)
         task, _ = self._flights.join(key, lambda: self._ask(key, place.upstream, ask, patience))

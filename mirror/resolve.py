@@ -9,7 +9,6 @@ from mirror.errors import (
     ManifestUnknown,
     NotFound,
     UpstreamDenied,
-    UpstreamError,
     UpstreamTimeout,
     UpstreamUnavailable,
 )
@@ -72,7 +71,7 @@ class Resolver:
         """
         task, word = self.begin(reference, known)
         if self._suspicion.rests_on(reference.upstream):
-            raise UpstreamUnavailable(f"{reference.upstream} failed lately and has not answered since")
+            raise UpstreamTimeout(f"{reference.upstream} took too long lately and has not answered since")
         policy = self._upstreams[reference.upstream].policy
         try:
             async with asyncio.timeout(policy.revalidate_for):
@@ -139,7 +138,7 @@ class Resolver:
                 await self._tags.forget(reference)
                 await self._note_absence(reference)
             raise
-        except UpstreamError:
+        except UpstreamTimeout:
             self._suspicion.failed(reference.upstream)
             raise
         self._suspicion.answered(reference.upstream)

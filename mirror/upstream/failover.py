@@ -207,7 +207,7 @@ class Upstream:
                     ready_at[endpoint] = self._clock() + failure.retry_after
                 if isinstance(failure, DigestMismatch):
                     self.cool_down(endpoint.host)
-                log.info("%s: %s", self.name, failure)
+                log.debug("%s: %s", self.name, failure)
         raise failures[self._endpoints[-1]]
 
     async def _try(self, ask: Question[T], endpoint: Endpoint, deadline: float, share: int) -> T:
