@@ -11,7 +11,7 @@ from starlette.types import Receive, Scope, Send
 from mirror.answer import Answer, Body, Flowing
 from mirror.edge import ranges
 from mirror.edge.headers import Headers, always, describing, encode, etag
-from mirror.errors import MirrorError, RangeInvalid, UpstreamTimeout
+from mirror.errors import MirrorError, RangeInvalid, UpstreamInvalid, UpstreamTimeout
 
 
 class Cut(Exception):
@@ -61,8 +61,11 @@ async def send_json(send: Send, method: str, value: object, extra: list[tuple[st
 
 async def send_error(send: Send, method: str, error: MirrorError, namespace: str | None = None) -> None:
     """Send an error. Source: OCI distribution specification 1.1, "Error Codes"."""
-    detail = {} if error.detail is None else {"detail": error.detail}
-    body = json.dumps({"errors": [{"code": error.code, "message": error.message, **detail}]}).encode()
+    detail = error.detail
+    if detail is None and isinstance(error, UpstreamInvalid):  # always says what was wrong, to programs too
+        detail = {"reason": error.message}
+    told = {} if detail is None else {"detail": detail}
+    body = json.dumps({"errors": [{"code": error.code, "message": error.message, **told}]}).encode()
     headers = [("content-type", "application/json"), ("content-length", str(len(body))), *always(namespace)]
     retry_after = error.retry_after
     if retry_after is None and error.status in (503, 504):

@@ -56,7 +56,8 @@ async def test_each_error_has_its_status_and_its_code(error: MirrorError, status
     for method in ("GET", "HEAD"):
         sent = Sent()
         await send_error(sent.send, method, error, "ghcr.io")
-        expected = {"code": code, "message": "m"} | ({"detail": {"size": 7}} if status == 416 else {})
+        detail = {"size": 7} if status == 416 else {"reason": "m"} if status == 502 else None
+        expected = {"code": code, "message": "m", **({"detail": detail} if detail else {})}
         body = json.dumps({"errors": [expected]}).encode()
         assert sent.status == status
         assert sent.finished
