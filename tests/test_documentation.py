@@ -1,7 +1,6 @@
 """What the documents say is held against the code: commands run, links lead somewhere, defaults are the defaults."""
 
 import re
-import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +15,7 @@ from mirror.names import Names
 from mirror.oci import RegistryPath, parse_path
 from tests.support.artifacts import compat, publish, wasm_module
 from tests.support.process import MirrorProcess
+from tests.support.tools import require
 from tests.support.upstream import FaultyUpstream
 from tests.test_imports import HOUSE, places
 
@@ -48,8 +48,7 @@ def session(marker: str) -> list[tuple[str, str]]:
 
 def run(steps: list[tuple[str, str]], url: str) -> list[tuple[str, str]]:
     """The same commands with what they print when the mirror is at ``url``."""
-    if shutil.which("curl") is None:
-        pytest.skip("curl is not installed; on Debian: apt-get install curl")
+    require("curl")
     script = "".join(f"{command}\nprintf '\\0'\n" for command, _ in steps).replace(_EXAMPLE, url)
     done = subprocess.run(["bash", "-euc", script], capture_output=True, text=True, timeout=60, check=True)
     said = done.stdout.replace(url, _EXAMPLE).split("\0")

@@ -144,6 +144,8 @@ async def _pour(send: Send, body: Body, start: int, end: int | None) -> None:
         async with contextlib.aclosing(content):
             async for data in content:
                 await send({"type": "http.response.body", "body": data, "more_body": True})
+                # To a client that has left, uvicorn "sends" without a pause: others must get their turn all the same.
+                await asyncio.sleep(0)
     except (MirrorError, OSError) as error:
         raise Cut from error
     await send({"type": "http.response.body"})

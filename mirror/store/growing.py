@@ -19,7 +19,7 @@ from mirror.store.spool import Spool
 WITHHELD = 64 * 1024
 """Bytes at the end of each body that wait for the digest."""
 
-CHUNK = 256 * 1024
+CHUNK = 128 * 1024
 """Bytes that a reader takes at a time: what a slow client can cost in memory."""
 
 _LAGGARD_AFTER = 10.0

@@ -110,6 +110,7 @@ PROGRAMS: dict[str, Packaged | Built] = {
         Packaged("docker-registry", "docker-registry"),
         Packaged("openssl", "openssl"),
         Packaged("skopeo", "skopeo"),
+        Packaged("curl", "curl"),
         Built("crane", "github.com/google/go-containerregistry/cmd/crane@v0.21.6"),
         Built("agent", source=_AGENT),
     )
