@@ -246,7 +246,8 @@ class Pull:
         size = link.size if link is not None and link.size >= 0 else None
         media_type = link.media_type if link is not None else ""
         fill = self._fills.start(reference, digest, size, hold_for, linked=link is not None)
-        whole_first = self._manifests.whole_first(media_type, size) if media_type else None
+        # What one manifest calls it does not rule out that another calls it an archive: then its first bytes decide.
+        whole_first = self._manifests.whole_first(media_type, size) or None
         fill.content.keep_whole |= bool(whole_first)
         return Answer(
             OCTETS,
