@@ -17,6 +17,7 @@ from mirror.server import bind, check_tls, serve
 from mirror.store.directory import DataDirectory
 from mirror.store.spool import sweep
 from mirror.supervisor import Supervisor
+from mirror.wiring import check_metadata
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +46,7 @@ def serve_command(config: Path, listen: str | None, data_dir: str | None, worker
         check_tls(settings)
         directory = DataDirectory.open(settings.data_dir)
         resumable = sweep(directory)
+        asyncio.run(check_metadata(directory))
         listener = bind(settings)
     except StartError as error:
         _refuse(error)
@@ -71,7 +73,7 @@ def serve_command(config: Path, listen: str | None, data_dir: str | None, worker
             return 2
         return 0
 
-    status = work(None) if settings.workers == 1 else Supervisor(settings.workers, work).run()
+    status = work(None) if settings.workers == 1 else Supervisor(settings.workers, work, listener.close).run()
     directory.close()
     sys.exit(status)
 

@@ -1,5 +1,6 @@
 """Logging: lines for people, or a JSON object a line. One line for a fill, none for a hit."""
 
+import asyncio
 import json
 import logging
 import sys
@@ -10,7 +11,9 @@ _QUIET = ("httpx", "httpcore", "asyncio")
 """Libraries whose own words are for their developers."""
 
 _EXPECTED = ("Invalid HTTP request received.", "ASGI callable returned without completing response.")
-"""What uvicorn says where nothing is wrong: an agent tries TLS on a plain port, a body without its digest is cut."""
+"""What uvicorn says where nothing is wrong: an agent tries TLS on a plain port, a body without its digest is cut.
+Nor is anything wrong with a request that is cancelled because the time for an orderly stop is over.
+"""
 
 
 def configure(level: str, style: Literal["text", "json"]) -> None:
@@ -28,7 +31,8 @@ def configure(level: str, style: Literal["text", "json"]) -> None:
 
 
 def _demote(record: logging.LogRecord) -> bool:
-    if record.msg in _EXPECTED:
+    cancelled = record.exc_info is not None and isinstance(record.exc_info[1], asyncio.CancelledError)
+    if record.msg in _EXPECTED or cancelled:
         record.levelno, record.levelname = logging.DEBUG, "DEBUG"
         return logging.getLogger().isEnabledFor(logging.DEBUG)
     return True

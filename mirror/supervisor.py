@@ -17,10 +17,15 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 class Supervisor:
     """Runs ``workers`` copies of ``work`` in children. To be used before any thread or loop has been started."""
 
-    def __init__(self, workers: int, work: Callable[[int], int]) -> None:
-        """``work`` gets a descriptor that becomes readable when the supervisor has died, and gives an exit status."""
+    def __init__(self, workers: int, work: Callable[[int], int], let_go: Callable[[], None]) -> None:
+        """``work`` gets a descriptor that becomes readable when the supervisor has died, and gives an exit status.
+
+        ``let_go`` is called once no further worker will be started: a port that the supervisor kept open would take
+        connections that nobody answers.
+        """
         self._workers = workers
         self._work = work
+        self._let_go = let_go
         self._children: dict[int, float] = {}
         self._stopping = False
         self._lifeline, self._held = os.pipe()
@@ -71,6 +76,7 @@ class Supervisor:
 
     def _stop(self, sig: int, frame: object) -> None:
         self._stopping = True
+        self._let_go()
         for pid in list(self._children):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGTERM)

@@ -59,6 +59,14 @@ async def wired(settings: Settings, directory: DataDirectory, draining: Callable
         yield App(registry, draining, log_access=settings.log.access == "all")
 
 
+async def check_metadata(directory: DataDirectory) -> None:
+    """Open the database and close it again: what is wrong with it is said or mended once, and before anything serves.
+
+    Raises `StartError`.
+    """
+    await SqliteMetadata.open(directory.database, holds=BlobStore(directory).holds).aclose()
+
+
 async def _stop(task: "asyncio.Task[None]") -> None:
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)

@@ -119,7 +119,7 @@ class Session:
         reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
         failure = f"the metadata database cannot be used: {reason}"
         if self._connection is None:
-            if failure != self._failure:
+            if failure != self._failure and not isinstance(error, StartError):  # that one is said by who cannot start
                 _LOG.error("the metadata database %s cannot be opened: %s", self._path, reason)
             self._failed_at, self._failure = time.monotonic(), failure
         return StoreError(failure)
