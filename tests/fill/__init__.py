@@ -1,0 +1,1 @@
+"""The fill: one download for all, the exact bytes or a visible cut, whatever fails."""
