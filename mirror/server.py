@@ -21,7 +21,7 @@ from mirror.wiring import wired
 log = logging.getLogger(__name__)
 
 _BACKLOG = 4096
-_TLS_EVERY = 5.0
+_TLS_EVERY = 1.0
 """Seconds between two looks at the TLS files."""
 
 
@@ -90,7 +90,7 @@ def check_tls(settings: Settings) -> None:
     """Raise `StartError` when the TLS files cannot be used."""
     if settings.tls.certificate is not None and settings.tls.key is not None:
         try:
-            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(settings.tls.certificate, settings.tls.key)
+            _try_tls(settings.tls.certificate, settings.tls.key)
         except (OSError, ssl.SSLError) as error:
             raise StartError(
                 f"tls.certificate {settings.tls.certificate} and tls.key {settings.tls.key} cannot be used: {error}"
@@ -161,12 +161,19 @@ async def _reload_tls(context: ssl.SSLContext, certificate: Path, key: Path) -> 
         found = await asyncio.to_thread(_stamps, certificate, key)
         if found != seen:
             try:
-                await asyncio.to_thread(context.load_cert_chain, certificate, key)
+                await asyncio.to_thread(
+                    _try_tls, certificate, key
+                )  # OpenSSL keeps one half of a pair that does not fit
+                context.load_cert_chain(certificate, key)
             except (OSError, ssl.SSLError) as error:
                 log.error("the new TLS files cannot be used, the old ones stay: %s", error)
             else:
                 log.info("the TLS files were read again")
             seen = found
+
+
+def _try_tls(certificate: Path, key: Path) -> None:
+    ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key)
 
 
 def _stamps(*files: Path) -> tuple[int | None, ...]:
