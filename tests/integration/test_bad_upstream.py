@@ -18,7 +18,7 @@ from tests.support.running import running
 from tests.support.upstream import FaultyUpstream
 
 PLUGIN = "/v2/ghcr.io/team/plugin"
-SHORTLY = {"defaults": {"hold_for": 0.5, "fresh_for": 0.0}}
+SHORTLY = {"defaults": {"hold_for": "500ms", "fresh_for": "0s"}}
 MIB = 1 << 20
 SOCKETS = 16 * MIB
 """What may lie in the buffers between two programs."""

@@ -13,7 +13,7 @@ from typing import Any
 Headers = Mapping[str, str] | Iterable[tuple[str, str]]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Reply:
     """An answer. ``headers`` are as they came, with their names in lower case.
 
@@ -24,6 +24,10 @@ class Reply:
     headers: tuple[tuple[str, str], ...]
     body: bytes
     whole: bool
+
+    def __repr__(self) -> str:
+        """Short, for failed assertions."""
+        return f"<{self.status} {self.headers} {len(self.body)} bytes {self.body[:500]!r} whole={self.whole}>"
 
     def header(self, name: str) -> str | None:
         """The one field with this name, None without it; raises `AssertionError` when there are several."""

@@ -70,8 +70,8 @@ async def running(
     own: dict[str, object] = {
         "listen": "127.0.0.1:0",
         "data_dir": str(folder / "data"),
-        "drain_for": 0.0,
-        "stop_within": 5.0,
+        "drain_for": "0s",
+        "stop_within": "5s",
         "upstreams": {name: _upstream(value) for name, value in upstreams.items()},
     }
     configured = Settings.model_validate(merged(own, settings or {}))

@@ -246,7 +246,7 @@ async def test_held_content_is_served_when_upstream_is_gone_even_by_a_new_proces
             assert (await mirror.get(f"/v2/ghcr.io/team/plugin/blobs/{layer}")).status == 200
             await mirror.until_held(layer)
         up.refuse()
-        async with running(tmp_path, {"ghcr.io": up}, {"defaults": {"fresh_for": 0.0}}) as mirror:
+        async with running(tmp_path, {"ghcr.io": up}, {"defaults": {"fresh_for": "0s"}}) as mirror:
             for tail, body in (
                 ("manifests/1", artifact.body),
                 (f"manifests/{digest}", artifact.body),

@@ -107,7 +107,7 @@ async def test_a_missing_digest_header_is_computed(tmp_path: Path) -> None:
     with FaultyUpstream() as up:
         digest = publish(up, "team/plugin", "1", artifact)
         up.inject(Fault(headers={"docker-content-digest": None}), path="/manifests/")
-        async with running(tmp_path, {"ghcr.io": up}, {"defaults": {"fresh_for": 0.0}}) as mirror:
+        async with running(tmp_path, {"ghcr.io": up}, {"defaults": {"fresh_for": "0s"}}) as mirror:
             for _ in range(2):
                 reply = await mirror.get(f"{BASE}/1")
                 assert (reply.status, reply.header("docker-content-digest")) == (200, str(digest))
@@ -169,7 +169,7 @@ async def test_the_status_tells_miss_hit_revalidated_and_stale(tmp_path: Path) -
     artifact = KINDS["raw"][0]
     with FaultyUpstream() as up:
         publish(up, "team/plugin", "1", artifact)
-        settings = {"defaults": {"fresh_for": 0.0, "revalidate_for": 5.0}}
+        settings = {"defaults": {"fresh_for": "0s", "revalidate_for": "5s"}}
         async with running(tmp_path, {"ghcr.io": up}, settings) as mirror:
             told = [(await mirror.get(f"{BASE}/1")).header("cache-status") for _ in range(2)]
             assert told == [
@@ -224,11 +224,11 @@ async def test_age_counts_from_when_upstream_confirmed_the_tag(tmp_path: Path, m
     with FaultyUpstream() as up:
         digest = publish(up, "team/plugin", "1", KINDS["raw"][0])
         up.inject(Fault(status=503), path="/manifests/", skip=1)
-        async with running(tmp_path, {"ghcr.io": up}, {"defaults": {"fresh_for": 1000.0}}) as mirror:
+        async with running(tmp_path, {"ghcr.io": up}, {"defaults": {"fresh_for": "1000s"}}) as mirror:
             await mirror.get(f"{BASE}/1")
         later = time.time() + 500
         monkeypatch.setattr("time.time", lambda: later)
-        async with running(tmp_path, {"ghcr.io": up}, {"defaults": {"fresh_for": 1000.0}}) as mirror:
+        async with running(tmp_path, {"ghcr.io": up}, {"defaults": {"fresh_for": "1000s"}}) as mirror:
             reply = await mirror.get(f"{BASE}/1")
             assert reply.status == 200
             assert 499 <= int(reply.header("age") or "") <= 501

@@ -61,7 +61,7 @@ async def test_docker_hub_has_a_library_by_each_way(tmp_path: Path) -> None:
     with FaultyUpstream() as up:
         image = compat(wasm_module())
         publish(up, "library/busybox", "1", image)
-        hub = {"endpoints": [up.url], "fresh_for": 0.0}
+        hub = {"endpoints": [up.url], "fresh_for": "0s"}
         async with running(tmp_path, {"docker.io": hub}, {"default_upstream": "docker.io"}) as mirror:
             for target, headers in (
                 ("/v2/docker.io/busybox/manifests/1", {}),

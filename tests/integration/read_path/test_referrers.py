@@ -86,7 +86,7 @@ async def test_pages_lead_back_to_the_mirror_and_keep_the_filter(tmp_path: Path)
 async def test_the_last_good_answer_is_kept_for_an_outage_each_filter_its_own(tmp_path: Path) -> None:
     with FaultyUpstream() as up:
         publish_all(up, referrer(SIGNATURE), referrer(BOM))
-        settings = {"defaults": {"hold_for": 0.3}}
+        settings = {"defaults": {"hold_for": "300ms"}}
         asked = [URL, f"{URL}?artifactType={SIGNATURE}", f"{URL}?artifactType={BOM}"]
         async with running(tmp_path, {"ghcr.io": up}, settings) as mirror:
             good = {target: await mirror.get(target) for target in asked}

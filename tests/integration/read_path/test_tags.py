@@ -124,7 +124,7 @@ async def test_links_lead_back_to_the_mirror_whatever_upstreams_host_is(tmp_path
 async def test_the_last_good_list_is_kept_for_an_outage_and_a_new_process(tmp_path: Path) -> None:
     with FaultyUpstream() as up:
         tagged(up, TAGS[:3])
-        settings = {"defaults": {"hold_for": 0.3}}
+        settings = {"defaults": {"hold_for": "300ms"}}
         async with running(tmp_path, {"ghcr.io": up}, settings) as mirror:
             good = await mirror.get(f"{URL}?n=2")
             up.inject(Fault(status=503), path="/tags/list")
