@@ -161,9 +161,9 @@ async def _reload_tls(context: ssl.SSLContext, certificate: Path, key: Path) -> 
         found = await asyncio.to_thread(_stamps, certificate, key)
         if found != seen:
             try:
-                await asyncio.to_thread(
-                    _try_tls, certificate, key
-                )  # OpenSSL keeps one half of a pair that does not fit
+                # OpenSSL keeps one half of a pair that does not fit, so it is tried elsewhere; and it is not loaded in
+                # a thread, so that no handshake comes between the halves.
+                await asyncio.to_thread(_try_tls, certificate, key)
                 context.load_cert_chain(certificate, key)
             except (OSError, ssl.SSLError) as error:
                 log.error("the new TLS files cannot be used, the old ones stay: %s", error)
