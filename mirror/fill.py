@@ -8,14 +8,14 @@ lock downloads, and the others follow its file.
 import asyncio
 import contextlib
 import logging
-import random
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Protocol, TypeVar, TypeVarTuple
+from typing import TypeVar, TypeVarTuple
 
 from mirror.digest import Digest, Verifier
-from mirror.errors import DigestMismatch, MirrorError, StoreError, UpstreamError, UpstreamInvalid, UpstreamUnavailable
+from mirror.download import Download, Patience, Source, to_the_end
+from mirror.errors import MirrorError, StoreError, UpstreamInvalid, UpstreamUnavailable
 from mirror.metadata.base import BlobRecord, Link, Metadata
 from mirror.oci import Reference
 from mirror.store.blobs import BlobStore
@@ -29,62 +29,10 @@ log = logging.getLogger(__name__)
 _FOLLOW_EVERY = 0.005
 """Seconds between two looks at a spool that another worker fills."""
 
-_MAX_PENDING = 4 * 1024 * 1024
-"""Bytes that may have come from upstream and not yet be written."""
-
-_MAX_BLOB = 64 * 1024**3
-"""Bytes after which a blob whose size nobody has announced is given up."""
-
 _REHASH = 1024 * 1024
 
 _T = TypeVar("_T")
 _Arguments = TypeVarTuple("_Arguments")
-
-
-class BlobStream(Protocol):
-    """The body of a blob, as an upstream sends it."""
-
-    @property
-    def offset(self) -> int:
-        """Where in the blob the first byte lies."""
-        ...
-
-    @property
-    def size(self) -> int | None:
-        """The size of the whole blob, if upstream tells."""
-        ...
-
-    @property
-    def endpoint(self) -> str:
-        """Who sends it."""
-        ...
-
-    def __aiter__(self) -> AsyncIterator[bytes]: ...
-
-    async def aclose(self) -> None:
-        """Stop reading."""
-        ...
-
-
-class Source(Protocol):
-    """Where blobs come from: `mirror.upstream.failover.Upstream`."""
-
-    @property
-    def hosts(self) -> tuple[str, ...]:
-        """Its endpoints, as a stream names them."""
-        ...
-
-    def cool_down(self, endpoint: str) -> None:
-        """Ask this endpoint after all others for a while: it sent wrong bytes."""
-        ...
-
-    async def open_blob(self, repository: str, digest: Digest, *, offset: int = 0, deadline: float) -> BlobStream:
-        """The blob from ``offset`` on; raises `UpstreamError` or `BlobUnknown`."""
-        ...
-
-    async def head_blob(self, repository: str, digest: Digest, *, deadline: float) -> int | None:
-        """The size of the blob in this repository; raises `UpstreamError` or `BlobUnknown`."""
-        ...
 
 
 class Fills:
@@ -125,7 +73,7 @@ class Fills:
             task = asyncio.create_task(self._run(fill), name=f"fill {digest}")
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
-        fill.extend(patience)
+        fill.join(patience)
         return fill
 
     async def aclose(self) -> None:
@@ -161,16 +109,14 @@ class Fill:
         self._source = fills.sources[origin.upstream]
         self._linked = linked
         self._expected = size
-        self._senders: set[str] = set()
         self._attempts_left = len(self._source.hosts)
-        self._patience = patience
-        self._give_up_at = 0.0
+        self._patience = Patience(patience)
         self._disk_fails = False
         self._loop = asyncio.get_running_loop()
 
-    def extend(self, patience: float) -> None:
-        """Go on trying for at least ``patience`` seconds from now."""
-        self._give_up_at = max(self._give_up_at, self._loop.time() + patience)
+    def join(self, patience: float) -> None:
+        """Somebody asks for it: go on trying for at least ``patience`` seconds from now."""
+        self._patience.renew(patience)
 
     async def run(self) -> None:
         """Bring the content here; its failure is told to the readers, never raised."""
@@ -211,7 +157,7 @@ class Fill:
     async def _claim(self) -> None:
         """Bytes that are here already may have come through another repository: ask whether this one has them too."""
         if not self._linked:
-            await self._source.head_blob(self.origin.repository, self.digest, deadline=self._give_up_at)
+            await self._source.head_blob(self.origin.repository, self.digest, deadline=self._patience.ends_at)
             self._linked = True
 
     async def _adopt(self) -> bool:
@@ -275,7 +221,7 @@ class Fill:
         while (standing := spool.standing()) is Standing.GROWING:
             if spool.size != seen:
                 seen = spool.size
-                self.extend(self._patience)
+                self._patience.renew()
                 self.content.moved()
             if spool.take_over():
                 return True
@@ -301,11 +247,12 @@ class Fill:
                 raise StoreError(f"what was there of {self.digest} can no longer be read") from error
             self._begin_anew()
             return
+        download = Download(self._source, self.origin, self.content, verifier, self._patience, self._take_in)
         try:
-            await self._download(verifier)
+            await download.run()
         except UpstreamInvalid as failure:
             await self._drop()
-            if not self._may_begin_anew(inherited):
+            if not self._may_begin_anew(inherited, download.senders):
                 raise
             log.warning("%s; beginning anew", failure)
             self._begin_anew()
@@ -316,101 +263,18 @@ class Fill:
         self.content.verify()
         await self._commit(verifier)
 
-    def _may_begin_anew(self, inherited: int) -> bool:
+    def _may_begin_anew(self, inherited: int, senders: set[str]) -> bool:
         """After wrong bytes that no client has seen: whether someone else may have the right ones.
 
         Bytes that an earlier fill left tell nothing of who sent them; else a sole sender is to blame, and cools down.
         """
         if not inherited:
             self._attempts_left -= 1
-            if len(self._senders) == 1:
-                self._source.cool_down(*self._senders)
-        self._senders.clear()
+            if len(senders) == 1:
+                self._source.cool_down(*senders)
         return self._attempts_left > 0 and not self.content.consumed
 
-    async def _download(self, verifier: Verifier) -> None:
-        while not self._complete(verifier):
-            stream = await self._open(verifier.size)
-            self._senders.add(stream.endpoint)
-            before = verifier.size
-            try:
-                self._agree(stream)
-                await self._pump(stream, verifier)
-                if self.content.size is None:
-                    break
-                if not self._complete(verifier):
-                    raise UpstreamUnavailable(f"{stream.endpoint} sent only {verifier.size} bytes of {self.digest}")
-            except UpstreamInvalid:
-                raise
-            except UpstreamError as failure:
-                await self._pause(failure, progress=verifier.size > before)
-            finally:
-                await stream.aclose()
-        if not verifier.matches():
-            raise DigestMismatch(
-                f"{self.origin.upstream} sent bytes for {self.digest} that do not have this digest",
-                detail={"expected": str(self.digest), "actual": str(verifier.actual()), "size": verifier.size},
-            )
-
-    def _complete(self, verifier: Verifier) -> bool:
-        if self.content.size is None:
-            return verifier.size > 0 and verifier.matches()
-        return verifier.size >= self.content.size
-
-    async def _open(self, offset: int) -> BlobStream:
-        while True:
-            deadline = self._give_up_at
-            try:
-                return await self._source.open_blob(
-                    self.origin.repository, self.digest, offset=offset, deadline=deadline
-                )
-            except UpstreamInvalid:
-                raise
-            except UpstreamError:
-                if self._give_up_at <= max(deadline, self._loop.time()):
-                    raise
-
-    def _agree(self, stream: BlobStream) -> None:
-        """Hold the size that upstream announces against the one that is known."""
-        if stream.size is not None and self.content.size is None:
-            self.content.size = stream.size
-            self.content.moved()
-        if stream.size is not None and stream.size != self.content.size:
-            raise UpstreamInvalid(
-                f"{stream.endpoint} announces {stream.size} bytes for {self.digest}, which has {self.content.size}",
-                detail={"expected": self.content.size, "actual": stream.size},
-            )
-
-    async def _pause(self, failure: UpstreamError, *, progress: bool) -> None:
-        """After a cut: go on at once where bytes had come, else after a while; raise when it has been too long."""
-        now = self._loop.time()
-        if progress:
-            self._give_up_at = max(self._give_up_at, now + self._patience)
-            return
-        if now >= self._give_up_at:
-            raise failure
-        await asyncio.sleep(min(random.uniform(0.05, 1.0), self._give_up_at - now))
-
-    async def _pump(self, stream: BlobStream, verifier: Verifier) -> None:
-        """Move bytes from upstream to the spool. Hashing and writing go on behind the reading, in a thread."""
-        skip = verifier.size - stream.offset
-        limit = self.content.size if self.content.size is not None else _MAX_BLOB
-        received = verifier.size
-        writer = _Writer(self, verifier)
-        try:
-            async for chunk in stream:
-                if skip:
-                    chunk, skip = chunk[skip:], max(0, skip - len(chunk))
-                received += len(chunk)
-                if received > limit:
-                    raise UpstreamInvalid(f"{stream.endpoint} sends more than {limit} bytes for {self.digest}")
-                if chunk:
-                    await writer.put(chunk)
-                    await self.content.room()
-        finally:
-            await writer.finish()
-
-    async def take_in(self, chunks: list[bytes], verifier: Verifier) -> None:
+    async def _take_in(self, chunks: list[bytes], verifier: Verifier) -> None:
         """Hash and keep what has come, then let the readers have it."""
         if self.content.overflow is None:
             kept, error = await self._in_thread(self._append, chunks, verifier)
@@ -495,21 +359,7 @@ class Fill:
 
     async def _in_thread(self, call: Callable[[*_Arguments], _T], *arguments: *_Arguments) -> _T:
         """Wait for the call in any case: a file may not be closed while a thread works on it."""
-        return await _to_the_end(self._loop.run_in_executor(self._fills.threads, call, *arguments))
-
-
-async def _to_the_end(work: asyncio.Future[_T]) -> _T:
-    """Wait for work even when the waiting task is stopped; it stops after that."""
-    stopped = False
-    while not work.done():
-        try:
-            await asyncio.wait([work])
-        except asyncio.CancelledError:
-            stopped = True
-    if stopped:
-        work.exception()  # heard, though nobody asks for it any more
-        raise asyncio.CancelledError
-    return work.result()
+        return await to_the_end(self._loop.run_in_executor(self._fills.threads, call, *arguments))
 
 
 def _stopping() -> MirrorError:
@@ -523,35 +373,3 @@ def _read_back(spool: Spool, verifier: Verifier, end: int) -> None:
 def _hash(chunks: list[bytes], verifier: Verifier) -> None:
     for chunk in chunks:
         verifier.update(chunk)
-
-
-class _Writer:
-    """Takes in what has come in one go, while the next bytes come: the slower the disk, the larger the goes."""
-
-    def __init__(self, fill: Fill, verifier: Verifier) -> None:
-        self._fill = fill
-        self._verifier = verifier
-        self._pending: list[bytes] = []
-        self._size = 0
-        self._task: asyncio.Task[None] | None = None
-
-    async def put(self, chunk: bytes) -> None:
-        """Hand over the next bytes; waits while too many are pending."""
-        self._pending.append(chunk)
-        self._size += len(chunk)
-        if self._task is None or self._task.done():
-            if self._task is not None:
-                self._task.result()
-            self._task = asyncio.create_task(self._drain())
-        elif self._size > _MAX_PENDING:
-            await asyncio.shield(self._task)
-
-    async def finish(self) -> None:
-        """Wait until all that was handed over is taken in, even when this fill is being stopped."""
-        if self._task is not None:
-            await _to_the_end(self._task)
-
-    async def _drain(self) -> None:
-        while self._pending:
-            chunks, self._pending, self._size = self._pending, [], 0
-            await self._fill.take_in(chunks, self._verifier)

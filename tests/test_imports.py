@@ -26,6 +26,7 @@ HOUSE = """
     upstream: stream origins dial transport answers blob challenges tokens auth credentials backoff session client
     upstream: failover
     answer
+    download
     fill
     manifests
     resolve

@@ -1,0 +1,242 @@
+"""The download: what is missing of a blob, from upstream to whoever takes it in, through cuts and retries.
+
+A cut is followed by a request for the rest, with the hash of what has come: no reader notices.
+"""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Protocol, TypeVar
+
+from mirror.digest import Digest, Verifier
+from mirror.errors import DigestMismatch, UpstreamError, UpstreamInvalid, UpstreamUnavailable
+from mirror.oci import Reference
+from mirror.store.growing import Growing
+
+_MAX_PENDING = 4 * 1024 * 1024
+"""Bytes that may have come from upstream and not yet be taken in."""
+
+_MAX_BLOB = 64 * 1024**3
+"""Bytes after which a blob whose size nobody has announced is given up."""
+
+_T = TypeVar("_T")
+
+TakeIn = Callable[[list[bytes], Verifier], Awaitable[None]]
+"""Hashes and keeps the next bytes."""
+
+
+class BlobStream(Protocol):
+    """The body of a blob, as an upstream sends it."""
+
+    @property
+    def offset(self) -> int:
+        """Where in the blob the first byte lies."""
+        ...
+
+    @property
+    def size(self) -> int | None:
+        """The size of the whole blob, if upstream tells."""
+        ...
+
+    @property
+    def endpoint(self) -> str:
+        """Who sends it."""
+        ...
+
+    def __aiter__(self) -> AsyncIterator[bytes]: ...
+
+    async def aclose(self) -> None:
+        """Stop reading."""
+        ...
+
+
+class Source(Protocol):
+    """Where blobs come from: `mirror.upstream.failover.Upstream`."""
+
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        """Its endpoints, as a stream names them."""
+        ...
+
+    def cool_down(self, endpoint: str) -> None:
+        """Ask this endpoint after all others for a while: it sent wrong bytes."""
+        ...
+
+    async def open_blob(self, repository: str, digest: Digest, *, offset: int = 0, deadline: float) -> BlobStream:
+        """The blob from ``offset`` on; raises `UpstreamError` or `BlobUnknown`."""
+        ...
+
+    async def head_blob(self, repository: str, digest: Digest, *, deadline: float) -> int | None:
+        """The size of the blob in this repository; raises `UpstreamError` or `BlobUnknown`."""
+        ...
+
+
+class Patience:
+    """Until when (the loop's clock) a fill goes on trying."""
+
+    def __init__(self, seconds: float) -> None:
+        self.now = asyncio.get_running_loop().time
+        self.ends_at = 0.0
+        self._seconds = seconds
+
+    def renew(self, seconds: float | None = None) -> None:
+        """Go on for as long again, or for ``seconds``, from now."""
+        self.ends_at = max(self.ends_at, self.now() + (self._seconds if seconds is None else seconds))
+
+
+class Download:
+    """One blob out of one repository. ``senders`` are the endpoints that sent bytes of it."""
+
+    def __init__(
+        self,
+        source: Source,
+        origin: Reference,
+        content: Growing,
+        verifier: Verifier,
+        patience: Patience,
+        take_in: TakeIn,
+    ) -> None:
+        """``verifier`` has seen what is there already; ``content`` says the size, as soon as one is known."""
+        self.senders: set[str] = set()
+        self._source = source
+        self._origin = origin
+        self._content = content
+        self._verifier = verifier
+        self._patience = patience
+        self._take_in = take_in
+
+    async def run(self) -> None:
+        """Until all is there and verified.
+
+        Raises `UpstreamInvalid` for wrong bytes, `BlobUnknown`, and, when nothing has come for too long, the failure
+        of the last try.
+        """
+        verifier, digest = self._verifier, self._content.digest
+        while not self._complete():
+            stream = await self._open(verifier.size)
+            self.senders.add(stream.endpoint)
+            before = verifier.size
+            try:
+                self._agree(stream)
+                await self._pump(stream)
+                if self._content.size is None:
+                    break
+                if not self._complete():
+                    raise UpstreamUnavailable(f"{stream.endpoint} sent only {verifier.size} bytes of {digest}")
+            except UpstreamInvalid:
+                raise
+            except UpstreamError as failure:
+                await self._pause(failure, progress=verifier.size > before)
+            finally:
+                await stream.aclose()
+        if not verifier.matches():
+            raise DigestMismatch(
+                f"{self._origin.upstream} sent bytes for {digest} that do not have this digest",
+                detail={"expected": str(digest), "actual": str(verifier.actual()), "size": verifier.size},
+            )
+
+    def _complete(self) -> bool:
+        if self._content.size is None:
+            return self._verifier.size > 0 and self._verifier.matches()
+        return self._verifier.size >= self._content.size
+
+    async def _open(self, offset: int) -> BlobStream:
+        while True:
+            deadline = self._patience.ends_at
+            try:
+                return await self._source.open_blob(
+                    self._origin.repository, self._content.digest, offset=offset, deadline=deadline
+                )
+            except UpstreamInvalid:
+                raise
+            except UpstreamError:
+                if self._patience.ends_at <= max(deadline, self._patience.now()):
+                    raise
+
+    def _agree(self, stream: BlobStream) -> None:
+        """Hold the size that upstream announces against the one that is known."""
+        content = self._content
+        if stream.size is not None and content.size is None:
+            content.size = stream.size
+            content.moved()
+        if stream.size is not None and stream.size != content.size:
+            raise UpstreamInvalid(
+                f"{stream.endpoint} announces {stream.size} bytes for {content.digest}, which has {content.size}",
+                detail={"expected": content.size, "actual": stream.size},
+            )
+
+    async def _pause(self, failure: UpstreamError, *, progress: bool) -> None:
+        """After a cut: go on at once where bytes had come, else after a while; raise when it has been too long."""
+        if progress:
+            self._patience.renew()
+            return
+        left = self._patience.ends_at - self._patience.now()
+        if left <= 0:
+            raise failure
+        await asyncio.sleep(min(random.uniform(0.05, 1.0), left))
+
+    async def _pump(self, stream: BlobStream) -> None:
+        """Move bytes from upstream to the spool. Hashing and writing go on behind the reading, in a thread."""
+        verifier = self._verifier
+        skip = verifier.size - stream.offset
+        limit = self._content.size if self._content.size is not None else _MAX_BLOB
+        received = verifier.size
+        writer = _Writer(self._take_in, verifier)
+        try:
+            async for chunk in stream:
+                if skip:
+                    chunk, skip = chunk[skip:], max(0, skip - len(chunk))
+                received += len(chunk)
+                if received > limit:
+                    raise UpstreamInvalid(f"{stream.endpoint} sends more than {limit} bytes for {self._content.digest}")
+                if chunk:
+                    await writer.put(chunk)
+                    await self._content.room()
+        finally:
+            await writer.finish()
+
+
+class _Writer:
+    """Takes in what has come in one go, while the next bytes come: the slower the disk, the larger the goes."""
+
+    def __init__(self, take_in: TakeIn, verifier: Verifier) -> None:
+        self._take_in = take_in
+        self._verifier = verifier
+        self._pending: list[bytes] = []
+        self._size = 0
+        self._task: asyncio.Task[None] | None = None
+
+    async def put(self, chunk: bytes) -> None:
+        """Hand over the next bytes; waits while too many are pending."""
+        self._pending.append(chunk)
+        self._size += len(chunk)
+        if self._task is None or self._task.done():
+            if self._task is not None:
+                self._task.result()
+            self._task = asyncio.create_task(self._drain())
+        elif self._size > _MAX_PENDING:
+            await asyncio.shield(self._task)
+
+    async def finish(self) -> None:
+        """Wait until all that was handed over is taken in, even when this fill is being stopped."""
+        if self._task is not None:
+            await to_the_end(self._task)
+
+    async def _drain(self) -> None:
+        while self._pending:
+            chunks, self._pending, self._size = self._pending, [], 0
+            await self._take_in(chunks, self._verifier)
+
+
+async def to_the_end(work: asyncio.Future[_T]) -> _T:
+    """Wait for work even when the waiting task is stopped; it stops after that."""
+    stopped = False
+    while not work.done():
+        try:
+            await asyncio.wait([work])
+        except asyncio.CancelledError:
+            stopped = True
+    if stopped:
+        work.exception()  # heard, though nobody asks for it any more
+        raise asyncio.CancelledError
+    return work.result()
