@@ -14,8 +14,19 @@ from pathlib import Path
 import pytest
 
 from mirror.digest import Digest
-from mirror.oci import OCI_INDEX, OCI_MANIFEST
-from tests.support.artifacts import OCI_LAYER, compat, descriptor, image, index, publish, raw, tar_gz, wasm_module
+from mirror.oci import DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST
+from tests.support.artifacts import (
+    OCI_LAYER,
+    compat,
+    descriptor,
+    docker,
+    image,
+    index,
+    publish,
+    raw,
+    tar_gz,
+    wasm_module,
+)
 from tests.support.faults import Fault, Gate
 from tests.support.process import MirrorProcess
 from tests.support.running import Running, running
@@ -178,9 +189,10 @@ async def test_ns_is_a_key_and_never_an_address(tmp_path: Path) -> None:
                 f"ghcr.io:{inside.port}",
                 "ghcr.io/../../x",
             ):
-                for tail in ("manifests/1", f"blobs/{LAYER}", "tags/list", f"referrers/{LAYER}"):
-                    reply = await mirror.get(f"/v2/team/plugin/{tail}?ns={ns.replace('#', '%23')}")
-                    assert (ns, reply.status, reply.code) == (ns, 404, "NAME_UNKNOWN")
+                for repository in ("team/plugin", "ghcr.io/team/plugin"):
+                    for tail in ("manifests/1", f"blobs/{LAYER}", "tags/list", f"referrers/{LAYER}"):
+                        reply = await mirror.get(f"/v2/{repository}/{tail}?ns={ns.replace('#', '%23')}")
+                        assert (ns, reply.status, reply.code) == (ns, 404, "NAME_UNKNOWN")
         assert (up.accepted_connections, inside.accepted_connections) == (0, 0)
 
 
@@ -200,8 +212,9 @@ async def test_a_manifest_cannot_be_two_things(tmp_path: Path) -> None:
                 for target in (f"v{number}", str(digest)):
                     reply = await mirror.get(f"{PLUGIN}/manifests/{target}")
                     assert (reply.status, reply.code) == (502, "UPSTREAM_INVALID")
-            digest = up.add_manifest("team/plugin", ARTIFACT.body, OCI_INDEX, "other")
-            assert (await mirror.get(f"{PLUGIN}/manifests/other")).status == 502
+            for artifact, told in ((ARTIFACT, OCI_INDEX), (ARTIFACT, DOCKER_MANIFEST), (docker(MODULE), OCI_MANIFEST)):
+                up.add_manifest("team/plugin", artifact.body, told, "other")
+                assert (await mirror.get(f"{PLUGIN}/manifests/other")).status == 502
             assert mirror.files() == []
 
 
@@ -337,7 +350,8 @@ async def test_upstream_is_part_of_every_key(tmp_path: Path) -> None:
             artifacts[name] = raw(wasm_module(1000, seed))
             publish(up, "team/plugin", "1", artifacts[name])
             up.tag("team/plugin", f"only-{seed}", artifacts[name].digest)
-        async with running(tmp_path, {"ghcr.io": one, "quay.io": two}, {"default_upstream": "quay.io"}) as mirror:
+        settings = {"default_upstream": "quay.io", "defaults": {"hold_for": "300ms"}}
+        async with running(tmp_path, {"ghcr.io": one, "quay.io": two}, settings) as mirror:
             for _ in range(2):
                 for name, artifact in artifacts.items():
                     for target, headers in (
@@ -530,11 +544,14 @@ async def test_a_manifest_under_another_ones_digest_is_refused(tmp_path: Path) -
         digest = publish(up, "team/plugin", "1", ARTIFACT)
         up.add_manifest("team/plugin", other.body, digest=digest)
         async with running(tmp_path, {"ghcr.io": up}, SHORTLY) as mirror:
-            for target in (str(digest), "1"):
-                reply = await mirror.get(f"{PLUGIN}/manifests/{target}")
-                assert (reply.status, reply.code) == (502, "UPSTREAM_INVALID")
-                assert reply.detail["expected"] == str(digest)
-                assert reply.detail["actual"] == str(other.digest)
+            for target, told in (("1", str(digest)), (str(digest), str(digest)), (str(digest), str(other.digest))):
+                with up.inject(Fault(headers={"docker-content-digest": told})):
+                    reply = await mirror.get(f"{PLUGIN}/manifests/{target}")
+                    assert (reply.status, reply.code) == (502, "UPSTREAM_INVALID")
+                    assert reply.detail["expected"] == str(digest)
+                    assert reply.detail["actual"] == str(other.digest)
+            with up.inject(Fault(headers={"docker-content-digest": None})):
+                assert (await mirror.get(f"{PLUGIN}/manifests/{digest}")).status == 502
             assert mirror.files() == []
 
 
@@ -574,6 +591,7 @@ async def test_stale_after_a_refusal_only_where_the_settings_say_so(tmp_path: Pa
 JSON_ATTACKS = [
     b'{"token": "x", "tags": [], "manifests": [], "x": ' + b"[" * 10_000 + b"]" * 10_000 + b"}",
     b'{"token": "x", "tags": [], "manifests": [], "x": ' + b'{"a":' * 100_000,
+    b'{"token": "x", "tags": [], "manifests": [], "x": ' + b"[" * 100 + b"]" * 100 + b"}",
     b"[" * 100_000,
     b'{"token": "x", "tags": [], "manifests": [], "tags": [], "token": "y", "manifests": []}',
     b'{"token": "x", "tags": [], "manifests": [], "x": NaN}',

@@ -71,7 +71,7 @@ async def running(
         "listen": "127.0.0.1:0",
         "data_dir": str(folder / "data"),
         "drain_for": "0s",
-        "stop_within": "5s",
+        "stop_within": "1s",
         "upstreams": {name: _upstream(value) for name, value in upstreams.items()},
     }
     configured = Settings.model_validate(merged(own, settings or {}))
