@@ -13,10 +13,11 @@ import mirror
 from mirror import logs
 from mirror.config import Settings, describe, load
 from mirror.errors import StartError
-from mirror.server import bind, check_tls, serve
+from mirror.server import bind, serve
 from mirror.store.directory import DataDirectory
 from mirror.store.spool import sweep
 from mirror.supervisor import Supervisor
+from mirror.tls import Tls
 from mirror.wiring import check_metadata
 
 log = logging.getLogger(__name__)
@@ -43,14 +44,14 @@ def serve_command(config: Path, listen: str | None, data_dir: str | None, worker
     try:
         settings = _load(config, {"listen": listen, "data_dir": data_dir, "workers": workers})
         logs.configure(settings.log.level, settings.log.format)
-        check_tls(settings)
+        tls = Tls.load(settings)
         directory = DataDirectory.open(settings.data_dir)
         resumable = sweep(directory)
         asyncio.run(check_metadata(directory))
         listener = bind(settings)
     except StartError as error:
         _refuse(error)
-    scheme = "https" if settings.tls.certificate else "http"
+    scheme = "https" if tls is not None else "http"
     host, port = listener.getsockname()[:2]
     shown = f"[{host}]" if ":" in host else host
     log.info(
@@ -67,7 +68,7 @@ def serve_command(config: Path, listen: str | None, data_dir: str | None, worker
     def work(parent: int | None) -> int:
         try:
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-                runner.run(serve(settings, directory, listener, parent))
+                runner.run(serve(settings, directory, listener, tls, parent))
         except StartError as error:
             click.echo(f"wasm-mirror: {error}", err=True)
             return 2

@@ -1,4 +1,4 @@
-"""Serving: uvicorn, an orderly stop, and TLS files that may be replaced while it runs."""
+"""Serving: uvicorn, and an orderly stop."""
 
 import asyncio
 import contextlib
@@ -7,22 +7,19 @@ import logging
 import resource
 import signal
 import socket
-import ssl
 from collections.abc import Iterator
-from pathlib import Path
 
 import uvicorn
 
 from mirror.config import Settings
 from mirror.errors import StartError
 from mirror.store.directory import DataDirectory
+from mirror.tls import Tls
 from mirror.wiring import wired
 
 log = logging.getLogger(__name__)
 
 _BACKLOG = 4096
-_TLS_EVERY = 1.0
-"""Seconds between two looks at the TLS files."""
 
 
 class Server(uvicorn.Server):
@@ -86,21 +83,11 @@ def bind(settings: Settings) -> socket.socket:
     return listener
 
 
-def check_tls(settings: Settings) -> None:
-    """Raise `StartError` when the TLS files cannot be used."""
-    if settings.tls.certificate is not None and settings.tls.key is not None:
-        try:
-            _try_tls(settings.tls.certificate, settings.tls.key)
-        except (OSError, ssl.SSLError) as error:
-            raise StartError(
-                f"tls.certificate {settings.tls.certificate} and tls.key {settings.tls.key} cannot be used: {error}"
-            ) from error
-
-
-async def serve(settings: Settings, directory: DataDirectory, listener: socket.socket, parent: int | None) -> None:
+async def serve(
+    settings: Settings, directory: DataDirectory, listener: socket.socket, tls: Tls | None, parent: int | None
+) -> None:
     """Serve until told to stop. ``parent``: a descriptor that becomes readable when the supervisor has died."""
     _raise_file_limit()
-    certificate, key = settings.tls.certificate, settings.tls.key
     server: Server | None = None
     async with wired(settings, directory, lambda: server is not None and server.draining) as app:
         config = uvicorn.Config(
@@ -116,21 +103,18 @@ async def serve(settings: Settings, directory: DataDirectory, listener: socket.s
             backlog=_BACKLOG,
             timeout_keep_alive=65,
             timeout_graceful_shutdown=max(1, round(settings.stop_within)),
-            ssl_certfile=str(certificate) if certificate else None,
-            ssl_keyfile=str(key) if key else None,
         )
         config.load()
+        config.ssl = tls.context if tls is not None else None
         signals = (signal.SIGTERM,) if parent is not None else (signal.SIGTERM, signal.SIGINT)
         server = Server(config, settings.drain_for, signals)
-        reloading = None
-        if config.ssl is not None and certificate is not None and key is not None:
-            reloading = asyncio.create_task(_reload_tls(config.ssl, certificate, key))
+        watching = asyncio.create_task(tls.watch()) if tls is not None else None
         try:
             with _stopping_when_orphaned(parent, server):
                 await server.serve(sockets=[listener])
         finally:
-            if reloading is not None:
-                reloading.cancel()
+            if watching is not None:
+                watching.cancel()
 
 
 @contextlib.contextmanager
@@ -151,39 +135,6 @@ def _stopping_when_orphaned(parent: int | None, server: Server) -> Iterator[None
         yield
     finally:
         loop.remove_reader(parent)
-
-
-async def _reload_tls(context: ssl.SSLContext, certificate: Path, key: Path) -> None:
-    """Use new TLS files for new connections, once both are there and fit."""
-    seen = await asyncio.to_thread(_stamps, certificate, key)
-    while True:
-        await asyncio.sleep(_TLS_EVERY)
-        found = await asyncio.to_thread(_stamps, certificate, key)
-        if found != seen:
-            try:
-                # OpenSSL keeps one half of a pair that does not fit, so it is tried elsewhere; and it is not loaded in
-                # a thread, so that no handshake comes between the halves.
-                await asyncio.to_thread(_try_tls, certificate, key)
-                context.load_cert_chain(certificate, key)
-            except (OSError, ssl.SSLError) as error:
-                log.error("the new TLS files cannot be used, the old ones stay: %s", error)
-            else:
-                log.info("the TLS files were read again")
-            seen = found
-
-
-def _try_tls(certificate: Path, key: Path) -> None:
-    ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key)
-
-
-def _stamps(*files: Path) -> tuple[int | None, ...]:
-    stamps: list[int | None] = []
-    for file in files:
-        try:
-            stamps.append(file.stat().st_mtime_ns)
-        except OSError:
-            stamps.append(None)
-    return tuple(stamps)
 
 
 def _raise_file_limit() -> None:

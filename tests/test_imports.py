@@ -34,6 +34,7 @@ HOUSE = """
     pull
     edge: ranges headers respond registry app
     wiring
+    tls
     server
     supervisor
     cli

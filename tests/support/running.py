@@ -16,6 +16,7 @@ from mirror.config import Settings
 from mirror.digest import Digest
 from mirror.server import bind, serve
 from mirror.store.directory import DataDirectory
+from mirror.tls import Tls
 from tests.support.asking import Headers, Reply, ask
 from tests.support.process import merged
 from tests.support.upstream import FaultyUpstream
@@ -78,7 +79,7 @@ async def running(
     directory = DataDirectory.open(configured.data_dir)
     listener = bind(configured)
     lifeline, held = os.pipe()
-    serving = asyncio.create_task(serve(configured, directory, listener, lifeline))
+    serving = asyncio.create_task(serve(configured, directory, listener, Tls.load(configured), lifeline))
     try:
         yield Running(listener.getsockname()[:2], directory)
     finally:
