@@ -10,6 +10,7 @@ import json
 import tarfile
 import time
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -27,6 +28,7 @@ from tests.support.artifacts import (
     tar_gz,
     wasm_module,
 )
+from tests.support.asking import ask
 from tests.support.faults import Fault, Gate
 from tests.support.process import MirrorProcess
 from tests.support.running import Running, running
@@ -516,11 +518,13 @@ async def test_an_archive_is_bytes_and_nothing_more(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("framing", ["length", "chunked", "close"])
-async def test_no_answer_of_upstream_is_read_without_end(tmp_path: Path, framing: str) -> None:
+async def test_no_answer_of_upstream_is_read_without_end(
+    tmp_path: Path, framing: Literal["length", "chunked", "close"]
+) -> None:
     """Line 20: manifests, lists and tokens have caps, a blob has the size that its descriptor says."""
     with FaultyUpstream() as up:
         publish(up, "team/plugin", "1", ARTIFACT)
-        endless = Fault(pad_to=1024 * MIB, framing=framing)  # type: ignore[arg-type]  # one of the three
+        endless = Fault(pad_to=1024 * MIB, framing=framing)
         async with running(tmp_path, {"ghcr.io": up}, SHORTLY) as mirror:
             for tail in ("manifests/1", f"manifests/{ARTIFACT.digest}", "tags/list", f"referrers/{LAYER}"):
                 with up.inject(endless, path="/(manifests|tags|referrers)/"):
@@ -634,12 +638,13 @@ async def test_no_secret_is_told_to_anyone(tmp_path: Path) -> None:
     with FaultyUpstream() as up, FaultyUpstream() as storage:
         publish(up, "team/plugin", "1", ARTIFACT)
         publish(storage, "team/plugin", "1", ARTIFACT)
+        publish(up, "team/plugin", "wrong", compat(MODULE))
         tokens = up.require_bearer(TokenService(users={"robot": PASSWORD}, anonymous=False))
         settings = {"log": {"level": "debug", "access": "all"}, **SHORTLY}
         upstream = with_login(up, redirect_hosts=[storage.host])
         replies = []
         with MirrorProcess(tmp_path, {"ghcr.io": upstream}, settings) as process:
-            mirror = Running(("127.0.0.1", int(process.host.rpartition(":")[2])), None)  # type: ignore[arg-type]
+            address = ("127.0.0.1", int(process.host.rpartition(":")[2]))
             leave = Fault(redirect=f"{storage.url}{{path}}?{signature}")
             for fault, tail in (
                 (leave, f"blobs/{LAYER}"),
@@ -648,17 +653,17 @@ async def test_no_secret_is_told_to_anyone(tmp_path: Path) -> None:
                 (Fault(status=500, code=PASSWORD), "manifests/2"),
                 (Fault(status=403), "manifests/3"),
                 (Fault(status=401), "manifests/3"),
-                (Fault(flip_at=3), f"manifests/{ARTIFACT.digest}"),
+                (Fault(flip_at=3), "manifests/wrong"),
                 (Fault(redirect=f"http://127.0.0.1:1/x?{signature}"), "manifests/4"),
                 (Fault(redirect=f"http://user:{PASSWORD}@127.0.0.1:1/x?{signature}"), "manifests/5"),
                 (Fault(drop=True), "tags/list"),
             ):
                 with up.inject(fault, path=f"/v2/team/plugin/{tail}"):
-                    replies.append(await mirror.get(f"{PLUGIN}/{tail}?q=clients-own-query",
-                                                    {"Authorization": f"Basic {client}"}))  # fmt: skip
+                    target = f"{PLUGIN}/{tail}?q=clients-own-query"
+                    replies.append(await ask(address, target, headers={"Authorization": f"Basic {client}"}))
             tokens.revoke()
             tokens.users.clear()
-            replies.append(await mirror.get(f"{PLUGIN}/manifests/6"))
+            replies.append(await ask(address, f"{PLUGIN}/manifests/6"))
         assert {reply.status for reply in replies} >= {200, 403, 404, 502}
         assert storage.requests
         assert up.count(path="/token")
