@@ -111,6 +111,8 @@ PROGRAMS: dict[str, Packaged | Built] = {
         Packaged("openssl", "openssl"),
         Packaged("skopeo", "skopeo"),
         Packaged("curl", "curl"),
+        Packaged("containerd", "containerd"),
+        Packaged("ctr", "containerd"),
         Built("crane", "github.com/google/go-containerregistry/cmd/crane@v0.21.6"),
         Built("agent", source=_AGENT),
     )

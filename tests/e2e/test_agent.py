@@ -1,0 +1,183 @@
+"""The Istio agent's own code pulls through the mirror."""
+
+import hashlib
+import random
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.programs import agent, agents
+from tests.support.artifacts import (
+    DOCKER_CONFIG,
+    DOCKER_LAYER,
+    OCI_LAYER,
+    Artifact,
+    cncf,
+    compat,
+    docker,
+    image,
+    index,
+    publish,
+    raw,
+    tar_gz,
+    wasm_module,
+)
+from tests.support.certificates import self_signed
+from tests.support.faults import Fault
+from tests.support.process import MirrorProcess
+from tests.support.upstream import FaultyUpstream
+from tests.support.waiting import wait_until
+
+pytestmark = pytest.mark.needs("agent")
+
+MODULE = wasm_module(300_000)
+SHA256 = hashlib.sha256(MODULE).hexdigest()
+LAYOUTS = {"raw": raw, "docker": docker, "compat": compat}
+Layout = Callable[[bytes], Artifact]
+
+
+def oci(mirror: MirrorProcess, target: object = ":v1") -> str:
+    """What a WasmPlugin names."""
+    return f"oci://{mirror.host}/up/team/plugin{target}"
+
+
+@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS.keys())
+def test_an_agent_pulls_each_layout_by_tag_and_by_digest_and_upstream_is_asked_once(
+    tmp_path: Path, layout: Layout
+) -> None:
+    artifact = layout(MODULE)
+    with FaultyUpstream() as up, MirrorProcess(tmp_path, {"up": up.url}) as mirror:
+        publish(up, "team/plugin", "v1", artifact)
+        by_tag, by_digest = oci(mirror), oci(mirror, f"@{artifact.digest}")
+        for url in (by_tag, by_digest, by_tag, by_digest):
+            assert agent(url).sha256 == SHA256
+        assert agent(by_tag, checksum=artifact.digest.hex).sha256 == SHA256
+        assert up.count(path="/manifests/") == 1
+        for digest in artifact.layers:
+            assert up.count(path=f"/blobs/{digest}") == 1
+        assert "warning" not in mirror.log_text(), "its TLS attempt on the plain port is worth no line"
+
+
+def test_an_agent_pulls_the_child_of_an_index(tmp_path: Path) -> None:
+    child = compat(MODULE)
+    with FaultyUpstream() as up, MirrorProcess(tmp_path, {"up": up.url}) as mirror:
+        publish(up, "team/plugin", "v1", index(child))
+        for _ in range(2):
+            assert agent(oci(mirror)).sha256 == SHA256
+        assert up.count(path="/manifests/") == 2
+
+
+def test_an_agent_pulls_over_tls(tmp_path: Path) -> None:
+    files = self_signed(tmp_path)
+    settings = {"tls": {"certificate": str(files.certificate), "key": str(files.key)}}
+    with FaultyUpstream() as up, MirrorProcess(tmp_path / "mirror", {"up": up.url}, settings) as mirror:
+        publish(up, "team/plugin", "v1", raw(MODULE))
+        assert agent(oci(mirror)).sha256 == SHA256
+
+
+def test_an_agent_gets_a_new_version_of_a_tag(tmp_path: Path) -> None:
+    new = wasm_module(200_000, seed=2)
+    with FaultyUpstream() as up, MirrorProcess(tmp_path, {"up": up.url}, {"defaults": {"fresh_for": "0s"}}) as mirror:
+        publish(up, "team/plugin", "v1", raw(MODULE))
+        assert agent(oci(mirror)).sha256 == SHA256
+        publish(up, "team/plugin", "v1", raw(new))
+        assert agent(oci(mirror)).sha256 == hashlib.sha256(new).hexdigest()
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("layout", [raw, compat], ids=["raw", "compat"])
+def test_two_hundred_agents_cost_upstream_one_get_of_each(tmp_path: Path, workers: int, layout: Layout) -> None:
+    module = wasm_module(2 * 1024 * 1024)
+    artifact = layout(module)
+    with FaultyUpstream() as up, MirrorProcess(tmp_path, {"up": up.url}, {"workers": workers}) as mirror:
+        publish(up, "team/plugin", "v1", artifact)
+        up.inject(Fault(delay=0.05, bandwidth=20e6))
+        got = agents(oci(mirror), n=200)
+        assert [one.error for one in got if not one.ok] == []
+        assert {one.sha256 for one in got} == {hashlib.sha256(module).hexdigest()}
+        assert up.count(method="GET", path="/manifests/") == 1
+        for digest in artifact.layers:
+            assert up.count(method="GET", path=f"/blobs/{digest}") == 1
+
+
+@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS.keys())
+def test_an_outage_is_not_noticed_by_agents_that_pull_what_was_pulled_before(tmp_path: Path, layout: Layout) -> None:
+    with FaultyUpstream() as up, MirrorProcess(tmp_path, {"up": up.url}, {"defaults": {"fresh_for": "0s"}}) as mirror:
+        publish(up, "team/plugin", "v1", layout(MODULE))
+        assert agent(oci(mirror)).ok
+        up.refuse()
+        assert {one.sha256 for one in agents(oci(mirror), n=20)} == {SHA256}
+        mirror.restart()
+        assert {one.sha256 for one in agents(oci(mirror), n=20)} == {SHA256}
+
+
+def test_an_agents_pull_is_held_over_a_short_outage(tmp_path: Path) -> None:
+    """Three tries within 4 s are all that an agent makes, so failing fast would cost its traffic."""
+    with FaultyUpstream() as up, MirrorProcess(tmp_path, {"up": up.url}) as mirror:
+        publish(up, "team/plugin", "v1", raw(MODULE))
+        up.refuse()
+        back = threading.Timer(6.0, up.accept)
+        back.start()
+        got = agent(oci(mirror))
+        back.join()
+        assert got.sha256 == SHA256
+        assert 5 < got.seconds < 15
+
+
+def test_what_agents_do_not_take_they_are_given_all_the_same(tmp_path: Path) -> None:
+    """The mirror mirrors; it is the agent that says no."""
+    with FaultyUpstream() as up, MirrorProcess(tmp_path, {"up": up.url}) as mirror:
+        publish(up, "team/plugin", "v1", cncf(MODULE))
+        assert not agent(oci(mirror)).ok
+        assert up.count(path="/manifests/v1") == 1
+
+
+def plugin_first(layer_type: str) -> Artifact:
+    """An image whose ``plugin.wasm`` comes first in the layer's archive, and much else after it."""
+    layer = tar_gz({"plugin.wasm": MODULE, "filler": random.Random(1).randbytes(1_000_000)})
+    if layer_type == DOCKER_LAYER:
+        return image(
+            [(layer_type, layer)],
+            config=(DOCKER_CONFIG, b"{}"),
+            media_type="application/vnd.docker.distribution.manifest.v2+json",
+        )
+    return image([(layer_type, layer)])
+
+
+TAMPERED = {
+    "behind the module": Fault(tamper_from=900_000),
+    "in the last 64 KiB": Fault(tamper_from=-30_000),
+    "the last byte": Fault(flip_at=-1),
+}
+
+
+@pytest.mark.parametrize("tampered", TAMPERED.values(), ids=TAMPERED.keys())
+@pytest.mark.parametrize("layer_type", [OCI_LAYER, DOCKER_LAYER], ids=["oci", "docker"])
+def test_a_tampered_layer_that_an_agent_would_accept_is_never_given_to_one(
+    tmp_path: Path, tampered: Fault, layer_type: str
+) -> None:
+    artifact = plugin_first(layer_type)
+    layer = artifact.layers[0]
+    with FaultyUpstream() as up, MirrorProcess(tmp_path, {"up": up.url}) as mirror:
+        publish(up, "team/plugin", "v1", artifact)
+        with up.inject(tampered, path=f"/blobs/{layer}"):
+            assert agent(f"oci://{up.host}/team/plugin:v1").ok, "the agent itself does not notice"
+            cold = agents(oci(mirror), n=3)
+            assert [one.ok for one in cold] == [False] * 3
+            assert "502" in cold[0].error or "UPSTREAM_INVALID" in cold[0].error
+        assert agent(oci(mirror)).sha256 == SHA256, "the repaired upstream"
+        with up.inject(tampered, path=f"/blobs/{layer}"):
+            assert {one.sha256 for one in agents(oci(mirror), n=3)} == {SHA256}, "what is held is not tampered with"
+            mirror.restart()
+            assert agent(oci(mirror)).sha256 == SHA256
+
+
+def test_a_tampered_module_is_never_given_to_an_agent(tmp_path: Path) -> None:
+    artifact = raw(MODULE)
+    with FaultyUpstream() as up, MirrorProcess(tmp_path, {"up": up.url}) as mirror:
+        publish(up, "team/plugin", "v1", artifact)
+        with up.inject(Fault(flip_at=-1), path=f"/blobs/{artifact.layers[0]}"):
+            assert not agent(oci(mirror)).ok
+        wait_until(lambda: agent(oci(mirror)).sha256 == SHA256, what="the repaired upstream")
