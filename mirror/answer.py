@@ -155,6 +155,8 @@ class Flowing:
             await self.content.reached(start)
         else:
             await self.content.reached(len(_GZIP) - 1)
+        if self.content.size is None:
+            await self.content.reached(start + WITHHELD)
         last = self.content.size if end is None else end
         short = last is not None and last - start <= WITHHELD
         if short or self.whole_first or (self.whole_first is None and self._may_be_an_archive()):

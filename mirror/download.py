@@ -66,10 +66,6 @@ class Source(Protocol):
         """The blob from ``offset`` on; raises `UpstreamError` or `BlobUnknown`."""
         ...
 
-    async def head_blob(self, repository: str, digest: Digest, *, deadline: float) -> int | None:
-        """The size of the blob in this repository; raises `UpstreamError` or `BlobUnknown`."""
-        ...
-
 
 class Patience:
     """Until when (the loop's clock) a fill goes on trying."""

@@ -16,7 +16,7 @@ from typing import TypeVar, TypeVarTuple
 from mirror.digest import Digest, Verifier
 from mirror.download import Download, Patience, Source, to_the_end
 from mirror.errors import MirrorError, StoreError, UpstreamInvalid, UpstreamUnavailable
-from mirror.metadata.base import BlobRecord, Link, Metadata
+from mirror.metadata.base import BlobRecord, Metadata
 from mirror.oci import Reference
 from mirror.store.blobs import BlobStore
 from mirror.store.directory import DataDirectory
@@ -58,22 +58,20 @@ class Fills:
         fill = self._fills.get(digest)
         return None if fill is None or fill.content.beyond(0) else fill
 
-    def start(
-        self, origin: Reference, digest: Digest, size: int | None, patience: float, *, linked: bool = False
-    ) -> "Fill":
+    def start(self, origin: Reference, digest: Digest, size: int | None, patience: float) -> "Fill":
         """Join the fill of ``digest``, or begin it from ``origin``'s repository.
 
-        ``linked``: that repository is known to hold it, so that bytes which came through another one will do.
-        ``size`` is what a descriptor says, None when nothing does. The fill goes on trying for ``patience`` seconds
-        after the last join, and after each byte that it gets.
+        That repository must be known to hold it, for the bytes may come through another one that does too. ``size`` is
+        what a descriptor says, None when nothing does. The fill goes on trying for ``patience`` seconds after the last
+        join, and after each byte that it gets.
         """
         fill = self.running(digest)
         if fill is None:
-            fill = self._fills[digest] = Fill(self, origin, digest, size, patience, linked)
+            fill = self._fills[digest] = Fill(self, origin, digest, size, patience)
             task = asyncio.create_task(self._run(fill), name=f"fill {digest}")
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
-        fill.join(patience)
+        fill.join(origin, patience)
         return fill
 
     async def aclose(self) -> None:
@@ -99,30 +97,32 @@ class Fills:
 class Fill:
     """One download. ``content`` is what its readers see."""
 
-    def __init__(
-        self, fills: Fills, origin: Reference, digest: Digest, size: int | None, patience: float, linked: bool
-    ) -> None:
-        self.origin = origin
+    def __init__(self, fills: Fills, origin: Reference, digest: Digest, size: int | None, patience: float) -> None:
         self.digest = digest
         self.content = Growing(digest, size)
         self._fills = fills
-        self._source = fills.sources[origin.upstream]
-        self._linked = linked
+        self._origins = [origin]
+        self._tried = 0
         self._expected = size
         self._attempts_left = len(self._source.hosts)
         self._patience = Patience(patience)
         self._disk_fails = False
         self._loop = asyncio.get_running_loop()
 
-    def join(self, patience: float) -> None:
-        """Somebody asks for it: go on trying for at least ``patience`` seconds from now."""
+    def join(self, origin: Reference, patience: float) -> None:
+        """Somebody asks for it: go on trying for at least ``patience`` seconds from now.
+
+        Where it cannot be had from the repository that was asked for it first, that of ``origin`` is tried.
+        """
         self._patience.renew(patience)
+        if all(_repository(origin) != _repository(one) for one in self._origins):
+            self._origins.append(origin)
 
     async def run(self) -> None:
         """Bring the content here; its failure is told to the readers, never raised."""
         began = time.monotonic()
         try:
-            while not (self.content.verified or await self._adopt()):
+            while not (self.content.verified or self._adopt()):
                 await self._attempt()
         except asyncio.CancelledError:
             self.content.fail(_stopping())
@@ -151,16 +151,27 @@ class Fill:
         self.content.close(blob)
 
     @property
+    def _origin(self) -> Reference:
+        return self._origins[self._tried]
+
+    @property
+    def _source(self) -> Source:
+        return self._fills.sources[self._origin.upstream]
+
+    @property
     def _from(self) -> str:
-        return f"{self.origin.upstream}/{self.origin.repository}"
+        return _repository(self._origin)
 
-    async def _claim(self) -> None:
-        """Bytes that are here already may have come through another repository: ask whether this one has them too."""
-        if not self._linked:
-            await self._source.head_blob(self.origin.repository, self.digest, deadline=self._patience.ends_at)
-            self._linked = True
+    def _turn_elsewhere(self) -> bool:
+        """Try the next repository that holds the content, if somebody has asked for it through another one."""
+        if self._tried + 1 == len(self._origins):
+            return False
+        self._tried += 1
+        self._attempts_left = len(self._source.hosts)
+        self._patience.renew()
+        return True
 
-    async def _adopt(self) -> bool:
+    def _adopt(self) -> bool:
         """Take the blob, when another worker has committed it since this fill was asked for."""
         if self.content.consumed:
             return False
@@ -170,7 +181,6 @@ class Fill:
             return False
         if blob is None:
             return False
-        await self._claim()
         self.content.blob = blob
         self.content.verify()
         return True
@@ -198,25 +208,15 @@ class Fill:
             spool.drop()
             spool.close()
             return False
-        await self._show(spool)
-        return True
-
-    async def _show(self, spool: Spool) -> None:
-        """Let the readers have what is there and what will come."""
-        try:
-            if spool.size or not spool.writable:
-                await self._claim()
-        except BaseException:
-            spool.close()
-            raise
         self.content.spool = spool
+        return True
 
     async def _follow(self) -> bool:
         """Watch another worker's spool; True when that worker has died or given up, and it is for this fill to lead."""
         spool = Spool.follow(self._fills.directory, self.digest)
         if spool is None:
             return False
-        await self._show(spool)
+        self.content.spool = spool
         seen = 0
         while (standing := spool.standing()) is Standing.GROWING:
             if spool.size != seen:
@@ -247,12 +247,11 @@ class Fill:
                 raise StoreError(f"what was there of {self.digest} can no longer be read") from error
             self._begin_anew()
             return
-        download = Download(self._source, self.origin, self.content, verifier, self._patience, self._take_in)
         try:
-            await download.run()
+            await self._bring(verifier)
         except UpstreamInvalid as failure:
             await self._drop()
-            if not self._may_begin_anew(inherited, download.senders):
+            if not self._may_begin_anew(inherited):
                 raise
             log.warning("%s; beginning anew", failure)
             self._begin_anew()
@@ -263,16 +262,31 @@ class Fill:
         self.content.verify()
         await self._commit(verifier)
 
-    def _may_begin_anew(self, inherited: int, senders: set[str]) -> bool:
-        """After wrong bytes that no client has seen: whether someone else may have the right ones.
+    async def _bring(self, verifier: Verifier) -> None:
+        """Download what is missing, from whichever repository gives it."""
+        while True:
+            source = self._source
+            download = Download(source, self._origin, self.content, verifier, self._patience, self._take_in)
+            inherited = verifier.size
+            try:
+                await download.run()
+                return
+            except UpstreamInvalid:
+                if not inherited and len(download.senders) == 1:  # bytes that were there tell nothing of who sent them
+                    source.cool_down(*download.senders)
+                raise
+            except MirrorError as failure:
+                if not self._turn_elsewhere():
+                    raise
+                log.warning("%s; %s is asked", failure, self._from)
 
-        Bytes that an earlier fill left tell nothing of who sent them; else a sole sender is to blame, and cools down.
-        """
+    def _may_begin_anew(self, inherited: int) -> bool:
+        """After wrong bytes that no client has seen: whether someone else may have the right ones."""
+        if self.content.consumed:
+            return False
         if not inherited:
             self._attempts_left -= 1
-            if len(senders) == 1:
-                self._source.cool_down(*senders)
-        return self._attempts_left > 0 and not self.content.consumed
+        return self._attempts_left > 0 or self._turn_elsewhere()
 
     async def _take_in(self, chunks: list[bytes], verifier: Verifier) -> None:
         """Hash and keep what has come, then let the readers have it."""
@@ -320,10 +334,8 @@ class Fill:
 
     async def _commit(self, verifier: Verifier) -> None:
         spool, size = self.content.spool, verifier.size
-        link = Link(self.origin.upstream, self.origin.repository, self.digest, "", size)
-        try:  # first, for who finds a blob without a link has to ask upstream about it
+        try:
             await self._fills.metadata.put_blob(BlobRecord(self.digest, size, verifier.blake3(), time.time()))
-            await self._fills.metadata.put_links([link])
         except StoreError as error:
             log.error("%s was filled, but could not be noted: %s", self.digest, error)
         if self.content.overflow is None and spool is not None:
@@ -360,6 +372,10 @@ class Fill:
     async def _in_thread(self, call: Callable[[*_Arguments], _T], *arguments: *_Arguments) -> _T:
         """Wait for the call in any case: a file may not be closed while a thread works on it."""
         return await to_the_end(self._loop.run_in_executor(self._fills.threads, call, *arguments))
+
+
+def _repository(origin: Reference) -> str:
+    return f"{origin.upstream}/{origin.repository}"
 
 
 def _stopping() -> MirrorError:

@@ -115,7 +115,7 @@ class Manifests:
         if not policy.offline:
             for layer in artifact.modules(manifest, self.max_module_size):
                 if not self._holds(layer.digest):
-                    fill = self._fills.start(reference, layer.digest, layer.size, policy.hold_for, linked=True)
+                    fill = self._fills.start(reference, layer.digest, layer.size, policy.hold_for)
                     fill.content.keep_whole |= self.whole_first(layer.media_type, layer.size)
                     fills.append(fill)
         return fills

@@ -1,6 +1,7 @@
 """The pull, top to bottom: from what is held where that may be, from upstream where it must."""
 
 import asyncio
+import dataclasses
 import logging
 from collections.abc import Callable, Mapping
 
@@ -29,7 +30,6 @@ from mirror.errors import (
     NotFound,
     UpstreamDenied,
     UpstreamError,
-    UpstreamInvalid,
     UpstreamTimeout,
     UpstreamUnavailable,
 )
@@ -115,12 +115,13 @@ class Pull:
             return Answer(OCTETS, digest, Held(blob), how, blob.stored_at)
         if upstream.policy.offline:
             raise _offline(reference, digest)
-        running = self._fills.running(digest)
+        began = asyncio.get_running_loop().time()
+        running, announced = self._fills.running(digest), None
+        if link is None or (running is None and not read):
+            announced = await self._claim(reference, digest)
         if running is None and not read:
-            return Answer(OCTETS, digest, Announced(await self._claim(reference, digest)), Passed())
-        if running is not None and link is None and not _same_repository(running.origin, reference):
-            await self._claim(reference, digest)
-        return self._filling(reference, digest, link, upstream.policy.hold_for, collapsed=running is not None)
+            return Answer(OCTETS, digest, Announced(announced), Passed())
+        return self._filling(reference, digest, link, began)
 
     async def aclose(self) -> None:
         """Stop what was begun for clients that may be gone."""
@@ -200,10 +201,8 @@ class Pull:
         if blob is None or link is None or link.size in (-1, blob.size):
             return blob
         if await asyncio.to_thread(_intact, blob):
-            raise UpstreamInvalid(
-                f"{link.upstream}/{link.repository} says that {digest} has {link.size} bytes, but it has {blob.size}",
-                detail={"expected": link.size, "actual": blob.size},
-            )
+            await self._links.add([dataclasses.replace(link, size=blob.size)])  # the descriptor was wrong, once for all
+            return blob
         log.error("the file of %s is damaged; it is dropped and fetched again", digest)
         self._store.delete(digest)
         return None
@@ -228,7 +227,10 @@ class Pull:
                 log.info("%s is served although its links were lost and nobody confirms them: %s", digest, error)
 
     async def _claim(self, reference: Reference, digest: Digest) -> int | None:
-        """Ask upstream whether this repository has the blob, once for all who wait; its size, if upstream tells."""
+        """Ask upstream whether this repository has the blob, once for all who wait; the size that upstream announces.
+
+        So nobody joins a fill, or begins one that others may join, for a repository that may not have the blob.
+        """
         task, _ = self._claims.join(reference, lambda: self._ask_for_blob(reference, digest))
         return await asyncio.shield(task)
 
@@ -236,16 +238,18 @@ class Pull:
         upstream = self._upstreams[reference.upstream]
         deadline = asyncio.get_running_loop().time() + upstream.policy.hold_for
         size = await upstream.head_blob(reference.repository, digest, deadline=deadline)
-        known = -1 if size is None else size
-        await self._links.add([Link(reference.upstream, reference.repository, digest, "", known)])
+        if await self._links.get(reference.upstream, reference.repository, digest) is None:
+            # Without the size: what a header announces binds nobody, as a descriptor does.
+            await self._links.add([Link(reference.upstream, reference.repository, digest, "", -1)])
         return size
 
-    def _filling(
-        self, reference: Reference, digest: Digest, link: Link | None, hold_for: float, *, collapsed: bool
-    ) -> Answer:
+    def _filling(self, reference: Reference, digest: Digest, link: Link | None, began: float) -> Answer:
+        """A blob on its way here. ``began`` (the loop's clock) is when the client asked."""
+        hold_for = self._upstreams[reference.upstream].policy.hold_for
         size = link.size if link is not None and link.size >= 0 else None
         media_type = link.media_type if link is not None else ""
-        fill = self._fills.start(reference, digest, size, hold_for, linked=link is not None)
+        collapsed = self._fills.running(digest) is not None
+        fill = self._fills.start(reference, digest, size, hold_for)
         # What one manifest calls it does not rule out that another calls it an archive: then its first bytes decide.
         whole_first = self._manifests.whole_first(media_type, size) or None
         fill.content.keep_whole |= bool(whole_first)
@@ -254,7 +258,7 @@ class Pull:
             digest,
             Flowing(fill.content, whole_first, self._manifests.max_module_size),
             Collapsed() if collapsed else Filled(),
-            hold_until=asyncio.get_running_loop().time() + hold_for + LAST_WORD,
+            hold_until=began + hold_for + LAST_WORD,
         )
 
     def _ttl(self, record: TagRecord) -> float:
@@ -265,10 +269,6 @@ class Pull:
 
 def _offline(reference: Reference, digest: Digest) -> BlobUnknown:
     return BlobUnknown(f"{digest} is not held, and {reference.upstream} is offline in the mirror's settings")
-
-
-def _same_repository(one: Reference, other: Reference) -> bool:
-    return (one.upstream, one.repository) == (other.upstream, other.repository)
 
 
 def _intact(blob: Blob) -> bool:

@@ -7,7 +7,7 @@ import blake3
 
 from mirror.digest import Digest
 from mirror.errors import BlobUnknown, StoreError
-from mirror.metadata.base import BlobRecord, Link
+from mirror.metadata.base import BlobRecord
 from mirror.metadata.sqlite import SqliteMetadata
 from mirror.oci import Reference
 from tests.fill.source import MemorySource, Sending, Tap
@@ -120,15 +120,13 @@ async def test_a_range_waits_for_its_bytes(tmp_path: Path) -> None:
         assert await middle.body() == CONTENT[MIB : MIB + 200 * KIB]
 
 
-async def test_what_was_filled_is_noted_with_its_blake3_and_linked_to_the_repository(tmp_path: Path) -> None:
+async def test_what_was_filled_is_noted_with_its_blake3(tmp_path: Path) -> None:
     metadata = SqliteMetadata.open(tmp_path / "metadata.sqlite")
     async with worker(data_in(tmp_path / "data"), MemorySource(CONTENT), metadata) as one:
         await one.ended(one.start(DIGEST, len(CONTENT)))
         noted = await metadata.blob(DIGEST)
         assert isinstance(noted, BlobRecord)
         assert (noted.size, noted.blake3) == (len(CONTENT), blake3.blake3(CONTENT).hexdigest())
-        link = await metadata.link("up", "team/filter", DIGEST)
-        assert link == Link("up", "team/filter", DIGEST, "", len(CONTENT))
     await metadata.aclose()
 
 
@@ -180,20 +178,29 @@ async def test_a_stop_reaches_the_clients_of_a_fill_that_had_no_time_to_begin(tm
     assert "stopping" in str(await asyncio.wait_for(client.cut(), 5))
 
 
-async def test_bytes_that_another_repository_has_are_not_shown_before_this_one_has_vouched_for_them(
-    tmp_path: Path,
-) -> None:
+async def test_what_one_repository_fails_to_give_is_fetched_from_the_next_that_was_asked_for_it(tmp_path: Path) -> None:
     source = MemorySource(CONTENT)
     source.lacking.add("other/repository")
-    directory = data_in(tmp_path)
-    (directory.spool / f"sha256-{DIGEST.hex}").write_bytes(CONTENT)
-    async with worker(directory, source) as one:
-        stranger = one.start(DIGEST, len(CONTENT), origin=Reference("up", "other/repository", tag="v1"), linked=False)
-        client = Client(stranger.content)
-        assert isinstance(await client.cut(), BlobUnknown)
-        assert not client.received
-        await one.ended(stranger)
-        known = one.start(DIGEST, len(CONTENT), origin=REPOSITORY, linked=False)
-        assert await Client(known.content).body() == CONTENT
-    assert source.heads == ["other/repository", "team/filter"]
-    assert source.gets == []
+    elsewhere = Reference("up", "other/repository", tag="v1")
+    async with worker(data_in(tmp_path), source) as one:
+        first = one.start(DIGEST, len(CONTENT), origin=elsewhere)
+        assert one.start(DIGEST, len(CONTENT), origin=REPOSITORY) is first
+        assert await Client(first.content).body() == CONTENT
+    assert [asked.repository for asked in source.gets] == ["other/repository", "team/filter"]
+    assert source.cooled == []
+
+
+async def test_the_next_repository_gives_the_rest_of_what_the_first_has_begun(tmp_path: Path) -> None:
+    source = MemorySource(CONTENT)
+    half = len(CONTENT) // 2
+    source.script.append(Sending(cut_at=half))
+    source.script.append(Sending(refuses=BlobUnknown("gone")))
+    async with worker(data_in(tmp_path), source) as one:
+        fill = one.start(DIGEST, len(CONTENT), origin=Reference("up", "other/repository", tag="v1"))
+        one.start(DIGEST, len(CONTENT), origin=REPOSITORY)
+        assert await Client(fill.content).body() == CONTENT
+    assert [(asked.repository, asked.offset) for asked in source.gets] == [
+        ("other/repository", 0),
+        ("other/repository", half),
+        ("team/filter", half),
+    ]

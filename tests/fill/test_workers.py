@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 
 from mirror.digest import Digest
-from mirror.errors import BlobUnknown, DigestMismatch, UpstreamDenied
-from mirror.oci import Reference
+from mirror.errors import DigestMismatch, UpstreamDenied
 from mirror.store import spool
 from mirror.store.blobs import BlobStore
 from mirror.store.growing import WITHHELD
@@ -223,24 +222,6 @@ async def test_when_the_leaders_disk_is_full_the_clients_of_a_follower_get_the_b
             clients.append(Client(following.content))
         for client in clients:
             assert await client.body() == CONTENT
-
-
-async def test_another_repository_does_not_get_a_leaders_bytes_unless_upstream_says_that_it_has_them(
-    tmp_path: Path,
-) -> None:
-    directory = data_in(tmp_path)
-    ours, theirs = MemorySource(CONTENT), MemorySource(CONTENT)
-    ours.script.append(Sending(tap=(tap := Tap(MIB))))
-    theirs.lacking.add("other/repository")
-    async with worker(directory, ours) as leader, worker(directory, theirs) as follower:
-        leading = leader.start(DIGEST, SIZE)
-        await eventually(lambda: leading.content.available == MIB)
-        stranger = Reference("up", "other/repository", tag="v1")
-        client = Client(follower.start(DIGEST, SIZE, origin=stranger, linked=False).content)
-        assert isinstance(await client.cut(), BlobUnknown)
-        assert not client.received
-        tap.open()
-        assert await Client(leading.content).body() == CONTENT
 
 
 async def test_a_size_that_is_read_before_the_last_bytes_came_is_not_taken_for_that_of_the_whole(

@@ -3,14 +3,14 @@
 import asyncio
 import contextlib
 import random
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import cast
 
 from mirror.digest import Digest
 from mirror.errors import MirrorError
 from mirror.fill import Fill, Fills
-from mirror.metadata.base import BlobRecord, Link, Metadata
+from mirror.metadata.base import BlobRecord, Metadata
 from mirror.oci import Reference
 from mirror.store.blobs import BlobStore
 from mirror.store.directory import DataDirectory
@@ -33,15 +33,10 @@ class Notes:
 
     def __init__(self) -> None:
         self.blobs: list[BlobRecord] = []
-        self.links: list[Link] = []
 
     async def put_blob(self, record: BlobRecord) -> None:
         """Note it."""
         self.blobs.append(record)
-
-    async def put_links(self, links: Iterable[Link]) -> None:
-        """Note them."""
-        self.links += links
 
 
 def data_in(folder: Path) -> DataDirectory:
@@ -67,10 +62,9 @@ class Worker:
         *,
         patience: float = 20.0,
         origin: Reference = REPOSITORY,
-        linked: bool = True,
     ) -> Fill:
         """Ask for a blob."""
-        return self.fills.start(origin, digest, size, patience, linked=linked)
+        return self.fills.start(origin, digest, size, patience)
 
     async def ended(self, fill: Fill) -> None:
         """Wait until a fill is over, and all that belongs to it."""

@@ -79,7 +79,7 @@ async def test_a_disconnect_does_not_stop_the_fill(tmp_path: Path) -> None:
             assert await exchange.read()
         gate.release()
         await eventually(lambda: held(tmp_path, layer), what="the layer")
-        assert up.count(path=f"/blobs/{layer}") == 1
+        assert up.count(method="GET", path=f"/blobs/{layer}") == 1
 
 
 async def test_a_disconnect_before_the_first_byte_does_not_stop_the_fill(tmp_path: Path) -> None:

@@ -324,7 +324,6 @@ async def test_a_blob_that_is_just_coming_is_not_open_to_other_repositories(tmp_
             assert (await first).body == MODULE
 
 
-@pytest.mark.xfail(strict=True, reason="a fill is shared by all upstreams, and so is the failure of the first one")
 async def test_a_pull_through_a_repository_without_the_blob_does_not_spoil_that_of_another(tmp_path: Path) -> None:
     """Line 10, turned round: who asks in the wrong place first must not decide what the others get."""
     with FaultyUpstream() as up, FaultyUpstream() as other:

@@ -170,7 +170,7 @@ async def test_a_pull_that_takes_too_long_is_cut_and_its_fill_resumed_after_the_
     settings = {"stop_within": "1s", "workers": workers}
     with FaultyUpstream() as up, MirrorProcess(tmp_path, {"up": up.url}, settings) as mirror:
         publish(up, "team/plugin", "v1", ARTIFACT)
-        up.inject(Fault(stall_after=500_000), path=f"/blobs/{LAYER}", times=1)
+        up.inject(Fault(stall_after=500_000), method="GET", path=f"/blobs/{LAYER}", times=1)
         async with ask(mirror.url, f"/v2/{NAME}/blobs/{LAYER}") as running:
             await running.head()
             got = asyncio.create_task(running.rest())

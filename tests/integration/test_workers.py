@@ -44,7 +44,7 @@ async def test_a_fill_whose_holder_is_killed_is_taken_over_unseen(tmp_path: Path
     gate = Gate()
     with FaultyUpstream() as up, MirrorProcess(tmp_path, {"up": up.url}, TWO) as mirror:
         publish(up, "team/plugin", None, ARTIFACT)
-        up.inject(Fault(gate=gate, gate_at=600_000), path=f"/blobs/{LAYER}", times=1)
+        up.inject(Fault(gate=gate, gate_at=600_000), method="GET", path=f"/blobs/{LAYER}", times=1)
         async with AsyncExitStack() as stack:
             clients = [await client(stack, mirror) for _ in range(16)]
             spool = mirror.data_dir / "spool" / f"sha256-{LAYER.hex}"
@@ -96,7 +96,7 @@ async def test_workers_end_when_their_supervisor_is_killed_and_finish_what_runs(
     settings = {**TWO, "drain_for": drain_for}
     with FaultyUpstream() as up:
         publish(up, "team/plugin", None, ARTIFACT)
-        up.inject(Fault(gate=gate, gate_at=600_000), path=f"/blobs/{LAYER}", times=1)
+        up.inject(Fault(gate=gate, gate_at=600_000), method="GET", path=f"/blobs/{LAYER}", times=1)
         mirror = MirrorProcess(tmp_path, {"up": up.url}, settings)
         mirror.start()
         async with AsyncExitStack() as stack:
