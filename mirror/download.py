@@ -9,15 +9,19 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Protocol, TypeVar
 
 from mirror.digest import Digest, Verifier
-from mirror.errors import DigestMismatch, UpstreamError, UpstreamInvalid, UpstreamUnavailable
+from mirror.errors import DigestMismatch, UpstreamCutShort, UpstreamError, UpstreamInvalid
 from mirror.oci import Reference
 from mirror.store.growing import Growing
+from mirror.upstream.backoff import Backoff
 
 _MAX_PENDING = 4 * 1024 * 1024
 """Bytes that may have come from upstream and not yet be taken in."""
 
 _MAX_BLOB = 64 * 1024**3
 """Bytes after which a blob whose size nobody has announced is given up."""
+
+_ENDS_THERE = 3
+"""Times after which a body that ends early at the same byte is taken for what upstream has, not for a bad line."""
 
 _T = TypeVar("_T")
 
@@ -99,6 +103,7 @@ class Download:
         self._content = content
         self._verifier = verifier
         self._patience = patience
+        self._backoff = Backoff(random.random)
         self._take_in = take_in
 
     async def run(self) -> None:
@@ -108,6 +113,7 @@ class Download:
         of the last try.
         """
         verifier, digest = self._verifier, self._content.digest
+        cuts = 0
         while not self._complete():
             stream = await self._open(verifier.size)
             self.senders.add(stream.endpoint)
@@ -118,11 +124,18 @@ class Download:
                 if self._content.size is None:
                     break
                 if not self._complete():
-                    raise UpstreamUnavailable(f"{stream.endpoint} sent only {verifier.size} bytes of {digest}")
+                    raise UpstreamCutShort(f"{stream.endpoint} sent only a part of {digest}", received=verifier.size)
             except UpstreamInvalid:
                 raise
             except UpstreamError as failure:
-                await self._pause(failure, progress=verifier.size > before)
+                progress = verifier.size > before
+                cuts = cuts + 1 if isinstance(failure, UpstreamCutShort) and not progress else 0
+                if cuts >= _ENDS_THERE:
+                    raise UpstreamInvalid(
+                        f"{stream.endpoint} ends {digest} after {verifier.size} bytes, time and again",
+                        detail={"endpoint": stream.endpoint, "size": self._content.size, "received": verifier.size},
+                    ) from failure
+                await self._pause(failure, progress=progress)
             finally:
                 await stream.aclose()
         if not verifier.matches():
@@ -165,11 +178,12 @@ class Download:
         """After a cut: go on at once where bytes had come, else after a while; raise when it has been too long."""
         if progress:
             self._patience.renew()
+            self._backoff = Backoff(random.random)
             return
-        left = self._patience.ends_at - self._patience.now()
-        if left <= 0:
+        pause = self._backoff.pause()
+        if self._patience.now() + pause >= self._patience.ends_at:
             raise failure
-        await asyncio.sleep(min(random.uniform(0.05, 1.0), left))
+        await asyncio.sleep(pause)
 
     async def _pump(self, stream: BlobStream) -> None:
         """Move bytes from upstream to the spool. Hashing and writing go on behind the reading, in a thread."""

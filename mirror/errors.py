@@ -19,6 +19,7 @@
     │   ├── UpstreamInvalid               502 UPSTREAM_INVALID: wrong bytes, wrong digest, too large
     │   │   └── DigestMismatch            502: bytes that do not have the digest that names them
     │   ├── UpstreamUnavailable           503 UPSTREAM_UNAVAILABLE: refuses, does not resolve, 5xx, 429
+    │   │   └── UpstreamCutShort          503: the body ended before its end
     │   └── UpstreamTimeout               504 UPSTREAM_TIMEOUT
     ├── StoreError                        500 UNKNOWN: the disk, or the database
     └── StartError                        never seen by a client: the mirror cannot start; exit status 2
@@ -145,6 +146,14 @@ class UpstreamUnavailable(UpstreamError):
 
     code = "UPSTREAM_UNAVAILABLE"
     status = 503
+
+
+class UpstreamCutShort(UpstreamUnavailable):
+    """Upstream ended a body early, after ``received`` bytes of it: a bad line, unless it happens there again."""
+
+    def __init__(self, message: str, *, received: int, detail: object = None) -> None:
+        super().__init__(message, detail=detail)
+        self.received = received
 
 
 class UpstreamTimeout(UpstreamError):

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 
 import httpx
 
-from mirror.errors import UpstreamInvalid, UpstreamUnavailable
+from mirror.errors import UpstreamCutShort, UpstreamInvalid
 from mirror.upstream.answers import content_range, length
 
 
@@ -47,8 +47,9 @@ class BlobStream:
             if position == self.size and not ends_by_itself:
                 return  # whether its sender ever says so is of no interest
         if self.size is not None and position < self.size:
-            raise UpstreamUnavailable(
+            raise UpstreamCutShort(
                 f"{self.endpoint} ended a blob of {self.size} bytes after {position}",
+                received=position - self.offset,
                 detail={"endpoint": self.endpoint, "size": self.size, "received": position},
             )
 

@@ -19,8 +19,10 @@ from mirror.errors import (
     DigestMismatch,
     MirrorError,
     NotFound,
+    UpstreamCutShort,
     UpstreamDenied,
     UpstreamError,
+    UpstreamInvalid,
     UpstreamTimeout,
     UpstreamUnavailable,
 )
@@ -38,6 +40,9 @@ log = logging.getLogger(__name__)
 
 COOL_FOR = 300.0
 """Seconds for which an endpoint that sent wrong bytes is asked only when no other can answer."""
+
+ENDS_THERE = 3
+"""Times after which a body that ends early at the same byte is taken for what upstream has, and not for a bad line."""
 
 T = TypeVar("T")
 Question = Callable[[Endpoint], Awaitable[T]]
@@ -175,10 +180,14 @@ class Upstream:
         backoff = Backoff(self._random)
         failures: dict[Endpoint, MirrorError] = {}
         ready_at: dict[Endpoint, float] = {}
+        ends: list[int] = []
         while True:
             try:
                 return await self._round(ask, deadline, failures, ready_at)
-            except (UpstreamUnavailable, UpstreamTimeout):
+            except (UpstreamUnavailable, UpstreamTimeout) as failure:
+                ends = [*ends, failure.received] if isinstance(failure, UpstreamCutShort) else []
+                if len(ends) >= ENDS_THERE and len(set(ends[-ENDS_THERE:])) == 1:
+                    raise UpstreamInvalid(f"{failure}, time and again", detail=failure.detail) from failure
                 now = self._clock()
                 again_at = max(now + backoff.pause(), min(ready_at.get(one, 0.0) for one in self._endpoints))
                 if again_at >= deadline:

@@ -14,7 +14,7 @@ from typing import cast
 import httpcore
 import httpx
 
-from mirror.errors import UpstreamError, UpstreamInvalid, UpstreamTimeout, UpstreamUnavailable
+from mirror.errors import UpstreamCutShort, UpstreamError, UpstreamInvalid, UpstreamTimeout, UpstreamUnavailable
 from mirror.upstream.dial import Dialler, NotPublic, Resolver, resolve
 from mirror.upstream.origins import host_of
 
@@ -126,11 +126,16 @@ class _Body(httpx.AsyncByteStream):
         self._endpoint = endpoint
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
+        received = 0
         try:
             async for chunk in cast(AsyncIterator[bytes], self._response.stream):
+                received += len(chunk)
                 yield chunk
         except _FOREIGN as error:
-            raise translated(error, self._url, self._endpoint) from error
+            failure = translated(error, self._url, self._endpoint)
+            if isinstance(failure, UpstreamUnavailable):
+                failure = UpstreamCutShort(failure.message, received=received, detail=failure.detail)
+            raise failure from error
 
     async def aclose(self) -> None:
         await self._response.aclose()

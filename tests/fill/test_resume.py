@@ -123,7 +123,6 @@ async def test_it_gives_up_when_upstream_stays_away_for_longer_than_its_patience
     source = MemorySource(CONTENT)
     source.script.append(Sending(cut_at=300 * KIB))
     source.script.extend(Sending(cut_at=0) for _ in range(1000))
-    began = time.monotonic()
     async with worker(data_in(tmp_path), source) as one:
         fill = one.start(DIGEST, SIZE, patience=0.5)
         client = Client(fill.content)
@@ -131,8 +130,7 @@ async def test_it_gives_up_when_upstream_stays_away_for_longer_than_its_patience
         assert client.received == CONTENT[: 300 * KIB]
         await one.ended(fill)
         assert one.spools() == [NAME]
-    assert 0.4 < time.monotonic() - began < 5
-    assert len(source.gets) < 15
+    assert 2 < len(source.gets) < 15
 
 
 async def test_bytes_that_come_renew_its_patience(tmp_path: Path) -> None:
