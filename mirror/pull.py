@@ -26,7 +26,6 @@ from mirror.errors import (
     BlobUnknown,
     ManifestUnknown,
     MirrorError,
-    NameUnknown,
     NotFound,
     UpstreamDenied,
     UpstreamError,
@@ -38,6 +37,7 @@ from mirror.flight import Flights
 from mirror.freshness import Freshness
 from mirror.manifests import LAST_WORD, Manifests
 from mirror.metadata.base import Link, TagRecord
+from mirror.names import not_allowed
 from mirror.oci import Manifest, Reference
 from mirror.resolve import Resolver, unknown
 from mirror.store.blobs import Blob, BlobStore
@@ -132,10 +132,7 @@ class Pull:
         """The upstream, if this repository may be pulled from it."""
         upstream = self._upstreams[reference.upstream]
         if not upstream.allows(reference.repository):
-            raise NameUnknown(
-                f"{reference.repository} is not among the repositories that may be pulled from {reference.upstream}; "
-                f"see upstreams.{reference.upstream}.allow in the mirror's settings"
-            )
+            raise not_allowed(reference.upstream, reference.repository)
         return upstream
 
     async def _first(self, reference: Reference) -> Answer:
