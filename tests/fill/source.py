@@ -68,10 +68,10 @@ class MemoryStream:
         self.size = len(self.content) if sending.announces == -1 else sending.announces
         self.endpoint = sending.endpoint
         self.closed = False
-        self._sending = sending
+        self.sending = sending
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        sending, position = self._sending, self.offset
+        sending, position = self.sending, self.offset
         while True:
             end = len(self.content) if sending.cut_at is None else min(sending.cut_at, len(self.content))
             if position >= end:
@@ -97,7 +97,6 @@ class MemorySource:
         self.hosts = hosts
         self.script: deque[Sending] = deque()
         self.gets: list[Asked] = []
-        self.heads: list[str] = []
         self.cooled: list[str] = []
         self.streams: list[MemoryStream] = []
         self.lacking: set[str] = set()
@@ -115,7 +114,8 @@ class MemorySource:
     async def open_blob(self, repository: str, digest: Digest, *, offset: int = 0, deadline: float) -> MemoryStream:
         """The next entry of the script; as the real one, it raises when the deadline has passed."""
         self.gets.append(Asked(repository, digest, offset))
-        self._check(repository, digest)
+        if repository in self.lacking:
+            raise BlobUnknown(f"{repository} does not have {digest}")
         if asyncio.get_running_loop().time() >= deadline:
             raise UpstreamUnavailable("too late to ask")
         sending = self.script.popleft() if self.script else Sending()
@@ -126,14 +126,3 @@ class MemorySource:
         stream = MemoryStream(self.contents[digest], sending, offset)
         self.streams.append(stream)
         return stream
-
-    async def head_blob(self, repository: str, digest: Digest, *, deadline: float) -> int | None:
-        """The size, where the repository has the blob."""
-        self.heads.append(repository)
-        self._check(repository, digest)
-        await asyncio.sleep(0)
-        return len(self.contents[digest])
-
-    def _check(self, repository: str, digest: Digest) -> None:
-        if repository in self.lacking or digest not in self.contents:
-            raise BlobUnknown(f"{repository} does not have {digest}")
