@@ -27,36 +27,51 @@ class Server(uvicorn.Server):
 
     Agents do not retry a refused connection. ``draining`` turns true at once, ``/readyz`` says so, and the listeners
     close only after ``drain_for`` seconds; then running requests have the time that the configuration allows.
+
+    The first SIGTERM or SIGINT stops it in order, the second at once. A supervisor's worker may get the same SIGTERM
+    twice, from whoever stops the whole group and from the supervisor; there SIGQUIT says that it is to hurry.
     """
 
-    def __init__(self, config: uvicorn.Config, drain_for: float, signals: tuple[signal.Signals, ...]) -> None:
+    def __init__(self, config: uvicorn.Config, drain_for: float, *, supervised: bool) -> None:
         super().__init__(config)
         self._drain_for = drain_for
-        self._signals = signals
-        self._hurry = asyncio.Event()
+        self._hurried = asyncio.Event()
+        self._handlers = (
+            {signal.SIGTERM: self.stop, signal.SIGQUIT: self.hurry}
+            if supervised
+            else dict.fromkeys((signal.SIGTERM, signal.SIGINT), self._told)
+        )
 
     @property
     def draining(self) -> bool:
         """Whether it was told to stop."""
         return self.should_exit
 
-    def handle_exit(self, sig: int, frame: object) -> None:
-        """Stop in order at the first signal, at once at the second."""
-        if self.should_exit:
-            self.force_exit = True
-            self._hurry.set()
+    def stop(self) -> None:
+        """Stop in order."""
         self.should_exit = True
+
+    def hurry(self) -> None:
+        """Stop at once."""
+        self.should_exit = self.force_exit = True
+        self._hurried.set()
+
+    def _told(self) -> None:
+        if self.should_exit:
+            self.hurry()
+        else:
+            self.stop()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Take the signals while serving; unlike uvicorn's own, an orderly stop ends with status 0."""
         loop = asyncio.get_running_loop()
-        for sig in self._signals:
-            loop.add_signal_handler(sig, self.handle_exit, sig, None)
+        for sig, handler in self._handlers.items():
+            loop.add_signal_handler(sig, handler)
         try:
             yield
         finally:
-            for sig in self._signals:
+            for sig in self._handlers:
                 loop.remove_signal_handler(sig)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
@@ -64,7 +79,7 @@ class Server(uvicorn.Server):
         log.info("stopping: connections are accepted for another %g s", self._drain_for)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._drain_for):
-                await self._hurry.wait()
+                await self._hurried.wait()
         await super().shutdown(sockets)
 
 
@@ -106,8 +121,7 @@ async def serve(
         )
         config.load()
         config.ssl = tls.context if tls is not None else None
-        signals = (signal.SIGTERM,) if parent is not None else (signal.SIGTERM, signal.SIGINT)
-        server = Server(config, settings.drain_for, signals)
+        server = Server(config, settings.drain_for, supervised=parent is not None)
         watching = asyncio.create_task(tls.watch()) if tls is not None else None
         try:
             with _stopping_when_orphaned(parent, server):
@@ -126,9 +140,9 @@ def _stopping_when_orphaned(parent: int | None, server: Server) -> Iterator[None
     loop = asyncio.get_running_loop()
 
     def stop() -> None:
-        loop.remove_reader(parent)  # it stays readable, and a second signal would be one to hurry
+        loop.remove_reader(parent)  # it stays readable
         log.error("the supervisor has died; this worker stops too")
-        server.handle_exit(signal.SIGTERM, None)
+        server.stop()
 
     loop.add_reader(parent, stop)
     try:

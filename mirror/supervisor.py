@@ -43,7 +43,11 @@ class Supervisor:
             began = self._children.pop(pid, 0.0)
             code = os.waitstatus_to_exitcode(status)
             if self._stopping:
-                failed |= code not in (0, -signal.SIGTERM)  # the latter: it had not yet begun to serve
+                failed |= code not in (
+                    0,
+                    -signal.SIGTERM,
+                    -signal.SIGQUIT,
+                )  # killed before it began to serve: no failure
                 continue
             log.error("a worker has ended with status %d; starting another", code)
             early = early + 1 if time.monotonic() - began < _TOO_SOON else 0
@@ -75,8 +79,10 @@ class Supervisor:
             os._exit(status)
 
     def _stop(self, sig: int, frame: object) -> None:
+        """Let the workers stop in order, and at once when this is called again (see `mirror.server`)."""
+        how = signal.SIGQUIT if self._stopping else signal.SIGTERM
         self._stopping = True
         self._let_go()
         for pid in list(self._children):
             with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGTERM)
+                os.kill(pid, how)

@@ -6,11 +6,12 @@ from pathlib import Path
 import pytest
 
 from mirror.digest import Digest
-from tests.integration.client import blob, get, manifest, pull, settled
+from tests.integration.client import blob, get, manifest, pull
 from tests.integration.mirrored import again, mirrored
 from tests.support.artifacts import compat, publish, raw, wasm_module
 from tests.support.faults import Fault
 from tests.support.upstream import FaultyUpstream
+from tests.support.waiting import eventually
 
 NAME = "up/team/plugin"
 MODULE = wasm_module(300_000)
@@ -66,14 +67,16 @@ async def test_an_upstream_that_hangs_in_the_middle_of_a_withheld_layer_is_named
 async def test_a_pull_is_held_until_upstream_is_back(tmp_path: Path) -> None:
     async with mirrored(tmp_path) as (up, url):
         publish(up, "team/plugin", "v1", ARTIFACT)
-        up.refuse()
-        waiting = [asyncio.create_task(pull(url, NAME, "v1")) for _ in range(5)]
-        await settled(url)
+        fault = up.inject(Fault(status=503))
+        asked = [manifest(url, NAME, "v1"), manifest(url, NAME, ARTIFACT.digest), blob(url, NAME, LAYER)]
+        waiting = [asyncio.create_task(one) for one in asked]
+        await eventually(lambda: up.count(status=503) > 6, what="several tries")
         assert not any(task.done() for task in waiting)
-        up.accept()
-        assert all(pulled.whole for pulled in await asyncio.gather(*waiting))
-        assert up.count(method="GET", path="/manifests/") == 1
-        assert up.count(method="GET", path=f"/blobs/{LAYER}") == 1
+        fault.remove()
+        assert [got.status for got in await asyncio.gather(*waiting)] == [200, 200, 200]
+        assert (await pull(url, NAME, "v1")).whole
+        assert up.count(method="GET", path="/manifests/v1", status=200) == 1
+        assert up.count(method="GET", path=f"/blobs/{LAYER}", status=200) == 1
 
 
 async def test_retry_after_is_honoured(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import socket
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -138,11 +139,13 @@ async def test_a_stop_drains_and_lets_running_pulls_finish(tmp_path: Path, worke
             await idle.head()
             await idle.rest()
             os.killpg(mirror.pid, sig)  # as a terminal does
+            told = time.monotonic()
             await draining(mirror)
             for path in ("/v2/", "/healthz", "/v2/up/team/held/manifests/v1"):
                 got = await get(mirror.url, path)
                 assert (got.status, got.headers["connection"]) == (200, "close")
             await eventually(lambda: refuses(mirror), what="the end of the drain")
+            assert time.monotonic() - told >= 1.5
             assert mirror.pids, "it waits for the pull that runs"
             gate.release()
             assert Digest.of((await running.rest()).body) == LAYER
