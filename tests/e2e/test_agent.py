@@ -146,10 +146,11 @@ def plugin_first(layer_type: str) -> Artifact:
     return image([(layer_type, layer)])
 
 
+# Slow enough for an agent to have the module before the wrong bytes come.
 TAMPERED = {
-    "behind the module": Fault(tamper_from=900_000),
-    "in the last 64 KiB": Fault(tamper_from=-30_000),
-    "the last byte": Fault(flip_at=-1),
+    "behind the module": Fault(tamper_from=900_000, bandwidth=3e6),
+    "in the last 64 KiB": Fault(tamper_from=-30_000, bandwidth=3e6),
+    "the last byte": Fault(flip_at=-1, bandwidth=3e6),
 }
 
 
