@@ -9,6 +9,7 @@ from mirror.errors import (
     ManifestUnknown,
     NotFound,
     UpstreamDenied,
+    UpstreamError,
     UpstreamTimeout,
     UpstreamUnavailable,
 )
@@ -72,6 +73,8 @@ class Resolver:
         task, word = self.begin(reference, known)
         if self._suspicion.rests_on(reference.upstream):
             raise UpstreamTimeout(f"{reference.upstream} took too long lately and has not answered since")
+        if self._suspicion.rests_on(str(reference)):
+            raise UpstreamTimeout(f"the new version of {reference} took too long lately and has not come since")
         policy = self._upstreams[reference.upstream].policy
         try:
             async with asyncio.timeout(policy.revalidate_for):
@@ -152,7 +155,22 @@ class Resolver:
         return await self._move(reference, known, str(head.digest) if head.digest else reference.tag)
 
     async def _move(self, reference: Reference, known: TagRecord, target: str) -> TagRecord:
-        """The tag names another digest now: the record follows once the new version is held or flowing."""
+        """The tag names another digest now: the record follows once the new version is held or flowing.
+
+        A version that is waited for in vain is suspected as an upstream that hangs is: the next clients do not wait.
+        """
+        clock = asyncio.get_running_loop().time
+        impatient_at = clock() + self._upstreams[reference.upstream].policy.revalidate_for
+        try:
+            record = await self._follow(reference, known, target)
+        except UpstreamError:
+            if clock() > impatient_at:
+                self._suspicion.failed(str(reference))
+            raise
+        self._suspicion.answered(str(reference))
+        return record
+
+    async def _follow(self, reference: Reference, known: TagRecord, target: str) -> TagRecord:
         try:
             manifest = await self._manifests.fetch(reference, target)
             async with asyncio.timeout(self._upstreams[reference.upstream].policy.hold_for):

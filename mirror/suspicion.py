@@ -1,4 +1,4 @@
-"""Which upstreams have not answered lately, so that nobody waits for them who need not."""
+"""Who kept clients waiting lately, an upstream or a tag's new version, so that nobody waits who need not."""
 
 import logging
 from collections.abc import Callable
@@ -12,26 +12,26 @@ question takes to fail (`mirror.resolve`), so that a question asked meanwhile, a
 
 
 class Suspicion:
-    """A time-out of an upstream is paid for once: until it answers again, held tags are served at once, and asked about
-    behind the clients' backs. An upstream that refuses, or answers with an error, does so quickly: it is not suspected.
-    ``clock`` gives seconds that never go back.
+    """A time-out is paid for once: until there is an answer again, held tags are served at once, and asked about behind
+    the clients' backs. What is refused, or answered with an error, is so quickly: it is not suspected. Names are those
+    of upstreams and of references. ``clock`` gives seconds that never go back.
     """
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._until: dict[str, float] = {}
 
-    def rests_on(self, upstream: str) -> bool:
-        """Whether the upstream took too long lately and has not answered since."""
-        return self._clock() < self._until.get(upstream, 0.0)
+    def rests_on(self, name: str) -> bool:
+        """Whether it took too long lately and has not come since."""
+        return self._clock() < self._until.get(name, 0.0)
 
-    def failed(self, upstream: str) -> None:
-        """It did not answer in time."""
-        if not self.rests_on(upstream):
-            log.warning("%s does not answer; what is held is served without waiting for it", upstream)
-        self._until[upstream] = self._clock() + _SUSPECT_FOR
+    def failed(self, name: str) -> None:
+        """It did not come in time."""
+        if not self.rests_on(name):
+            log.warning("%s keeps clients waiting; what is held is served without waiting for it", name)
+        self._until[name] = self._clock() + _SUSPECT_FOR
 
-    def answered(self, upstream: str) -> None:
-        """It answered."""
-        if self._until.pop(upstream, None) is not None:
-            log.info("%s answers again", upstream)
+    def answered(self, name: str) -> None:
+        """It came."""
+        if self._until.pop(name, None) is not None:
+            log.info("%s keeps nobody waiting any more", name)
