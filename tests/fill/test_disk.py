@@ -156,11 +156,35 @@ async def test_without_a_disk_wrong_bytes_are_cut_all_the_same(
             assert len(client.received) <= max(0, size - WITHHELD)
 
 
+async def test_without_a_disk_a_range_that_is_withheld_is_never_that_of_a_try_that_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full_from(0)(monkeypatch)
+    source = MemorySource(CONTENT, hosts=("mirror.test", "origin.test"))
+    source.script.append(Sending(content=bytes(SIZE), tap=(tap := Tap(MIB))))
+    async with worker(data_in(tmp_path), source) as one:
+        fill = one.start(DIGEST, SIZE)
+        client = Client(fill.content, 5, 50)
+        await eventually(lambda: fill.content.available == MIB)
+        await settled()
+        tap.open()
+        assert isinstance(await client.cut(), DigestMismatch)
+        assert not client.received
+
+
 @pytest.mark.usefixtures("small_window")
 async def test_without_a_disk_memory_is_bounded_whoever_reads_slowly(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     full_from(0)(monkeypatch)
+    waited = []
+    has_gone_on = growing.Growing._has_gone_on
+
+    async def counting(self: growing.Growing, slowest: int) -> bool:
+        waited.append(await has_gone_on(self, slowest))
+        return waited[-1]
+
+    monkeypatch.setattr(growing.Growing, "_has_gone_on", counting)
     content = some_bytes(16 * MIB)
     source = MemorySource(content)
     source.script.append(Sending(piece=50_000))  # so that the window does not end where a piece does
@@ -174,6 +198,7 @@ async def test_without_a_disk_memory_is_bounded_whoever_reads_slowly(
             await asyncio.sleep(0)
         assert await fast.body() == content
         assert most <= WINDOW + 9 * MIB  # what comes while the window is full waits in the writer
+        assert waited.count(False) == 1, "one who was given up held up the fill again"
         still.resume()
         assert isinstance(await still.cut(), UpstreamUnavailable)
 
