@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from mirror import freshness
 from mirror.answer import Hit, Outcome, Passed, Stale
 from mirror.digest import Digest
-from mirror.errors import ManifestUnknown, MirrorError, StoreError, UpstreamTimeout
+from mirror.errors import ManifestUnknown, MirrorError, NotFound, StoreError, UpstreamDenied, UpstreamTimeout
 from mirror.flight import Flights
 from mirror.metadata.base import KeptAnswer, Metadata
 from mirror.names import Place, not_allowed
@@ -127,7 +127,11 @@ class Listing:
         return Page(answer.body, answer.headers, Passed())
 
     async def _ask(self, key: str, upstream: str, ask: Question, patience: float) -> KeptAnswer:
-        answer = await ask(asyncio.get_running_loop().time() + patience)
+        try:
+            answer = await ask(asyncio.get_running_loop().time() + patience)
+        except (UpstreamDenied, NotFound):
+            self._suspicion.answered(upstream)  # nothing may stand in for a refusal
+            raise
         self._suspicion.answered(upstream)
         try:
             await self._metadata.keep(key, answer)
