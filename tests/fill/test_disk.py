@@ -15,7 +15,8 @@ from mirror.errors import DigestMismatch, UpstreamUnavailable
 from mirror.store import growing, spool
 from mirror.store.growing import WITHHELD
 from tests.fill.source import MemorySource, Sending, Tap
-from tests.fill.workers import KIB, MIB, Client, data_in, settled, some_bytes, worker
+from tests.fill.workers import KIB, MIB, Client, settled, some_bytes, worker
+from tests.store.disk import data_in
 from tests.support.waiting import eventually
 
 CONTENT = some_bytes(4 * MIB)

@@ -17,7 +17,8 @@ from mirror.store.growing import CHUNK, Growing
 from mirror.store.overflow import WINDOW
 from tests.fill.source import MemorySource, Sending
 from tests.fill.test_disk import full_from
-from tests.fill.workers import MIB, data_in, worker
+from tests.fill.workers import MIB, worker
+from tests.store.disk import data_in
 
 SIZE = 192 * MIB
 SLOW = 100

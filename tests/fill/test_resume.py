@@ -9,7 +9,8 @@ import pytest
 from mirror.digest import Digest
 from mirror.errors import UpstreamDenied, UpstreamTimeout, UpstreamUnavailable
 from tests.fill.source import MemorySource, Sending, Tap
-from tests.fill.workers import KIB, MIB, Client, Worker, data_in, some_bytes, worker
+from tests.fill.workers import KIB, MIB, Client, Worker, some_bytes, worker
+from tests.store.disk import data_in
 from tests.support.waiting import eventually
 
 CONTENT = some_bytes(MIB)

@@ -11,7 +11,8 @@ from mirror.metadata.base import BlobRecord
 from mirror.metadata.sqlite import SqliteMetadata
 from mirror.oci import Reference
 from tests.fill.source import MemorySource, Sending, Tap
-from tests.fill.workers import KIB, MIB, REPOSITORY, Client, Notes, data_in, settled, some_bytes, worker
+from tests.fill.workers import KIB, MIB, REPOSITORY, Client, Notes, settled, some_bytes, worker
+from tests.store.disk import data_in
 from tests.support.waiting import eventually
 
 CONTENT = some_bytes(2 * MIB)

@@ -38,7 +38,8 @@ from mirror.errors import MirrorError, UpstreamDenied, UpstreamUnavailable
 from mirror.store import growing
 from mirror.store.growing import Growing
 from tests.fill.source import MemorySource, MemoryStream, Sending, Tap
-from tests.fill.workers import Client, Worker, data_in, some_bytes
+from tests.fill.workers import Client, Worker, some_bytes
+from tests.store.disk import data_in
 
 WITHHELD = 100
 P = ParamSpec("P")

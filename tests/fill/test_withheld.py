@@ -8,7 +8,8 @@ from mirror.digest import Digest
 from mirror.errors import DigestMismatch, UpstreamInvalid, UpstreamUnavailable
 from mirror.store.growing import WITHHELD
 from tests.fill.source import MemorySource, Sending, Tap
-from tests.fill.workers import KIB, MIB, Client, data_in, settled, some_bytes, worker
+from tests.fill.workers import KIB, MIB, Client, settled, some_bytes, worker
+from tests.store.disk import data_in
 from tests.support.waiting import eventually
 
 CONTENT = some_bytes(MIB)

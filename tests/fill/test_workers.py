@@ -17,7 +17,8 @@ from mirror.store.growing import WITHHELD
 from mirror.store.spool import Spool, Standing
 from tests.fill.source import MemorySource, Sending, Tap
 from tests.fill.test_disk import full_from
-from tests.fill.workers import KIB, MIB, Client, data_in, settled, some_bytes, worker
+from tests.fill.workers import KIB, MIB, Client, settled, some_bytes, worker
+from tests.store.disk import data_in
 from tests.support.waiting import eventually
 
 ROOT = Path(__file__).parents[2]

@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import random
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import cast
 
 from mirror.digest import Digest
@@ -37,12 +36,6 @@ class Notes:
     async def put_blob(self, record: BlobRecord) -> None:
         """Note it."""
         self.blobs.append(record)
-
-
-def data_in(folder: Path) -> DataDirectory:
-    """A data directory, prepared, whose lock nobody holds."""
-    DataDirectory.open(folder).close()
-    return DataDirectory.attach(folder)
 
 
 class Worker:
