@@ -97,9 +97,10 @@ def count_under_lease(folder: Path, times: str) -> None:
 
 
 def advance(folder: Path, times: str) -> None:
-    """Move the generation on, so many times."""
+    """Move the generation on, so many times, when told to."""
     generation = Generation(folder / "generation")
     there()
+    sys.stdin.readline()
     for _ in range(int(times)):
         generation.advance()
     generation.close()

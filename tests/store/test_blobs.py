@@ -139,6 +139,7 @@ def test_what_another_worker_deletes_or_stores_is_noticed(tmp_path: Path) -> Non
     assert ours.open(DIGEST) is not None
     theirs.delete(DIGEST)
     assert ours.open(DIGEST) is None
+    assert not ours._open, "the bytes of a deleted blob take up the disk while somebody has it open"
     theirs.put(DIGEST, CONTENT)
     blob = ours.open(DIGEST)
     assert blob is not None

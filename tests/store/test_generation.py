@@ -9,7 +9,6 @@ import pytest
 from mirror.store.generation import Generation
 from tests.store.disk import fail
 from tests.store.process import process
-from tests.support.waiting import wait_until
 
 
 def test_it_moves_for_all_who_look(tmp_path: Path) -> None:
@@ -31,11 +30,14 @@ def test_it_is_seen_across_processes_and_no_step_is_lost(tmp_path: Path) -> None
     generation = Generation(tmp_path / "generation")
     before = generation.current()
     with ExitStack() as stack:
-        for _ in range(3):
-            stack.enter_context(process("advance", tmp_path, "500"))
-        wait_until(lambda: generation.current() >= before + 1500)
-        generation.advance()
-        assert generation.current() == before + 1501
+        others = [stack.enter_context(process("advance", tmp_path, "5000")) for _ in range(3)]
+        for other in others:
+            assert other.stdin is not None
+            other.stdin.write(b"go\n")
+            other.stdin.close()
+        for other in others:
+            assert other.wait(30) == 0
+        assert generation.current() == before + 15_000
     generation.close()
 
 
