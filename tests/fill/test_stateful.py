@@ -232,8 +232,8 @@ class Fills(RuleBasedStateMachine):
         self.patch.setattr(fill, "_REHASH", 200)
         self.patch.setattr(download, "_MAX_PENDING", 400)
         self.patch.setattr("random.uniform", lambda low, high: 0)
-        self.directory = data_in(self.folder)
         self.disk = Disk(self.patch)
+        self.directory = data_in(self.folder)
         self.content = some_bytes(size)
         self.digest = Digest.of(self.content)
         self.source = MemorySource(self.content, hosts=("mirror.test", "origin.test"))
@@ -417,7 +417,7 @@ class Fills(RuleBasedStateMachine):
 
 TestFills = Fills.TestCase
 TestFills.settings = settings(
-    max_examples=250,
+    max_examples=200,
     stateful_step_count=30,
     derandomize=True,
     database=None,
