@@ -37,6 +37,7 @@ from mirror.digest import Digest
 from mirror.errors import MirrorError, UpstreamDenied, UpstreamUnavailable
 from mirror.store import growing
 from mirror.store.growing import Growing
+from mirror.upstream.backoff import Backoff
 from tests.fill.source import MemorySource, MemoryStream, Sending, Tap
 from tests.fill.workers import Client, Worker, some_bytes
 from tests.store.disk import data_in
@@ -231,7 +232,7 @@ class Fills(RuleBasedStateMachine):
         self.patch.setattr(fill, "_FOLLOW_EVERY", 0)
         self.patch.setattr(fill, "_REHASH", 200)
         self.patch.setattr(download, "_MAX_PENDING", 400)
-        self.patch.setattr("random.uniform", lambda low, high: 0)
+        self.patch.setattr(Backoff, "pause", lambda backoff: 0.0)
         self.disk = Disk(self.patch)
         self.directory = data_in(self.folder)
         self.content = some_bytes(size)
@@ -352,6 +353,7 @@ class Fills(RuleBasedStateMachine):
         """The blob goes."""
         self.workers[0].store.delete(self.digest)
 
+    @precondition(lambda self: all(reading.client.done for reading in self.all))
     @precondition(lambda self: not any(worker.fills._fills for worker in self.workers))
     @rule(at=sizes)
     def spoil(self, at: int) -> None:
