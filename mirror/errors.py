@@ -22,6 +22,7 @@
     │   │   └── UpstreamCutShort          503: the body ended before its end
     │   └── UpstreamTimeout               504 UPSTREAM_TIMEOUT
     ├── StoreError                        500 UNKNOWN: the disk, or the database
+    │   └── LeaseLost                     never seen by a client: somebody else holds the lease now
     └── StartError                        never seen by a client: the mirror cannot start; exit status 2
 
 Codes: OCI distribution specification 1.1, "Error Codes"; those that start with ``UPSTREAM_`` are this mirror's own.
@@ -165,6 +166,10 @@ class UpstreamTimeout(UpstreamError):
 
 class StoreError(MirrorError):
     """The disk or the database failed in a way that could not be hidden from this request."""
+
+
+class LeaseLost(StoreError):
+    """What was to be written was written under a lease that somebody else holds now; theirs is the later word."""
 
 
 class StartError(MirrorError):

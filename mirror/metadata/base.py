@@ -2,9 +2,12 @@
 
 Everything here is a cache of what upstreams said: losing it costs upstream requests, never a wrong answer. Times are
 seconds since the epoch; sizes are bytes. Every method may raise `StoreError`, and none blocks the event loop.
+
+A tag's entries are numbered by ``serial``, which counts the tag's moves and deletions: of two entries the one with the
+greater serial is the later one, whatever the clocks of the replicas say.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -13,7 +16,10 @@ from mirror.digest import Digest
 
 @dataclass(frozen=True, slots=True)
 class TagRecord:
-    """What a tag named when upstream was last asked."""
+    """What a tag named when upstream was last asked.
+
+    ``moving``: another version is about to take its place, so it may be served but not be kept in memory.
+    """
 
     upstream: str
     repository: str
@@ -22,6 +28,39 @@ class TagRecord:
     media_type: str
     size: int
     fetched_at: float
+    serial: int = 0
+    moving: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Tombstone:
+    """That upstream has deleted a tag: it wins over older records at replicas that were away."""
+
+    upstream: str
+    repository: str
+    tag: str
+    deleted_at: float
+    serial: int
+
+
+TagEntry = TagRecord | Tombstone
+
+
+def is_later(one: TagEntry, other: TagEntry) -> bool:
+    """Whether ``one`` is to take the place of ``other``; of two with one serial, the one that was confirmed last."""
+    return (one.serial, _at(one)) > (other.serial, _at(other))
+
+
+def _at(entry: TagEntry) -> float:
+    return entry.fetched_at if isinstance(entry, TagRecord) else entry.deleted_at
+
+
+@dataclass(frozen=True, slots=True)
+class Fence:
+    """The proof that a lease is held: what is written under it is refused once somebody else holds the lease."""
+
+    name: str
+    token: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,16 +105,41 @@ class Metadata(Protocol):
         """Whether links were lost (a damaged database was replaced), so that a missing link proves nothing."""
         ...
 
-    async def tag(self, upstream: str, repository: str, tag: str) -> TagRecord | None:
-        """The record of a tag, or None."""
+    async def tag(self, upstream: str, repository: str, tag: str) -> TagEntry | None:
+        """The entry of a tag, or None."""
         ...
 
-    async def put_tag(self, record: TagRecord) -> None:
-        """Set or replace the record of a tag; the negative answer for it, if any, goes."""
+    async def announce_move(self, record: TagRecord, fence: Fence | None = None) -> None:
+        """Say that ``record``, which stands, is about to be replaced: it becomes ``moving``, if it still stands."""
         ...
 
-    async def delete_tag(self, upstream: str, repository: str, tag: str) -> None:
-        """Forget a tag; without error when it is not there."""
+    async def put_tag(self, record: TagRecord, fence: Fence | None = None) -> TagRecord:
+        """Note what upstream said now; the record as it stands then. The negative answer for the tag, if any, goes.
+
+        Its serial is that of the entry before it, or that of ``record`` where this is greater; one more, when the entry
+        before it was a tombstone or had another digest. Raises `LeaseLost` when ``fence`` does not hold any more.
+        """
+        ...
+
+    async def delete_tag(
+        self, upstream: str, repository: str, tag: str, at: float, fence: Fence | None = None
+    ) -> Tombstone:
+        """Note that upstream has deleted a tag. Its serial is one more than that of the entry before it (or 1).
+
+        Raises `LeaseLost` when ``fence`` does not hold any more.
+        """
+        ...
+
+    async def merge_tags(self, entries: Sequence[TagEntry]) -> None:
+        """Take over entries that another store has, those that are later than what stands here (`is_later`)."""
+        ...
+
+    def all_tags(self) -> AsyncIterator[Sequence[TagEntry]]:
+        """All entries of tags, in portions of some hundreds."""
+        ...
+
+    def all_links(self) -> AsyncIterator[Sequence["Link"]]:
+        """All links, in portions of some hundreds."""
         ...
 
     async def link(self, upstream: str, repository: str, digest: Digest) -> Link | None:
