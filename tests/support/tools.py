@@ -113,6 +113,9 @@ PROGRAMS: dict[str, Packaged | Built] = {
         Packaged("curl", "curl"),
         Packaged("containerd", "containerd"),
         Packaged("ctr", "containerd"),
+        Packaged("redis-server", "redis-server"),
+        Packaged("redis-sentinel", "redis-sentinel"),
+        Packaged("redis-cli", "redis-tools"),
         Built("crane", "github.com/google/go-containerregistry/cmd/crane@v0.21.6"),
         Built("agent", source=_AGENT),
     )

@@ -1,0 +1,133 @@
+"""Real Redis servers that tests start: one alone, three watched by Sentinels, six in a Cluster.
+
+They keep nothing on disk, listen on 127.0.0.1 only, and are ready when they answer a PING.
+
+::
+
+    with RedisServer(tmp_path) as server:
+        settings = {"metadata": {"url": server.url}}
+"""
+
+import os
+import signal
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from tests.support.certificates import Certificate
+from tests.support.ports import ReservedPort
+from tests.support.process import ServerProcess
+from tests.support.tools import require
+from tests.support.waiting import wait_until
+
+
+class RedisServer(ServerProcess):
+    """A ``redis-server`` with its files under ``folder``; ``arguments`` are more of its options, as on a command line.
+
+    With ``tls`` it speaks only TLS, shows that certificate, and takes only clients that show one which that signed.
+    ``program`` is ``redis-server``, or ``redis-sentinel`` with its file as the first of ``arguments``.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        arguments: Sequence[str] = (),
+        *,
+        tls: Certificate | None = None,
+        program: str = "redis-server",
+        port: ReservedPort | None = None,
+    ) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._reserved = port or ReservedPort()
+        self._tls = tls
+        self.port = self._reserved.number
+        self.host = f"127.0.0.1:{self.port}"
+        self.url = f"{'rediss' if tls else 'redis'}://{self.host}"
+        own = ["--bind", "127.0.0.1", "--dir", str(folder.absolute())]
+        if program == "redis-server":
+            own += ["--save", "", "--appendonly", "no"]
+        if tls is None:
+            own += ["--port", str(self.port)]
+        else:
+            own += ["--port", "0", "--tls-port", str(self.port), "--tls-cert-file", str(tls.certificate)]
+            own += ["--tls-key-file", str(tls.key), "--tls-ca-cert-file", str(tls.certificate)]
+        first, rest = (arguments[:1], arguments[1:]) if program == "redis-sentinel" else ((), arguments)
+        super().__init__([require(program), *first, *own, *rest], ready=self.url, log=folder / "redis.log")
+
+    def client(self, **options: Any) -> "redis.Redis":
+        """A client that gives text and never tries again; as a context manager it is closed at the end."""
+        own: dict[str, Any] = {
+            "port": self.port,
+            "decode_responses": True,
+            "socket_timeout": 5,
+            "retry": Retry(NoBackoff(), 0),
+        }
+        if self._tls is not None:
+            own |= {"ssl": True, "ssl_ca_certs": str(self._tls.certificate)}
+            own |= {"ssl_certfile": str(self._tls.certificate), "ssl_keyfile": str(self._tls.key)}
+        return redis.Redis(**own | options)
+
+    def wait_ready(self) -> None:
+        """Wait until it answers a PING, if only to say that it wants a password."""
+        try:
+            wait_until(self._pongs, timeout=self._start_within, what=f"{self.url} is ready")
+        except AssertionError as error:
+            error.add_note(self._end_of_log())
+            self.kill()
+            raise
+
+    def pause(self) -> None:
+        """Let it hang (SIGSTOP): connections are still accepted, by the kernel, and nothing is answered."""
+        os.kill(self.pid, signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let it go on after `pause`; no harm otherwise."""
+        os.kill(self.pid, signal.SIGCONT)
+
+    def flush(self) -> None:
+        """Forget all data, and nothing else."""
+        with self.client() as client:
+            client.flushall()
+
+    def read_only(self, on: bool) -> None:
+        """Refuse writes from now on, as a master does that a failover has made a replica; or take them again."""
+        with self.client() as client, ReservedPort() as dead:
+            # Of a master that cannot be reached nothing is taken over: the data stays.
+            client.execute_command("REPLICAOF", *(("127.0.0.1", dead.number) if on else ("NO", "ONE")))
+
+    def close(self) -> None:
+        """Give the port back; a ``with`` statement does so at its end."""
+        self._reserved.close()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if self._process is not None:
+                self.resume()
+            super().__exit__(kind, error, trace)
+        finally:
+            self.close()
+
+    def __enter__(self) -> Self:
+        try:
+            return super().__enter__()
+        except BaseException:
+            self.close()
+            raise
+
+    def _pongs(self) -> bool:
+        status = self._running().poll()
+        assert status is None, f"{self.command} ended with status {status}"
+        with self.client() as client:
+            try:
+                return bool(client.ping())
+            except redis.AuthenticationError:
+                return True
+            except redis.RedisError:
+                return False
