@@ -9,7 +9,7 @@ from pydantic import BeforeValidator, Field, PrivateAttr, SecretStr, field_valid
 from mirror.config import hosts, known
 from mirror.config.hosts import EndpointUrl, Host
 from mirror.config.section import Section
-from mirror.config.values import Duration, File, Kind, Switch, absent_is_empty, shown
+from mirror.config.values import Duration, File, Kind, Switch, Whole, absent_is_empty, shown
 from mirror.freshness import Policy
 
 _GLOB = re.compile(r"[a-z0-9._*-]+(?:/[a-z0-9._*-]+)*")
@@ -160,6 +160,19 @@ class UpstreamSettings(Section):
         ("**",),
         description="The repositories that may be pulled: `*` stands for any part of one component of the name, `**` "
         "for any components.",
+    )
+    max_requests: Whole = Field(
+        64,
+        ge=1,
+        le=100_000,
+        description="Requests, of each worker, that may be under way at this upstream at once; the rest waits in a "
+        "queue that is fair to all repositories, what is not held before what is asked about again.",
+    )
+    hedge_after: Duration | None = Field(
+        None,
+        gt=0,
+        description="Ask the next endpoint too when the first has not answered after so long; the first good answer "
+        "counts. Off without it: it costs upstreams more requests.",
     )
     fresh_for: Duration | None = Field(None, description="As in `defaults`, for this upstream.")
     stale_while_revalidate: Duration | None = Field(None, description="As in `defaults`, for this upstream.")
