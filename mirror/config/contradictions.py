@@ -8,6 +8,7 @@ from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
 
 from mirror import oci
 from mirror.config import hosts, known
+from mirror.config.redis import SQLITE
 from mirror.config.values import shown
 from mirror.errors import NameInvalid
 
@@ -19,6 +20,19 @@ def contradictions(settings: object) -> list[tuple[Location, str]]:
     """The location and the words for each contradiction in ``settings``, which may be wrong in any other way too."""
     if not isinstance(settings, Mapping):
         return []
+    return [*_between_replicas(settings), *_between_upstreams(settings)]
+
+
+def _between_replicas(settings: Mapping[object, object]) -> Iterable[tuple[Location, str]]:
+    advertise, url = _key(settings.get("cluster"), "advertise"), _key(settings.get("metadata"), "url")
+    if advertise is not None and url in (None, SQLITE):
+        yield (
+            ("cluster", "advertise"),
+            "needs metadata.url, such as `metadata: {url: redis://redis:6379}`: replicas meet through Redis",
+        )
+
+
+def _between_upstreams(settings: Mapping[object, object]) -> list[tuple[Location, str]]:
     upstreams = settings.get("upstreams")
     if upstreams is None or upstreams == {}:
         return [
@@ -53,7 +67,7 @@ def _name_faults(name: object, entry: object) -> Iterable[str]:
                 "the name of an upstream is the first component of a path: lower-case letters and digits, with single "
                 ". _ __ or - between them"
             )
-    elif known.endpoint(name) is None and not _endpoints(entry):
+    elif known.endpoint(name) is None and not _key(entry, "endpoints"):
         yield "must have endpoints, such as `endpoints: [https://registry.example.com]`: the name is no host name"
 
 
@@ -65,8 +79,9 @@ def _is_component(name: str) -> bool:
     return True
 
 
-def _endpoints(entry: object) -> object:
-    return entry.get("endpoints") if isinstance(entry, Mapping) else getattr(entry, "endpoints", None)
+def _key(section: object, name: str) -> object:
+    """The value of a key that may stand in a mapping, or in a section that was read already."""
+    return section.get(name) if isinstance(section, Mapping) else getattr(section, name, None)
 
 
 def with_contradictions(found: list[tuple[Location, str]], value: object, handler: Callable[[object], Model]) -> Model:

@@ -8,6 +8,7 @@ from pydantic import BeforeValidator, Field, ModelWrapValidatorHandler, Validati
 
 from mirror.config.contradictions import contradictions, with_contradictions
 from mirror.config.hosts import Host, Listen, split
+from mirror.config.redis import SQLITE, Advertised, RedisPlace, StoreUrl, parse_place
 from mirror.config.section import Section
 from mirror.config.upstreams import Defaults, UpstreamSettings
 from mirror.config.values import Duration, File, Kind, Size, Whole, absent_is_empty
@@ -16,7 +17,84 @@ from mirror.config.values import Duration, File, Kind, Size, Whole, absent_is_em
 class MetadataSettings(Section):
     """Where tags, links and negative answers are kept."""
 
-    url: Literal["sqlite"] = Field("sqlite", description="`sqlite`: a database inside `data_dir`.")
+    url: StoreUrl = Field(
+        SQLITE,
+        description="`sqlite`: a database inside `data_dir`, for one replica. Replicas share a Redis, and each keeps "
+        "what it learnt in its own database too: `redis://HOST[:PORT][/DB]`, "
+        "`redis+sentinel://HOST[:PORT],…/SERVICE[/DB]` or `redis+cluster://HOST[:PORT],…`; `rediss` for TLS.",
+    )
+    username: str | None = Field(None, description="The ACL user at the Redis, if it is not the default one.")
+    username_file: File | None = Field(
+        None, description="A file that holds the user, instead of `username`. Read again when it changes."
+    )
+    password_file: File | None = Field(
+        None, description="A file that holds the password for the Redis. Read again when it changes."
+    )
+    ca_file: File | None = Field(
+        None, description="With TLS: PEM certificates that sign the Redis's, in place of the system's."
+    )
+    client_certificate: File | None = Field(
+        None, description="With TLS: the PEM certificate that the mirror shows to the Redis."
+    )
+    client_key: File | None = Field(None, description="Its private key, without a passphrase.")
+
+    @field_validator("username")
+    @classmethod
+    def _is_a_user(cls, value: str | None) -> str | None:
+        if value is not None and (not value or any(sign.isspace() for sign in value)):
+            raise ValueError("must be the name of a user, without blanks")
+        return value
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        if self.username is not None and self.username_file is not None:
+            raise ValueError("must not have both username and username_file; remove one")
+        if self.password_file is None and (self.username is not None or self.username_file is not None):
+            raise ValueError("must have a password_file beside the user")
+        if (self.client_certificate is None) != (self.client_key is None):
+            missing = "client_certificate" if self.client_certificate is None else "client_key"
+            raise ValueError(f"must have both client_certificate and client_key, or none of them; {missing} is missing")
+        if not self.shared and self.password_file is not None:
+            raise ValueError(
+                "must have the URL of a Redis beside a password_file; with url sqlite there is no password"
+            )
+        if not self._tls and (self.ca_file is not None or self.client_certificate is not None):
+            raise ValueError("must have a url that begins with rediss beside ca_file or client_certificate")
+        return self
+
+    @property
+    def _tls(self) -> bool:
+        return self.place is not None and self.place.tls
+
+    @property
+    def place(self) -> RedisPlace | None:
+        """Where the Redis is; None without one."""
+        return parse_place(self.url)
+
+    @property
+    def shared(self) -> bool:
+        """Whether replicas share a Redis."""
+        return self.url != SQLITE
+
+
+class ClusterSettings(Section):
+    """How replicas reach one another. They meet in the Redis of `metadata.url`."""
+
+    advertise: Advertised | None = Field(
+        None,
+        description="The URL at which other replicas reach this one, such as `http://10.0.0.5:8080`: its own address, "
+        "not that of a balancer. Without it nothing is fetched from this replica.",
+    )
+    secret_file: File | None = Field(
+        None, description="A file with the secret that all replicas share, by which they know one another."
+    )
+
+    @model_validator(mode="after")
+    def _both_or_none(self) -> Self:
+        if (self.advertise is None) != (self.secret_file is None):
+            missing = "advertise" if self.advertise is None else "secret_file"
+            raise ValueError(f"must have both advertise and secret_file, or none of them; {missing} is missing")
+        return self
 
 
 class WasmSettings(Section):
@@ -77,6 +155,7 @@ class Settings(Section):
     metadata: MetadataSettings = Field(
         MetadataSettings(), description="Where tags, links and negative answers are kept."
     )
+    cluster: ClusterSettings = Field(ClusterSettings(), description="How replicas reach one another.")
     defaults: Defaults = Field(Defaults(), description="For how long tags are believed.")
     upstreams: Annotated[Mapping[str, UpstreamSettings], Kind("mapping of names to mappings")] = Field(
         default_factory=dict,

@@ -133,7 +133,7 @@ def test_sections_whose_keys_are_all_commented_out_have_their_defaults(tmp_path:
         ("names: {a: b}", "names: must be a list"),
         ("names: [a, https://b]", "names[1]: must be HOST or HOST:PORT"),
         ("drain_for: -1s", "drain_for: must be a duration"),
-        ("metadata: {url: redis://r}", "metadata.url: must be sqlite"),
+        ("metadata: {url: postgres://r}", "metadata.url: must be sqlite, redis://HOST"),
         ("metadata: [sqlite]", "metadata: must be a mapping"),
         ("wasm: {max_module_size: 0}", "wasm.max_module_size: must be more than 0"),
         ("wasm: {max_module_size: 256Mi}", "wasm.max_module_size: must be a size such as 256MiB"),
