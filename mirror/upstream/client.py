@@ -24,6 +24,7 @@ from mirror.upstream import answers
 from mirror.upstream.answers import ManifestHead, ReferrersPage, TagPage, failure, refuse_disguise
 from mirror.upstream.blob import BlobStream
 from mirror.upstream.session import Session, drain, read_body
+from mirror.upstream.transport import Transport
 
 _MAX_PAGE = 4 * 1024 * 1024
 _ACCEPT_MANIFEST = {"accept": ", ".join(MANIFEST_TYPES)}
@@ -38,11 +39,13 @@ _HEAD_REFUSED = frozenset({400, 404, 405, 501})
 class Endpoint:
     """What `Upstream` offers, of one endpoint and without retries. Every method may raise `UpstreamError`.
 
-    ``repository`` and what names the content were parsed before: they become part of a path as they are.
+    ``repository`` and what names the content were parsed before: they become part of a path as they are. ``own`` is a
+    transport that nobody else uses; it is closed with the endpoint.
     """
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Session, *, own: Transport | None = None) -> None:
         self._session = session
+        self._own = own
 
     @property
     def host(self) -> str:
@@ -141,8 +144,10 @@ class Endpoint:
         return ReferrersPage(body, filters, answers.next_query(response.headers.get("link")))
 
     async def aclose(self) -> None:
-        """Stop what is under way."""
+        """Stop what is under way, and close its own connections."""
         await self._session.aclose()
+        if self._own is not None:
+            await self._own.aclose()
 
     @asynccontextmanager
     async def _answer(

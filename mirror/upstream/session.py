@@ -38,7 +38,9 @@ class Session:
         setting: str,
         transport: Transport,
         clock: Callable[[], float],
+        observe: Callable[[httpx.Response], None] | None = None,
     ) -> None:
+        """``observe`` is called with the header of each answer that the endpoint itself has sent."""
         self.url = httpx.URL(url)
         self.host = host_of(self.url)
         self._auth_hosts = tuple(auth_hosts)
@@ -46,6 +48,7 @@ class Session:
         self._logins = logins
         self._transport = transport
         self._clock = clock
+        self._observe = observe
         self._auth = Authenticator(self.url, self._auth_hosts, setting, clock)
         self._tokens: Flights[Token] = Flights()
 
@@ -107,6 +110,8 @@ class Session:
         for _ in range(MAX_REDIRECTS + 1):
             trusted = origin_of(request.url) == origin_of(self.url) or is_named(request.url, named)
             response = await self._transport.send(request, trusted=trusted, endpoint=self.host)
+            if self._observe is not None and self.sent(response):
+                self._observe(response)
             location = response.headers.get("location")
             if response.status_code not in _REDIRECTS or location is None or request.method not in ("GET", "HEAD"):
                 return response
