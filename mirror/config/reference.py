@@ -57,8 +57,9 @@ for one with a port or with several endpoints, a name of your choice together wi
 """
 
 _ENDPOINT_HEAD = """
-Credentials are a `username` with `password` or `password_file`, or a `docker_config` alone. They are sent to their
-endpoint's host and to its `auth_hosts`, never to a host that only an answer named.
+Credentials are a `username` with `password` or `password_file`, or a `docker_config` or a `helper` alone. They are sent
+to their endpoint's host and to its `auth_hosts`, never to a host that only an answer named. Files that this section
+names are read again when they change.
 
 ## An endpoint
 

@@ -6,14 +6,17 @@ from typing import Annotated, Self
 
 from pydantic import BeforeValidator, Field, PrivateAttr, SecretStr, field_validator, model_validator
 
+from mirror import oci
 from mirror.config import hosts, known
 from mirror.config.hosts import EndpointUrl, Host
 from mirror.config.section import Section
 from mirror.config.values import Duration, File, Kind, Switch, Whole, absent_is_empty, shown
+from mirror.errors import NameInvalid
 from mirror.freshness import Policy
 
 _GLOB = re.compile(r"[a-z0-9._*-]+(?:/[a-z0-9._*-]+)*")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_HELPER = re.compile(r"[a-z0-9._-]{1,64}")
 
 
 def parse_glob(value: object) -> str:
@@ -23,11 +26,36 @@ def parse_glob(value: object) -> str:
     return value
 
 
+def parse_prefix(value: object) -> str:
+    """A path in front of every repository, with the slash at its end."""
+    try:
+        return f"{oci.parse_name(value.removesuffix('/') if isinstance(value, str) else '')}/"
+    except NameInvalid:
+        raise ValueError(
+            f"must be the beginning of a repository's name such as ghcr-proxy/, not {shown(value)}"
+        ) from None
+
+
+def parse_helper(value: object) -> str:
+    """What follows ``docker-credential-`` in the name of a program; never a path."""
+    if not isinstance(value, str) or not _HELPER.fullmatch(value):
+        raise ValueError(
+            "must be the end of a program's name, such as ecr-login for docker-credential-ecr-login, not "
+            f"{shown(value)}"
+        )
+    return value
+
+
 Glob = Annotated[str, Kind("pattern"), BeforeValidator(parse_glob)]
+Prefix = Annotated[str, Kind("path"), BeforeValidator(parse_prefix)]
+Helper = Annotated[str, Kind("name"), BeforeValidator(parse_helper)]
+
+
+_SOURCES = ("password", "password_file", "docker_config", "helper")
 
 
 class Credentials(Section):
-    """Who the mirror is for a registry: a user and one source of the password, or a docker ``config.json``."""
+    """Who the mirror is for a registry: a user and one source of the password, or who else knows both."""
 
     username: str | None = Field(None, description="The user, together with `password` or `password_file`.")
     password: SecretStr | None = Field(None, description="The password itself. `password_file` keeps it out of here.")
@@ -36,7 +64,13 @@ class Credentials(Section):
     )
     docker_config: File | None = Field(
         None,
-        description="A docker `config.json`, such as a Kubernetes pull secret, that has an entry for the endpoint.",
+        description="A docker `config.json`, such as a Kubernetes pull secret, that has an entry for the endpoint, or "
+        "names a helper that does (`credHelpers`, `credsStore`).",
+    )
+    helper: Helper | None = Field(
+        None,
+        description="A docker credential helper: `ecr-login` runs `docker-credential-ecr-login`, which must be on "
+        "`PATH`.",
     )
 
     @field_validator("username", "password")
@@ -56,15 +90,15 @@ class Credentials(Section):
 
     @model_validator(mode="after")
     def _from_one_source(self) -> Self:
-        sources = [name for name in ("password", "password_file", "docker_config") if getattr(self, name) is not None]
+        sources = [name for name in _SOURCES if getattr(self, name) is not None]
         if len(sources) != 1:
             found = f"has {' and '.join(sources)}" if sources else "has none of them"
-            raise ValueError(f"must have exactly one of password, password_file and docker_config, but {found}")
-        if (self.username is None) != (sources == ["docker_config"]):
+            raise ValueError(f"must have exactly one of {', '.join(_SOURCES[:-1])} and {_SOURCES[-1]}, but {found}")
+        if (self.username is None) != (sources[0] in ("docker_config", "helper")):
             raise ValueError(
                 f"must have a username beside {sources[0]}"
                 if self.username is None
-                else "must not have a username beside docker_config, which names the user itself"
+                else f"must not have a username beside {sources[0]}, which names the user itself"
             )
         return self
 
@@ -84,6 +118,22 @@ class EndpointSettings(Section):
         "Public hosts need not be written.",
     )
     credentials: Credentials | None = Field(None, description="This endpoint's own credentials.")
+    repository_prefix: Prefix | None = Field(
+        None,
+        description="What stands in front of every repository there: a proxy project of Harbor, a repository of "
+        "Artifactory, a pull-through rule of ECR, such as `ghcr-proxy/`.",
+    )
+    ca_file: File | None = Field(
+        None,
+        description="PEM certificates of authorities that are trusted beside the usual ones: for this endpoint, its "
+        "`auth_hosts` and its `redirect_hosts`. Read again when it changes, as the next two are.",
+    )
+    client_certificate: File | None = Field(
+        None,
+        description="The certificate (PEM, followed by those that lead to its root) that this endpoint is shown, and "
+        "no other host.",
+    )
+    client_key: File | None = Field(None, description="Its private key, without a passphrase.")
 
     @model_validator(mode="before")
     @classmethod
@@ -94,6 +144,15 @@ class EndpointSettings(Section):
     @classmethod
     def _once(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(dict.fromkeys(value))
+
+    @model_validator(mode="after")
+    def _certificate_with_key(self) -> Self:
+        if (self.client_certificate is None) != (self.client_key is None):
+            missing = "client_certificate" if self.client_certificate is None else "client_key"
+            raise ValueError(f"must have both client_certificate and client_key, or none; {missing} is missing")
+        if self.client_certificate is not None and not self.url.startswith("https://"):
+            raise ValueError("must not have a client_certificate, which is never shown without TLS: the url is http")
+        return self
 
     @property
     def host(self) -> str:

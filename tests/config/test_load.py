@@ -42,7 +42,7 @@ mirror.yaml:8: upstreams.corp.endpoints[0].urk: unknown key; did you mean url?
 mirror.yaml:8: upstreams.corp.endpoints[0].url: is missing
 mirror.yaml:8: upstreams.corp.endpoints[1].url: must be scheme://HOST or scheme://HOST:PORT, with http or https and without a path, not '5'
 mirror.yaml:8: upstreams.corp.endpoints[2].url: must not hold a user name, password or query; put these under credentials
-mirror.yaml:9: upstreams.corp.credentials: must have exactly one of password, password_file and docker_config, but has password and docker_config
+mirror.yaml:9: upstreams.corp.credentials: must have exactly one of password, password_file, docker_config and helper, but has password and docker_config
 mirror.yaml:10: upstreams.corp.fresh_for: must be a duration such as 500ms, 10s, 1h30m, 30d or 0, not '1'; write 1s for seconds
 mirror.yaml:12: upstreams.a.example.credentials.password: needs a space behind its colon
 mirror.yaml:12: upstreams.a.example.credentials.username: needs a space behind its colon
@@ -177,8 +177,8 @@ def test_a_wrong_value_is_told_with_what_is_allowed(tmp_path: Path, text: str, f
         ("ghcr.io: {credentials: {password_file: a}}", "ghcr.io.credentials: must have a username beside password_f"),
         (
             "ghcr.io: {credentials: {username: a, password: b, password_file: c}}",
-            "ghcr.io.credentials: must have exactly one of password, password_file and docker_config, but has password "
-            "and password_file",
+            "ghcr.io.credentials: must have exactly one of password, password_file, docker_config and helper, but has "
+            "password and password_file",
         ),
         (
             "ghcr.io: {credentials: {username: a, docker_config: c}}",

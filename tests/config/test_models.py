@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from mirror.config import EndpointSettings, Settings, UpstreamSettings, describe
+from mirror.config import Credentials, EndpointSettings, Settings, UpstreamSettings, describe
 from mirror.config.upstreams import Defaults
 from mirror.freshness import Policy
 from tests.config.support import load_text
@@ -182,3 +182,50 @@ def test_what_is_described_can_be_loaded_again_and_is_the_same(tmp_path: Path) -
     assert describe(again) == described
     assert again.upstreams["quay.io"] == settings.upstreams["quay.io"]
     assert again.upstreams["docker.io"] == settings.upstreams["docker.io"]
+
+
+@pytest.mark.parametrize("written", ["ghcr-proxy", "ghcr-proxy/"])
+def test_a_repository_prefix_ends_in_a_slash(written: str) -> None:
+    assert EndpointSettings(url="https://harbor.example", repository_prefix=written).repository_prefix == "ghcr-proxy/"
+
+
+@pytest.mark.parametrize("prefix", ["/a", "a//", "../a", "A", "", "a b", "a?x=", "a%2f", "a:b"])
+def test_a_repository_prefix_outside_the_grammar_of_names_is_refused(prefix: str) -> None:
+    with pytest.raises(ValidationError, match="beginning of a repository's name"):
+        EndpointSettings(url="https://harbor.example", repository_prefix=prefix)
+
+
+@pytest.mark.parametrize("keys", [{"client_key": "a"}, {"client_certificate": "a"}])
+def test_a_client_certificate_and_its_key_go_together(keys: dict[str, str]) -> None:
+    with pytest.raises(ValidationError, match="both client_certificate and client_key"):
+        EndpointSettings.model_validate({"url": "https://a.example", **keys})
+
+
+def test_a_client_certificate_is_nothing_for_an_endpoint_without_tls() -> None:
+    keys = {"url": "http://a.example", "client_certificate": "a", "client_key": "b"}
+    with pytest.raises(ValidationError, match="never shown without TLS"):
+        EndpointSettings.model_validate(keys)
+
+
+@pytest.mark.parametrize("name", ["../evil", "a/b", "", "Ecr", "a b", "$(x)", "a\n", "x" * 65])
+def test_a_helper_is_a_name_and_never_a_path(name: str) -> None:
+    with pytest.raises(ValidationError, match="end of a program's name"):
+        Credentials(helper=name)
+
+
+def test_a_helper_names_the_user_itself() -> None:
+    with pytest.raises(ValidationError, match="must not have a username beside helper"):
+        Credentials(username="robot", helper="ecr-login")
+
+
+def test_what_an_endpoint_has_can_be_shown_and_read_again(tmp_path: Path) -> None:
+    endpoint = {
+        "url": "https://a.example",
+        "repository_prefix": "proxy/",
+        "ca_file": "ca.pem",
+        "client_certificate": "c.pem",
+        "client_key": "k.pem",
+        "credentials": {"helper": "ecr-login"},
+    }
+    settings = Settings.model_validate({"upstreams": {"corp": {"endpoints": [endpoint]}}})
+    assert load_text(tmp_path, describe(settings)).upstreams["corp"] == settings.upstreams["corp"]
