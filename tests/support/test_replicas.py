@@ -1,0 +1,35 @@
+"""Replicas start together, and the tests know which of them is which."""
+
+from pathlib import Path
+
+import httpx
+import pytest
+
+from mirror.digest import Digest
+from tests.support.redis import RedisServer
+from tests.support.replicas import Replicas
+from tests.support.upstream import FaultyUpstream
+
+pytestmark = pytest.mark.needs("redis-server")
+
+
+def test_replicas_know_of_one_another_before_a_test_begins(tmp_path: Path) -> None:
+    blob = Digest.of(b"a blob")
+    with (
+        FaultyUpstream() as up,
+        RedisServer(tmp_path / "redis") as redis,
+        Replicas(tmp_path, {"up": up.url}, redis, own={1: {"workers": 2}}) as replicas,
+    ):
+        first, second, third = replicas
+        assert {httpx.get(f"{url}/readyz").status_code for url in replicas.urls} == {200}
+        assert replicas.other_than(second) == [first, third]
+        with redis.client() as client:
+            members = client.hvals("wm1:{tags}:members")
+            assert sorted(value.split(" ")[2] for value in members) == sorted([*replicas.urls, second.url])
+            client.set(f"wm1:{{{blob}}}:lease", f"token {third.url}")
+        assert replicas.holder_of(blob) is third
+        assert replicas.holder_of(Digest.of(b"another")) is None
+        second.kill()
+        replicas.wipe(second)
+        replicas.start(second)
+        replicas.pause(third)  # and is stopped all the same
