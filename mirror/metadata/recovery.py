@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from mirror.metadata import schema
-from mirror.metadata.salvage import Holds, ordering, plain, salvage
+from mirror.metadata.salvage import Disk, ordering, plain, salvage
 from mirror.metadata.schema import Damaged
 
 _LOG = logging.getLogger(__name__)
@@ -97,7 +97,7 @@ def back_up(connection: sqlite3.Connection, path: Path) -> None:
     _put(partial, path)
 
 
-def replace(path: Path, holds: Holds, why: sqlite3.Error) -> None:
+def replace(path: Path, disk: Disk, why: sqlite3.Error) -> None:
     """Set the damaged database aside and put in its place what can be had. The caller holds the lock."""
     stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
     aside = beside(path, f".damaged-{stamp}")
@@ -108,13 +108,14 @@ def replace(path: Path, holds: Holds, why: sqlite3.Error) -> None:
         for suffix in ("", *_SIDE_FILES):
             beside(old, suffix).unlink(missing_ok=True)
     _LOG.error("the metadata database %s is damaged (%s); it was set aside as %s", path, why, aside.name)
-    build(path, holds)
+    build(path, disk)
 
 
-def build(path: Path, holds: Holds) -> None:
+def build(path: Path, disk: Disk) -> None:
     """Make a database where there is none: empty, or from the remains of the one before. The caller holds the lock.
 
-    The remains are the backup and, on top of it, what was set aside after it was made.
+    The remains are the backup and, on top of it, what was set aside after it was made. Where there are neither, but
+    blobs, this is no first start either: somebody removed the database, and the links with it.
     """
     backup, damaged = backup_of(path), _set_aside(path)[-1:]
     backed_up_at = backup.stat().st_mtime if backup.exists() else 0.0
@@ -126,11 +127,14 @@ def build(path: Path, holds: Holds) -> None:
         sources.insert(0, backup)
     with closing(plain(partial)) as target:
         schema.migrate(target)
-        salvaged = sum(salvage(source, target, holds) for source in sources)
+        salvaged = sum(salvage(source, target, disk.holds) for source in sources)
         if backup.exists() or damaged:
             schema.note_lost_links(target, time.time())
             restoration = f"the backup of {_utc(backed_up_at)}" if restored else "no backup"
             _LOG.warning("the metadata database starts again with %s and %d salvaged rows", restoration, salvaged)
+        elif disk.holds_any():
+            schema.note_lost_links(target, time.time())
+            _LOG.warning("there are blobs, but no metadata database: it begins anew, without the links that were known")
     for suffix in _SIDE_FILES:  # a log that lost its database would be replayed into the new one
         beside(path, suffix).unlink(missing_ok=True)
     _put(partial, path)
@@ -160,6 +164,7 @@ def _restore(backup: Path, partial: Path) -> bool:
         with closing(plain(backup)) as source:
             _copy(source, partial)
         with closing(plain(partial)) as copy:
+            schema.migrate(copy)  # it may have been made by the release before
             check(copy)
         return True
     except sqlite3.Error as error:

@@ -4,6 +4,7 @@ import sqlite3
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,14 @@ _DIGITS = 16
 Row = tuple[Any, ...]
 Holds = Callable[[Digest], bool]
 """Whether the disk holds a blob."""
+
+
+@dataclass(frozen=True, slots=True)
+class Disk:
+    """What the disk says of its blobs: whether it holds a certain one, and whether it holds any."""
+
+    holds: Holds
+    holds_any: Callable[[], bool]
 
 
 def plain(path: Path) -> sqlite3.Connection:
@@ -60,13 +69,12 @@ def _columns(connection: sqlite3.Connection, table: str) -> list[str]:
 def _insertion(table: str, columns: list[str], rule: schema.Salvage) -> str:
     """Insert a row, unless a check refuses it; where the key is taken, the newer row stays."""
     statement = f"INSERT OR IGNORE INTO {table} ({', '.join(columns)}) VALUES ({', '.join('?' * len(columns))})"
-    if rule.newer is None:
+    newer = [name for name in rule.newer if name in columns]  # an older release's table may lack one
+    if not newer:
         return statement
+    theirs, ours = (", ".join(f"{side}.{name}" for name in newer) for side in ("excluded", table))
     changes = ", ".join(f"{name} = excluded.{name}" for name in columns if name not in rule.key)
-    return (
-        f"{statement} ON CONFLICT ({', '.join(rule.key)}) DO UPDATE SET {changes} "
-        f"WHERE excluded.{rule.newer} > {table}.{rule.newer}"
-    )
+    return f"{statement} ON CONFLICT ({', '.join(rule.key)}) DO UPDATE SET {changes} WHERE ({theirs}) > ({ours})"
 
 
 def _held(digest: object, holds: Holds) -> bool:

@@ -75,29 +75,50 @@ CREATE TABLE access (
 INSERT INTO meta VALUES ('min_reader', '1');
 """
 
-STEPS: Sequence[str] = (_FIRST,)
+# No tag moves 2^32 times: a greater serial is a damaged one, which would win over all that replicas know.
+_SERIAL = "INTEGER NOT NULL DEFAULT 0 CHECK (typeof(serial) = 'integer' AND serial BETWEEN 0 AND 4294967296)"
+
+# The release before writes and deletes rows of `tag` and knows nothing of what is added here. A row that it wrote has
+# the serial 0; `statements.tag` says what that means where there is a tombstone too.
+_SERIALS = f"""
+ALTER TABLE tag ADD COLUMN serial {_SERIAL};
+ALTER TABLE tag ADD COLUMN moving INTEGER NOT NULL DEFAULT 0 CHECK (moving IN (0, 1));
+
+CREATE TABLE tombstone (
+    upstream TEXT NOT NULL,
+    repository TEXT NOT NULL,
+    tag TEXT NOT NULL,
+    deleted_at REAL NOT NULL CHECK (typeof(deleted_at) = 'real'),
+    serial {_SERIAL},
+    PRIMARY KEY (upstream, repository, tag)
+) WITHOUT ROWID;
+CREATE INDEX tombstone_by_age ON tombstone (deleted_at);
+"""
+
+STEPS: Sequence[str] = (_FIRST, _SERIALS)
 
 
 @dataclass(frozen=True, slots=True)
 class Salvage:
     """How rows of a table are taken over from a damaged database.
 
-    ``key`` is the primary key; of two rows with one key, that with the greater ``newer`` column stays, or the first.
+    ``key`` is the primary key; of two rows with one key, that with the greater ``newer`` columns stays, or the first.
     A row that is ``about_content`` is worth nothing when the disk does not hold its ``digest``.
     """
 
     key: tuple[str, ...]
-    newer: str | None = None
+    newer: tuple[str, ...] = ()
     about_content: bool = False
 
 
 # Negative answers live for seconds: they are not salvaged.
 SALVAGED: Mapping[str, Salvage] = {
-    "tag": Salvage(("upstream", "repository", "tag"), newer="fetched_at", about_content=True),
+    "tag": Salvage(("upstream", "repository", "tag"), newer=("serial", "fetched_at"), about_content=True),
+    "tombstone": Salvage(("upstream", "repository", "tag"), newer=("serial", "deleted_at")),
     "link": Salvage(("upstream", "repository", "digest")),
-    "kept": Salvage(("key",), newer="fetched_at"),
-    "blob": Salvage(("digest",), newer="stored_at", about_content=True),
-    "access": Salvage(("digest",), newer="at"),
+    "kept": Salvage(("key",), newer=("fetched_at",)),
+    "blob": Salvage(("digest",), newer=("stored_at",), about_content=True),
+    "access": Salvage(("digest",), newer=("at",)),
 }
 TABLES = frozenset({"meta", "negative", *SALVAGED})
 

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from mirror.errors import StartError, StoreError
 from mirror.metadata import recovery, schema
-from mirror.metadata.salvage import Holds
+from mirror.metadata.salvage import Disk
 from mirror.metadata.schema import Damaged
 
 _LOG = logging.getLogger(__name__)
@@ -32,10 +32,10 @@ class Session:
     ``links_incomplete`` is what the database said when it was opened last.
     """
 
-    def __init__(self, path: Path, holds: Holds) -> None:
+    def __init__(self, path: Path, disk: Disk) -> None:
         self.links_incomplete = False
         self._path = path
-        self._holds = holds
+        self._disk = disk
         self._lock = recovery.beside(path, ".lock")
         self._connection: sqlite3.Connection | None = None
         self._identity: tuple[int, int] | None = None
@@ -80,7 +80,7 @@ class Session:
             raise StoreError(self._failure)
         with recovery.locked(self._lock):
             if not self._path.exists():
-                recovery.build(self._path, self._holds)
+                recovery.build(self._path, self._disk)
             self._identity = _identity(self._path)
             self._connection = self._open()
             self._failure = ""
@@ -110,7 +110,7 @@ class Session:
         try:
             with recovery.locked(self._lock):
                 if _identity(self._path) == self._identity:
-                    recovery.replace(self._path, self._holds, why)
+                    recovery.replace(self._path, self._disk, why)
         except (sqlite3.Error, OSError, StartError) as error:
             raise self._failed(error) from error
 

@@ -9,17 +9,17 @@ import functools
 import logging
 import sqlite3
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
-from typing import Self, TypeVar, cast
+from typing import Generic, Self, TypeVar, cast
 
 from mirror.digest import Digest
 from mirror.errors import StartError, StoreError
 from mirror.metadata import recovery, statements
-from mirror.metadata.base import BlobRecord, KeptAnswer, Link, TagRecord
-from mirror.metadata.salvage import Holds
+from mirror.metadata.base import BlobRecord, Fence, KeptAnswer, Link, TagEntry, TagRecord, Tombstone
+from mirror.metadata.salvage import Disk, Holds
 from mirror.metadata.session import Session
 from mirror.metadata.thread import Ticket, WorkThread
 
@@ -31,8 +31,9 @@ _CHECKED_AT_START = 8 * 1024 * 1024  # bytes up to which the whole database is c
 _PRUNE_EVERY = 256
 _LOOK_AFTER = 60.0  # seconds until a backup that failed, or that another worker makes, is looked at again
 
-T = TypeVar("T")
+T = TypeVar("T", covariant=True)
 Read = Callable[[sqlite3.Connection], object]
+Portion = Callable[[sqlite3.Connection, statements.Key], tuple[list[T], statements.Key | None]]
 
 
 class Lasting(IntEnum):
@@ -50,35 +51,47 @@ class Lasting(IntEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Write:
+class Write(Generic[T]):
     """A change to the database, and how lasting it must be as things stand there; it can be made twice."""
 
-    apply: Callable[[sqlite3.Connection], None]
+    apply: Callable[[sqlite3.Connection], T]
     lasting: Callable[[sqlite3.Connection], Lasting] = lambda _: Lasting.KILL
 
 
 class SqliteMetadata:
     """Metadata in one SQLite file; see `mirror.metadata.base.Metadata` for what its methods promise."""
 
-    def __init__(self, path: Path, holds: Holds, clock: Callable[[], float]) -> None:
+    def __init__(self, path: Path, disk: Disk, clock: Callable[[], float]) -> None:
         self._path = path
-        self._holds = holds
+        self._disk = disk
         self._clock = clock
-        self._reader = Session(path, holds)
-        self._writer = Session(path, holds)
+        self._reader = Session(path, disk)
+        self._writer = Session(path, disk)
         self._start()
         self._reads = WorkThread[Read]("metadata-read", self._read_each, self._reader.close, limit=_READ_LIMIT)
-        self._writes = WorkThread[Write]("metadata-write", self._write_all, self._writer.close, limit=_WRITE_LIMIT)
+        self._writes = WorkThread[Write[object]](
+            "metadata-write", self._write_all, self._writer.close, limit=_WRITE_LIMIT
+        )
         self._puts = 0
 
     @classmethod
-    def open(cls, path: Path, *, holds: Holds = lambda _: True, clock: Callable[[], float] = time.time) -> Self:
-        """Open the database, creating or recovering it as needed; blocks. ``holds`` says what the disk holds.
+    def open(
+        cls,
+        path: Path,
+        *,
+        holds: Holds = lambda _: True,
+        holds_any: Callable[[], bool] = lambda: False,
+        clock: Callable[[], float] = time.time,
+    ) -> Self:
+        """Open the database, creating or recovering it as needed; blocks.
+
+        ``holds`` says whether the disk holds a blob, ``holds_any`` whether it holds any at all: both are asked only
+        where a database is made.
 
         Raises `StartError` when its directory cannot be used or a newer release wrote it. One that fails otherwise is
         opened all the same: each call tries again, and raises `StoreError` until it can be used.
         """
-        return cls(path, holds, clock)
+        return cls(path, Disk(holds, holds_any), clock)
 
     def _start(self) -> None:
         try:
@@ -100,22 +113,53 @@ class SqliteMetadata:
         """Whether links were lost, so that a missing link proves nothing."""
         return self._reader.links_incomplete or self._writer.links_incomplete
 
-    async def tag(self, upstream: str, repository: str, tag: str) -> TagRecord | None:
-        """The record of a tag, or None."""
+    async def tag(self, upstream: str, repository: str, tag: str) -> TagEntry | None:
+        """The entry of a tag, or None."""
         return await self._read(lambda connection: statements.tag(connection, upstream, repository, tag))
 
-    async def put_tag(self, record: TagRecord) -> None:
-        """Set or replace the record of a tag."""
+    async def announce_move(self, record: TagRecord, fence: Fence | None = None) -> None:
+        """Say that ``record`` is about to be replaced."""
+        await self._write(Write(lambda connection: statements.announce_move(connection, record)))
+
+    async def put_tag(self, record: TagRecord, fence: Fence | None = None) -> TagRecord:
+        """Note what upstream said now. ``fence`` is not looked at: nobody sleeps past a lock of this disk."""
 
         def lasting(connection: sqlite3.Connection) -> Lasting:
-            known = statements.tag(connection, record.upstream, record.repository, record.tag)
-            return Lasting.KILL if known and known.digest == record.digest else Lasting.POWER_CUT
+            return _of_change(record, statements.tag(connection, record.upstream, record.repository, record.tag))
 
-        await self._write(Write(lambda connection: statements.put_tag(connection, record), lasting))
+        return await self._write(Write(lambda connection: statements.put_tag(connection, record), lasting))
 
-    async def delete_tag(self, upstream: str, repository: str, tag: str) -> None:
-        """Forget a tag."""
-        await self._write(Write(lambda connection: statements.delete_tag(connection, upstream, repository, tag)))
+    async def delete_tag(
+        self, upstream: str, repository: str, tag: str, at: float, fence: Fence | None = None
+    ) -> Tombstone:
+        """Note that upstream has deleted a tag; ``fence`` as in `put_tag`."""
+        return await self._write(
+            Write(
+                lambda connection: statements.delete_tag(connection, upstream, repository, tag, at),
+                lambda _: Lasting.POWER_CUT,
+            )
+        )
+
+    async def merge_tags(self, entries: Sequence[TagEntry]) -> None:
+        """Take over the entries that are later than what stands, in one transaction."""
+
+        def lasting(connection: sqlite3.Connection) -> Lasting:
+            news = statements.news(connection, entries)
+            return max((_of_change(entry, before) for entry, before in news), default=Lasting.NOTHING_TO_DO)
+
+        await self._write(Write(lambda connection: statements.merge_tags(connection, entries), lasting))
+
+    async def all_tags(self) -> AsyncIterator[Sequence[TagEntry]]:
+        """All entries of tags, in portions."""
+        async for tags in self._portions(statements.tags_after):
+            yield tags
+        async for tombstones in self._portions(statements.tombstones_after):
+            yield tombstones
+
+    async def all_links(self) -> AsyncIterator[Sequence[Link]]:
+        """All links, in portions."""
+        async for links in self._portions(statements.links_after):
+            yield links
 
     async def link(self, upstream: str, repository: str, digest: Digest) -> Link | None:
         """The link of a repository to a digest, or None."""
@@ -201,7 +245,7 @@ class SqliteMetadata:
         return interval - _age(backup)
 
     def _back_up(self) -> None:
-        session = Session(self._path, self._holds)
+        session = Session(self._path, self._disk)
         try:
             with recovery.locked(recovery.beside(self._path, ".backup.lock"), wait=False):
                 session.run(functools.partial(recovery.back_up, path=recovery.backup_of(self._path)))
@@ -221,8 +265,19 @@ class SqliteMetadata:
     async def _read(self, work: Callable[[sqlite3.Connection], T]) -> T:
         return cast(T, await self._reads.do(work))
 
-    async def _write(self, write: Write) -> None:
-        await self._writes.do(write)
+    async def _portions(self, portion: Portion[T]) -> AsyncIterator[list[T]]:
+        """Portion after portion, each a read of its own, so that no other waits for long; none is empty."""
+        after: statements.Key | None = ("", "", "")
+        while after is not None:
+            found, after = await self._portion(portion, after)
+            if found:
+                yield found
+
+    async def _portion(self, portion: Portion[T], after: statements.Key) -> tuple[list[T], statements.Key | None]:
+        return await self._read(lambda connection: portion(connection, after))
+
+    async def _write(self, write: Write[T]) -> T:
+        return cast(T, await self._writes.do(write))
 
     def _read_each(self, tickets: Sequence[Ticket[Read]]) -> None:
         for ticket in tickets:
@@ -231,10 +286,10 @@ class SqliteMetadata:
             except Exception as error:
                 ticket.fail(error)
 
-    def _write_all(self, tickets: Sequence[Ticket[Write]]) -> None:
+    def _write_all(self, tickets: Sequence[Ticket[Write[object]]]) -> None:
         writes = [ticket.job for ticket in tickets]
         try:
-            self._writer.run(functools.partial(_commit, writes=writes))
+            results = self._writer.run(functools.partial(_commit, writes=writes))
         except StoreError:
             raise
         except Exception:  # the fault of one of them, such as a number that does not fit: the others need not suffer
@@ -246,23 +301,29 @@ class SqliteMetadata:
                 except Exception as error:
                     ticket.fail(error)
             return
-        for ticket in tickets:
-            ticket.finish(None)
+        for ticket, result in zip(tickets, results, strict=True):
+            ticket.finish(result)
 
 
-def _commit(connection: sqlite3.Connection, writes: Sequence[Write]) -> None:
-    """Make the changes in one transaction, as lasting as the one that asks for most."""
+def _of_change(entry: TagEntry, before: TagEntry | None) -> Lasting:
+    """What it takes that ``entry`` stands where ``before`` stood."""
+    if isinstance(entry, TagRecord) and isinstance(before, TagRecord) and entry.digest == before.digest:
+        return Lasting.KILL
+    return Lasting.POWER_CUT
+
+
+def _commit(connection: sqlite3.Connection, writes: Sequence[Write[object]]) -> list[object]:
+    """Make the changes in one transaction, as lasting as the one that asks for most; what each of them gives."""
     wanted = [(write.lasting(connection), write) for write in writes]
     most = max(lasting for lasting, _ in wanted)
     if most == Lasting.NOTHING_TO_DO:
-        return
+        return [None] * len(wanted)
     connection.execute(f"PRAGMA synchronous = {'FULL' if most == Lasting.POWER_CUT else 'NORMAL'}")
     connection.execute("BEGIN IMMEDIATE")
     try:
-        for lasting, write in wanted:
-            if lasting != Lasting.NOTHING_TO_DO:
-                write.apply(connection)
+        results = [write.apply(connection) if lasting != Lasting.NOTHING_TO_DO else None for lasting, write in wanted]
         connection.execute("COMMIT")
+        return results
     finally:
         if connection.in_transaction:
             connection.rollback()

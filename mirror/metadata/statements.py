@@ -2,47 +2,103 @@
 
 import json
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from mirror.digest import Digest
 from mirror.errors import DigestInvalid
-from mirror.metadata.base import BlobRecord, KeptAnswer, Link, TagRecord
+from mirror.metadata.base import BlobRecord, KeptAnswer, Link, TagEntry, TagRecord, Tombstone, is_later
 from mirror.metadata.schema import Damaged
 
 _MAX_KEPT = 10_000
 _MAX_KEPT_BYTES = 256 * 1024 * 1024
 _MAX_NEGATIVE = 100_000
+_MAX_TOMBSTONES = 100_000
+_PORTION = 500  # rows that are read at once: a few milliseconds, for which other readers wait
+
+Key = tuple[str, ...]
+
+_TAG = (
+    "SELECT t.upstream, t.repository, t.tag, t.digest, t.media_type, t.size, t.fetched_at, t.serial, t.moving, "
+    "d.deleted_at, d.serial FROM tag t LEFT JOIN tombstone d USING (upstream, repository, tag)"
+)
+_TAG_TYPES = (str, str, str, str, str, int, float, int, int)
 
 
-def tag(connection: sqlite3.Connection, upstream: str, repository: str, name: str) -> TagRecord | None:
-    """The record of a tag."""
+def tag(connection: sqlite3.Connection, upstream: str, repository: str, name: str) -> TagEntry | None:
+    """The entry of a tag."""
+    key = (upstream, repository, name)
+    row = connection.execute(f"{_TAG} WHERE t.upstream = ? AND t.repository = ? AND t.tag = ?", key).fetchone()
+    if row is not None:
+        return _entry(row)
     row = connection.execute(
-        "SELECT digest, media_type, size, fetched_at FROM tag WHERE upstream = ? AND repository = ? AND tag = ?",
-        (upstream, repository, name),
+        "SELECT deleted_at, serial FROM tombstone WHERE upstream = ? AND repository = ? AND tag = ?", key
     ).fetchone()
-    if row is None:
-        return None
-    digest, media_type, size, fetched_at = _typed(row, str, str, int, float)
-    return TagRecord(upstream, repository, name, _digest(digest), media_type, size, fetched_at)
+    return None if row is None else Tombstone(*key, *_typed(row, float, int))
 
 
-def put_tag(connection: sqlite3.Connection, record: TagRecord) -> None:
-    """Set or replace a tag; the negative answer for it goes."""
-    key = (record.upstream, record.repository, record.tag)
+def put_tag(connection: sqlite3.Connection, record: TagRecord) -> TagRecord:
+    """Set or replace a tag; the negative answer for it goes. The record as it stands then, with its serial."""
+    before = tag(connection, record.upstream, record.repository, record.tag)
+    serial = record.serial
+    if before is not None:
+        moved = isinstance(before, Tombstone) or before.digest != record.digest
+        serial = max(before.serial, record.serial) + moved
+    stands = replace(record, serial=serial, moving=False)
+    _set(connection, stands)
+    return stands
+
+
+def delete_tag(connection: sqlite3.Connection, upstream: str, repository: str, name: str, at: float) -> Tombstone:
+    """Put a tombstone in the place of a tag."""
+    before = tag(connection, upstream, repository, name)
+    tombstone = Tombstone(upstream, repository, name, at, before.serial + 1 if before is not None else 1)
+    _set(connection, tombstone)
+    return tombstone
+
+
+def announce_move(connection: sqlite3.Connection, record: TagRecord) -> None:
+    """Mark a tag that still names the digest of ``record`` as moving."""
     connection.execute(
-        "INSERT OR REPLACE INTO tag (upstream, repository, tag, digest, media_type, size, fetched_at) "
-        "VALUES (?, ?, ?, ?, ?, ?, ?)",
-        (*key, str(record.digest), record.media_type, record.size, float(record.fetched_at)),
+        "UPDATE tag SET moving = 1 WHERE upstream = ? AND repository = ? AND tag = ? AND digest = ?",
+        (record.upstream, record.repository, record.tag, str(record.digest)),
     )
-    connection.execute("DELETE FROM negative WHERE upstream = ? AND repository = ? AND reference = ?", key)
 
 
-def delete_tag(connection: sqlite3.Connection, upstream: str, repository: str, name: str) -> None:
-    """Forget a tag."""
-    connection.execute(
-        "DELETE FROM tag WHERE upstream = ? AND repository = ? AND tag = ?", (upstream, repository, name)
-    )
+def news(connection: sqlite3.Connection, entries: Sequence[TagEntry]) -> Iterator[tuple[TagEntry, TagEntry | None]]:
+    """Those of ``entries`` that are later than what stands, each with what it replaces."""
+    for entry in entries:
+        before = tag(connection, entry.upstream, entry.repository, entry.tag)
+        if before is None or is_later(entry, before):
+            yield entry, before
+
+
+def merge_tags(connection: sqlite3.Connection, entries: Sequence[TagEntry]) -> None:
+    """Take over the entries that are later than what stands; where a tag is there now, its negative answer goes."""
+    for entry, _ in news(connection, entries):
+        _set(connection, entry)
+
+
+def tags_after(connection: sqlite3.Connection, after: Key) -> tuple[list[TagEntry], Key | None]:
+    """A portion of the tags' entries beyond the key ``after``, and the key to go on from. Not of tags that are gone."""
+    rows = connection.execute(
+        f"{_TAG} WHERE (t.upstream, t.repository, t.tag) > (?, ?, ?) ORDER BY t.upstream, t.repository, t.tag LIMIT ?",
+        (*after, _PORTION),
+    ).fetchall()
+    return [_entry(row) for row in rows], _last(rows)
+
+
+def tombstones_after(connection: sqlite3.Connection, after: Key) -> tuple[list[TagEntry], Key | None]:
+    """A portion of the tombstones, as `tags_after`, without those that `tags_after` has gone into already."""
+    rows = connection.execute(
+        "SELECT d.upstream, d.repository, d.tag, d.deleted_at, d.serial, t.tag IS NULL FROM tombstone d "
+        "LEFT JOIN tag t USING (upstream, repository, tag) "
+        "WHERE (d.upstream, d.repository, d.tag) > (?, ?, ?) ORDER BY d.upstream, d.repository, d.tag LIMIT ?",
+        (*after, _PORTION),
+    ).fetchall()
+    alone = [row[:5] for row in rows if row[5]]
+    return [Tombstone(*_typed(row, str, str, str, float, int)) for row in alone], _last(rows)
 
 
 def link(connection: sqlite3.Connection, upstream: str, repository: str, digest: Digest) -> Link | None:
@@ -72,6 +128,19 @@ def put_links(connection: sqlite3.Connection, links: Sequence[Link]) -> None:
         "media_type = CASE excluded.media_type WHEN '' THEN media_type ELSE excluded.media_type END, "
         "size = CASE WHEN excluded.size < 0 THEN size ELSE excluded.size END",
         [(each.upstream, each.repository, str(each.digest), each.media_type, each.size) for each in links],
+    )
+
+
+def links_after(connection: sqlite3.Connection, after: Key) -> tuple[list[Link], Key | None]:
+    """A portion of the links beyond the key ``after``, and the key to go on from."""
+    rows = connection.execute(
+        "SELECT upstream, repository, digest, media_type, size FROM link "
+        "WHERE (upstream, repository, digest) > (?, ?, ?) ORDER BY upstream, repository, digest LIMIT ?",
+        (*after, _PORTION),
+    ).fetchall()
+    typed = (_typed(row, str, str, str, str, int) for row in rows)
+    return [Link(upstream, repository, _digest(text), *more) for upstream, repository, text, *more in typed], _last(
+        rows
     )
 
 
@@ -129,6 +198,11 @@ def prune(connection: sqlite3.Connection) -> None:
         "DELETE FROM negative WHERE until <= (SELECT until FROM negative ORDER BY until DESC LIMIT 1 OFFSET ?)",
         (_MAX_NEGATIVE,),
     )
+    connection.execute(
+        "DELETE FROM tombstone WHERE deleted_at <= "
+        "(SELECT deleted_at FROM tombstone ORDER BY deleted_at DESC LIMIT 1 OFFSET ?)",
+        (_MAX_TOMBSTONES,),
+    )
 
 
 def blob(connection: sqlite3.Connection, digest: Digest) -> BlobRecord | None:
@@ -158,6 +232,56 @@ def last_access(connection: sqlite3.Connection, digest: Digest) -> float | None:
     """When a blob was last asked for."""
     row = connection.execute("SELECT at FROM access WHERE digest = ?", (str(digest),)).fetchone()
     return None if row is None else float(_typed(row, float)[0])
+
+
+def _entry(row: tuple[Any, ...]) -> TagEntry:
+    """What a row of `_TAG` says.
+
+    A tag and its tombstone stand together where the release before noted a tag that had been deleted, without a
+    serial; or after a salvage, where the later one counts.
+    """
+    upstream, repository, name, digest, media_type, size, fetched_at, serial, moving = _typed(row[:9], *_TAG_TYPES)
+    record = TagRecord(
+        upstream, repository, name, _digest(digest), media_type, size, fetched_at, serial, moving=bool(moving)
+    )
+    if row[9] is None:
+        return record
+    tombstone = Tombstone(upstream, repository, name, *_typed(row[9:], float, int))
+    if serial == 0 and fetched_at > tombstone.deleted_at:
+        return replace(record, serial=tombstone.serial + 1)
+    return record if is_later(record, tombstone) else tombstone
+
+
+def _set(connection: sqlite3.Connection, entry: TagEntry) -> None:
+    """Put an entry in the place of the one before it."""
+    key = (entry.upstream, entry.repository, entry.tag)
+    if isinstance(entry, Tombstone):
+        connection.execute("DELETE FROM tag WHERE upstream = ? AND repository = ? AND tag = ?", key)
+        connection.execute(
+            "INSERT OR REPLACE INTO tombstone (upstream, repository, tag, deleted_at, serial) VALUES (?, ?, ?, ?, ?)",
+            (*key, float(entry.deleted_at), entry.serial),
+        )
+        return
+    connection.execute(
+        "INSERT OR REPLACE INTO tag (upstream, repository, tag, digest, media_type, size, fetched_at, serial, moving) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            *key,
+            str(entry.digest),
+            entry.media_type,
+            entry.size,
+            float(entry.fetched_at),
+            entry.serial,
+            int(entry.moving),
+        ),
+    )
+    connection.execute("DELETE FROM tombstone WHERE upstream = ? AND repository = ? AND tag = ?", key)
+    connection.execute("DELETE FROM negative WHERE upstream = ? AND repository = ? AND reference = ?", key)
+
+
+def _last(rows: Sequence[tuple[Any, ...]]) -> Key | None:
+    """The key of the last row of a portion; None when the portion was the last one."""
+    return _typed(rows[-1][:3], str, str, str) if len(rows) == _PORTION else None
 
 
 def _typed(row: tuple[Any, ...], *types: type) -> tuple[Any, ...]:

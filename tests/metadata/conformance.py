@@ -10,12 +10,20 @@ from dataclasses import replace
 from pathlib import Path
 
 from mirror.digest import Digest
-from mirror.metadata.base import BlobRecord, KeptAnswer, Link, Metadata, TagRecord
+from mirror.metadata.base import BlobRecord, KeptAnswer, Link, Metadata, TagEntry, TagRecord, Tombstone
 
 A, B = Digest.of(b"a"), Digest.of(b"b", "sha512")
 TAG = TagRecord("ghcr.io", "team/filter", "v1", A, "application/vnd.oci.image.manifest.v1+json", 512, 1000.25)
+GONE = Tombstone("ghcr.io", "team/filter", "v1", 2000.0, 1)
 LINK = Link("ghcr.io", "team/filter", A, "application/vnd.oci.image.layer.v1.tar+gzip", 1 << 40)
 ANSWER = KeptAnswer(b'{"tags":["v1"]}\x00\xff', {"Link": '</v2/x?n="1">; rel="next"', "Content-Type": "é"}, 1000.5)
+
+
+def _numbered(number: int, serial: int) -> TagEntry:
+    """An entry of the tag ``v<number>``; those with an even serial are tombstones."""
+    if serial % 2 == 0:
+        return replace(GONE, tag=f"v{number}", serial=serial)
+    return replace(TAG, tag=f"v{number}", serial=serial, size=number)
 
 
 class MetadataConformance:
@@ -79,8 +87,8 @@ class MetadataConformance:
             assert await other.tag("ghcr.io", "team/filter", "v1") is None
             await one.put_tag(TAG)
             assert await other.tag("ghcr.io", "team/filter", "v1") == TAG
-            await other.delete_tag("ghcr.io", "team/filter", "v1")
-            assert await one.tag("ghcr.io", "team/filter", "v1") is None
+            await other.delete_tag("ghcr.io", "team/filter", "v1", 2000.0)
+            assert await one.tag("ghcr.io", "team/filter", "v1") == GONE
 
     async def test_names_that_differ_anywhere_are_different_records(self, tmp_path: Path) -> None:
         """Upstream, repository and tag each count; so does the case of a tag."""
@@ -104,18 +112,133 @@ class MetadataConformance:
         async with self.opened(tmp_path) as store:
             await store.put_tag(TAG)
             await store.put_tag(moved)
-            assert await store.tag("ghcr.io", "team/filter", "v1") == moved
+            assert await store.tag("ghcr.io", "team/filter", "v1") == replace(moved, serial=1)
+            confirmed = replace(moved, fetched_at=5.0)
+            await store.put_tag(confirmed)
+            assert await store.tag("ghcr.io", "team/filter", "v1") == replace(confirmed, serial=1)
 
     async def test_deleting_a_tag_deletes_that_tag_only(self, tmp_path: Path) -> None:
-        """And is no error when there is none."""
+        """A tombstone is left; also where there was no tag."""
         other = replace(TAG, tag="v2")
         async with self.opened(tmp_path) as store:
             await store.put_tag(TAG)
             await store.put_tag(other)
-            await store.delete_tag("ghcr.io", "team/filter", "v1")
-            await store.delete_tag("ghcr.io", "team/filter", "v1")
-            assert await store.tag("ghcr.io", "team/filter", "v1") is None
+            assert await store.delete_tag("ghcr.io", "team/filter", "v1", 2000.0) == GONE
+            assert await store.tag("ghcr.io", "team/filter", "v1") == GONE
             assert await store.tag("ghcr.io", "team/filter", "v2") == other
+            assert await store.delete_tag("ghcr.io", "team/filter", "v3", 2000.0) == replace(GONE, tag="v3")
+            assert await store.tag("ghcr.io", "team/filter", "v3") == replace(GONE, tag="v3")
+
+    async def test_a_serial_counts_moves_and_deletions_and_no_confirmations(self, tmp_path: Path) -> None:
+        """And what is returned is what stands."""
+        other = replace(TAG, digest=B)
+        async with self.opened(tmp_path) as store:
+            assert await store.put_tag(TAG) == TAG
+            assert await store.put_tag(replace(TAG, fetched_at=1001.0)) == replace(TAG, fetched_at=1001.0)
+            assert await store.put_tag(other) == replace(other, serial=1)
+            assert await store.put_tag(replace(TAG, fetched_at=1002.0)) == replace(TAG, fetched_at=1002.0, serial=2)
+            assert (await store.delete_tag("ghcr.io", "team/filter", "v1", 2000.0)).serial == 3
+            assert (await store.delete_tag("ghcr.io", "team/filter", "v1", 2001.0)).serial == 4
+            back = replace(TAG, fetched_at=2002.0)
+            assert await store.put_tag(back) == replace(back, serial=5)
+            assert await store.tag("ghcr.io", "team/filter", "v1") == replace(back, serial=5)
+
+    async def test_a_serial_never_falls_behind_that_of_the_record_that_is_put(self, tmp_path: Path) -> None:
+        """What was read elsewhere and is put here goes on from there."""
+        async with self.opened(tmp_path) as store:
+            assert (await store.put_tag(replace(TAG, serial=7))).serial == 7
+            assert (await store.put_tag(replace(TAG, serial=3))).serial == 7
+            assert (await store.put_tag(replace(TAG, serial=9))).serial == 9
+            assert (await store.put_tag(replace(TAG, serial=4, digest=B))).serial == 10
+            assert (await store.put_tag(replace(TAG, serial=20))).serial == 21
+
+    async def test_a_move_that_is_announced_shows_until_the_tag_is_put(self, tmp_path: Path) -> None:
+        """Moved or confirmed; also where the record that is put was read while it was moving."""
+        async with self.two(tmp_path) as (one, other):
+            await one.put_tag(TAG)
+            await one.announce_move(TAG)
+            moving = replace(TAG, moving=True)
+            assert await other.tag("ghcr.io", "team/filter", "v1") == moving
+            confirmed = replace(TAG, fetched_at=1001.0)
+            assert await one.put_tag(replace(confirmed, moving=True)) == confirmed
+            assert await other.tag("ghcr.io", "team/filter", "v1") == confirmed
+            await other.announce_move(confirmed)
+            moved = await other.put_tag(replace(TAG, digest=B, fetched_at=1002.0))
+            assert await one.tag("ghcr.io", "team/filter", "v1") == moved
+            assert moved == replace(TAG, digest=B, fetched_at=1002.0, serial=1)
+
+    async def test_a_move_of_what_does_not_stand_any_more_is_not_announced(self, tmp_path: Path) -> None:
+        """The tag moved in between, or was deleted, or was never there."""
+        async with self.opened(tmp_path) as store:
+            await store.put_tag(replace(TAG, digest=B))
+            await store.announce_move(TAG)
+            assert await store.tag("ghcr.io", "team/filter", "v1") == replace(TAG, digest=B)
+            tombstone = await store.delete_tag("ghcr.io", "team/filter", "v1", 2000.0)
+            await store.announce_move(TAG)
+            assert await store.tag("ghcr.io", "team/filter", "v1") == tombstone
+            await store.announce_move(replace(TAG, tag="v2"))
+            assert await store.tag("ghcr.io", "team/filter", "v2") is None
+
+    async def test_merging_takes_over_what_is_later_and_nothing_else(self, tmp_path: Path) -> None:
+        """Serials decide; of one serial the time. Records and tombstones alike."""
+        entries: list[TagEntry] = [
+            replace(TAG, serial=3),
+            replace(TAG, serial=3, fetched_at=1001.0),
+            replace(GONE, serial=4, deleted_at=10.0),
+            replace(TAG, serial=5, digest=B, fetched_at=5.0),
+            replace(TAG, serial=5, fetched_at=6.0),
+            replace(GONE, serial=6),
+        ]
+        async with self.opened(tmp_path) as store:
+            for at, entry in enumerate(entries):
+                await store.merge_tags([entry])
+                assert await store.tag("ghcr.io", "team/filter", "v1") == entry
+                await store.merge_tags(entries[: at + 1])
+                assert await store.tag("ghcr.io", "team/filter", "v1") == entry
+            await store.merge_tags([])
+
+    async def test_merging_two_stores_both_ways_makes_them_the_same(self, tmp_path: Path) -> None:
+        """In whatever order, with many tags at once."""
+        (tmp_path / "one").mkdir()
+        (tmp_path / "other").mkdir()
+        numbers = range(1200)
+        async with self.opened(tmp_path / "one") as one, self.opened(tmp_path / "other") as other:
+            await one.merge_tags([_numbered(number, number % 7) for number in numbers])
+            await other.merge_tags([_numbered(number, number % 5) for number in reversed(numbers)])
+            async for entries in one.all_tags():
+                await other.merge_tags(entries)
+            async for entries in other.all_tags():
+                await one.merge_tags(entries)
+            for number in range(0, 1200, 17):
+                expected = _numbered(number, max(number % 7, number % 5))
+                for store in (one, other):
+                    assert await store.tag("ghcr.io", "team/filter", f"v{number}") == expected
+
+    async def test_all_tags_are_told_in_portions_with_tombstones(self, tmp_path: Path) -> None:
+        """Each once, and as it stands; none of a new store."""
+        async with self.opened(tmp_path) as store:
+            assert [entries async for entries in store.all_tags()] == []
+            wanted = [_numbered(number, number % 7) for number in range(1200)]
+            await store.merge_tags(wanted)
+            portions = [list(entries) async for entries in store.all_tags()]
+            assert all(0 < len(entries) <= 1000 for entries in portions)
+            found = sorted((entry for entries in portions for entry in entries), key=lambda entry: int(entry.tag[1:]))
+            assert found == wanted
+
+    async def test_all_links_are_told_in_portions(self, tmp_path: Path) -> None:
+        """Each once; none of a new store."""
+        async with self.opened(tmp_path) as store:
+            assert [links async for links in store.all_links()] == []
+            wanted = {
+                replace(LINK, repository=f"team/{number % 3}", digest=Digest.of(str(number).encode()), size=number)
+                for number in range(1200)
+            }
+            await store.put_links(wanted)
+            portions = [list(links) async for links in store.all_links()]
+            assert all(0 < len(links) <= 1000 for links in portions)
+            found = [link for links in portions for link in links]
+            assert set(found) == wanted
+            assert len(found) == len(wanted)
 
     async def test_a_link_belongs_to_one_repository(self, tmp_path: Path) -> None:
         """Who may read one repository learns nothing through another."""
@@ -168,6 +291,8 @@ class MetadataConformance:
             await store.put_tag(TAG)
             assert await store.negative("ghcr.io", "team/filter", "v1", 0.0) is None
             assert await store.negative("ghcr.io", "team/filter", "v2", 0.0) == 4e9
+            await store.merge_tags([replace(TAG, tag="v2"), replace(GONE, tag="v3")])
+            assert await store.negative("ghcr.io", "team/filter", "v2", 0.0) is None
 
     async def test_the_last_answer_kept_is_the_one_that_counts(self, tmp_path: Path) -> None:
         """Under its own key."""

@@ -13,10 +13,10 @@ import pytest
 from mirror.digest import Digest
 from mirror.errors import StartError, StoreError
 from mirror.metadata import recovery, schema, statements
-from mirror.metadata.base import KeptAnswer, Metadata
+from mirror.metadata.base import KeptAnswer, Metadata, Tombstone
 from mirror.metadata.sqlite import SqliteMetadata
 from tests.metadata.conformance import MetadataConformance
-from tests.metadata.databases import DIGEST, LINK, NAME, TAG, files, opened, raw
+from tests.metadata.databases import DIGEST, LINK, NAME, TAG, files, fill, opened, raw
 from tests.support.waiting import eventually
 
 
@@ -54,12 +54,14 @@ async def test_every_lookup_is_by_a_primary_key(tmp_path: Path) -> None:
         statements.kept(connection, "k")
         statements.blob(connection, DIGEST)
         statements.last_access(connection, DIGEST)
-        statements.delete_tag(connection, "u", "r", "t")
+        statements.delete_tag(connection, "u", "r", "t", 1.0)
+        statements.announce_move(connection, TAG)
+        statements.merge_tags(connection, [TAG])
         statements.put_negative(connection, "u", "r", "t", 1.0, 0.0)
     finally:
         connection.close()
     searches = [plan for plan in plans if plan.startswith(("SEARCH", "SCAN"))]
-    assert len(searches) == 8
+    assert len(searches) >= 15
     assert all(plan.startswith("SEARCH") for plan in searches), searches
 
 
@@ -108,6 +110,47 @@ async def test_what_the_next_release_adds_does_not_keep_this_one_out(tmp_path: P
         assert await store.tag("ghcr.io", "team/filter", "v1") == replace(TAG, size=3)
     with raw(tmp_path / NAME) as connection:
         assert connection.execute("PRAGMA user_version").fetchone() == (len(schema.STEPS) + 1,)
+
+
+async def test_the_release_before_goes_on_with_the_same_file_and_this_one_after_it(tmp_path: Path) -> None:
+    """It writes and deletes tags without serials and knows no tombstones: what it wrote last is what counts."""
+    later = replace(TAG, digest=Digest.of(b"later"), fetched_at=3000.0)
+    async with opened(tmp_path) as store:
+        await store.put_tag(TAG)
+        await store.put_tag(replace(TAG, tag="v2"))
+        await store.delete_tag("ghcr.io", "team/filter", "v3", 2000.0)
+        await store.delete_tag("ghcr.io", "team/filter", "v4", 2000.0)
+    with raw(tmp_path / NAME) as connection:
+        for tag in ("v1", "v3"):
+            connection.execute(
+                "INSERT OR REPLACE INTO tag (upstream, repository, tag, digest, media_type, size, fetched_at) "
+                "VALUES ('ghcr.io', 'team/filter', ?, ?, ?, ?, ?)",
+                (tag, str(later.digest), later.media_type, later.size, later.fetched_at),
+            )
+        for tag in ("v2", "v4"):
+            connection.execute(
+                "DELETE FROM tag WHERE upstream = 'ghcr.io' AND repository = 'team/filter' AND tag = ?", (tag,)
+            )
+    async with opened(tmp_path) as store:
+        revived = replace(later, tag="v3", serial=2)
+        gone = Tombstone("ghcr.io", "team/filter", "v4", 2000.0, 1)
+        assert await store.tag("ghcr.io", "team/filter", "v1") == later
+        assert await store.tag("ghcr.io", "team/filter", "v2") is None
+        assert await store.tag("ghcr.io", "team/filter", "v3") == revived
+        assert await store.tag("ghcr.io", "team/filter", "v4") == gone
+        assert [entry async for entries in store.all_tags() for entry in entries] == [later, revived, gone]
+        assert (await store.put_tag(replace(TAG, tag="v3", fetched_at=4000.0))).serial == 3
+
+
+async def test_a_file_of_the_release_before_is_taken_over(tmp_path: Path) -> None:
+    """Its tags have the serial 0."""
+    with raw(tmp_path / NAME) as connection:
+        schema.migrate(connection, schema.STEPS[:1])
+        row = (TAG.upstream, TAG.repository, TAG.tag, str(TAG.digest), TAG.media_type, TAG.size, TAG.fetched_at)
+        connection.execute("INSERT INTO tag VALUES (?, ?, ?, ?, ?, ?, ?)", row)
+    async with opened(tmp_path) as store:
+        assert await store.tag("ghcr.io", "team/filter", "v1") == TAG
+        assert not store.links_incomplete
 
 
 async def test_what_this_release_cannot_read_is_refused_in_one_line(tmp_path: Path) -> None:
@@ -297,6 +340,36 @@ async def test_negative_answers_are_bounded(tmp_path: Path, monkeypatch: pytest.
             assert connection.execute("SELECT count(*), min(until) FROM negative").fetchone() == (20, 4e9 + 236)
 
 
+async def test_tombstones_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The newest stay."""
+    monkeypatch.setattr(statements, "_MAX_TOMBSTONES", 20)
+    async with opened(tmp_path) as store:
+        await store.merge_tags([Tombstone("ghcr.io", "team/filter", f"v{n}", float(n), 1) for n in range(100)])
+        for number in range(256):
+            await store.put_negative("ghcr.io", "team/filter", f"v{number}", 4e9)
+        assert len([entry async for entries in store.all_tags() for entry in entries]) == 20
+        assert await store.tag("ghcr.io", "team/filter", "v80") is not None
+
+
+async def test_portions_are_small_and_found_by_the_primary_key(tmp_path: Path) -> None:
+    """Other reads go in between, however much there is."""
+    async with opened(tmp_path) as store:
+        await fill(store, 1200)
+        for portions in (store.all_tags(), store.all_links()):
+            sizes = []
+            async for portion in portions:
+                sizes.append(len(portion))
+                assert await store.tag("ghcr.io", "team/filter", "v1") is not None
+            assert sizes == [500, 500, 200]
+    with raw(tmp_path / NAME) as connection:
+        for table, column in (("tag", "tag"), ("tombstone", "tag"), ("link", "digest")):
+            plan = connection.execute(
+                f"EXPLAIN QUERY PLAN SELECT * FROM {table} WHERE (upstream, repository, {column}) > ('', '', '') "
+                f"ORDER BY upstream, repository, {column} LIMIT 1"
+            ).fetchall()
+            assert [step[3].split()[0] for step in plan] == ["SEARCH"]
+
+
 def commits(trace: list[str]) -> list[str]:
     return [statement for statement in trace if "synchronous" in statement]
 
@@ -331,6 +404,13 @@ async def test_new_tags_and_links_are_synced_to_the_disk_and_confirmed_ones_are_
         assert await of(lambda: store.put_tag(TAG)) == full
         assert await of(lambda: store.put_tag(replace(TAG, fetched_at=2000.0))) == normal
         assert await of(lambda: store.put_tag(replace(TAG, digest=Digest.of(b"moved")))) == full
+        tag, later = replace(TAG, digest=DIGEST, serial=9), replace(TAG, digest=DIGEST, serial=9, fetched_at=3000.0)
+        assert await of(lambda: store.merge_tags([tag])) == full
+        assert await of(lambda: store.merge_tags([tag, TAG])) == []
+        assert await of(lambda: store.merge_tags([tag, later])) == normal
+        assert await of(lambda: store.announce_move(later)) == normal
+        assert await of(lambda: store.delete_tag("ghcr.io", "team/filter", "v1", 1.0)) == full
+        assert await of(lambda: store.put_tag(TAG)) == full
         assert await of(lambda: store.put_links([LINK])) == full
         assert await of(lambda: store.put_links([LINK])) == []
         assert await of(lambda: store.touch({DIGEST: 1.0})) == normal

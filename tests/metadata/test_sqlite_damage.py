@@ -14,7 +14,7 @@ import pytest
 
 from mirror.digest import Digest
 from mirror.errors import StoreError
-from mirror.metadata import recovery, sqlite
+from mirror.metadata import recovery, schema, sqlite
 from mirror.metadata.schema import Damaged
 from mirror.metadata.sqlite import SqliteMetadata
 from tests.metadata.databases import (
@@ -22,6 +22,7 @@ from tests.metadata.databases import (
     NAME,
     TAG,
     damage_in_service,
+    files,
     fill,
     opened,
     overwrite,
@@ -34,6 +35,7 @@ from tests.metadata.databases import (
 
 COUNT = 2000
 OTHER = Digest.of(b"other")
+OLD_ROW = (TAG.upstream, TAG.repository, TAG.tag, str(TAG.digest), TAG.media_type, TAG.size, TAG.fetched_at)
 
 
 def garbage_header(path: Path) -> None:
@@ -264,20 +266,101 @@ async def test_a_copy_that_comes_out_damaged_is_no_backup_and_no_reason_to_give_
 
 async def test_what_is_newer_than_the_backup_is_salvaged_if_the_disk_holds_it(tmp_path: Path) -> None:
     """A salvaged record may be damaged itself; one whose manifest lies on the disk under its digest is not."""
-    moved = replace(TAG, digest=OTHER, fetched_at=2000.0)
+    moved = replace(TAG, digest=OTHER, fetched_at=2000.0, serial=1)
     for holds, expected in ((lambda digest: digest != OTHER, TAG), (lambda _: True, moved)):
         place = tmp_path / f"{expected.fetched_at}"
         place.mkdir()
         async with opened(place) as store:
             await store.put_tag(TAG)
             await store.backup()
-            await store.put_tag(moved)
+            await store.put_tag(replace(moved, serial=0))
             await store.put_links([LINK])
         overwrite(place / NAME, root_page(place / NAME, "access"), bytes(4096))
         async with opened(place, holds) as store:
             assert await store.tag("ghcr.io", "team/filter", "v1") == expected
             assert await store.link("ghcr.io", "team/filter", LINK.digest) == LINK
             assert len(set_aside(place)) == 1
+
+
+async def test_of_a_salvaged_tag_and_its_backup_the_later_one_counts(tmp_path: Path) -> None:
+    """By the serial, not by the clock; a tombstone is salvaged too, and no tag comes back to life."""
+    moved = replace(TAG, digest=OTHER, fetched_at=10.0, serial=1)
+    async with opened(tmp_path) as store:
+        await store.put_tag(TAG)
+        await store.put_tag(replace(TAG, tag="v2"))
+        await store.backup()
+        assert await store.put_tag(replace(moved, serial=0)) == moved
+        gone = await store.delete_tag("ghcr.io", "team/filter", "v2", 2000.0)
+    overwrite(tmp_path / NAME, root_page(tmp_path / NAME, "access"), bytes(4096))
+    async with opened(tmp_path) as store:
+        assert await store.tag("ghcr.io", "team/filter", "v1") == moved
+        assert await store.tag("ghcr.io", "team/filter", "v2") == gone
+        assert [entry async for entries in store.all_tags() for entry in entries] == [moved, gone]
+        assert len(set_aside(tmp_path)) == 1
+
+
+async def test_a_backup_that_the_release_before_made_is_restored(tmp_path: Path) -> None:
+    """It lacks tables that this release knows, and is sound all the same."""
+    backup = recovery.backup_of(tmp_path / NAME)
+    with raw(backup) as connection:
+        schema.migrate(connection, schema.STEPS[:1])
+        connection.execute("INSERT INTO tag VALUES (?, ?, ?, ?, ?, ?, ?)", OLD_ROW)
+    async with opened(tmp_path) as store:
+        assert await store.tag("ghcr.io", "team/filter", "v1") == TAG
+
+
+async def test_what_the_release_before_left_damaged_is_salvaged(tmp_path: Path) -> None:
+    """Tags without serials."""
+    with raw(tmp_path / NAME) as connection:
+        schema.migrate(connection, schema.STEPS[:1])
+        connection.execute("INSERT INTO tag VALUES (?, ?, ?, ?, ?, ?, ?)", OLD_ROW)
+    overwrite(tmp_path / NAME, root_page(tmp_path / NAME, "access"), bytes(4096))
+    async with opened(tmp_path) as store:
+        assert await store.tag("ghcr.io", "team/filter", "v1") == TAG
+    assert len(set_aside(tmp_path)) == 1
+
+
+async def test_a_serial_that_cannot_be_one_is_damage(tmp_path: Path) -> None:
+    """It would win over all that other replicas know."""
+    path = await prepare(tmp_path, backup=False)
+    with raw(path) as connection:
+        connection.execute("PRAGMA ignore_check_constraints = ON")
+        connection.execute("UPDATE tag SET serial = ? WHERE tag = 'v7'", (1 << 60,))
+    async with opened(tmp_path) as store:
+        assert await store.tag("ghcr.io", "team/filter", "v7") is None
+        assert await store.tag("ghcr.io", "team/filter", "v6") is not None
+
+
+async def test_a_database_that_was_removed_with_its_backup_has_lost_links_if_there_are_blobs(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """At start, and while it serves; that it was so is remembered."""
+    held = False
+    store = SqliteMetadata.open(tmp_path / NAME, holds_any=lambda: held)
+    try:
+        assert not store.links_incomplete
+        held = True
+        for path in files(tmp_path):
+            path.unlink()
+        await works(store)
+        assert store.links_incomplete
+    finally:
+        await store.aclose()
+    assert "without the links" in caplog.text
+    for path in files(tmp_path):
+        path.unlink()
+    await SqliteMetadata.open(tmp_path / NAME, holds_any=lambda: True).aclose()
+    async with opened(tmp_path) as again:
+        assert again.links_incomplete
+
+
+async def test_a_first_start_has_lost_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Nor has a restart with blobs."""
+    for held in (False, True):
+        store = SqliteMetadata.open(tmp_path / NAME, holds_any=lambda: held)  # noqa: B023 - asked at once, or never
+        assert not store.links_incomplete
+        await store.aclose()
+    assert not caplog.records
 
 
 async def test_a_damaged_backup_gives_what_can_be_read_of_it(tmp_path: Path) -> None:

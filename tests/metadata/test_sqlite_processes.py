@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from mirror.digest import Digest
+from mirror.metadata.base import TagRecord
 from mirror.metadata.sqlite import SqliteMetadata
 from tests.metadata.databases import NAME, damage_in_service, opened, set_aside
 from tests.support.waiting import eventually
@@ -77,7 +78,9 @@ async def all_there(store: SqliteMetadata, worker: Writer) -> bool:
     for number in range(worker.taken):
         digest = Digest.of(f"{worker.name}-{number}".encode())
         record = await store.tag("ghcr.io", "team/filter", f"{worker.name}-{number}")
-        if record is None or record.digest != digest or await store.link("ghcr.io", "team/filter", digest) is None:
+        if not isinstance(record, TagRecord) or record.digest != digest:
+            return False
+        if await store.link("ghcr.io", "team/filter", digest) is None:
             return False
     return True
 
