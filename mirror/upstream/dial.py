@@ -3,15 +3,21 @@
 Endpoints stand in the settings and may be anywhere. A host learnt from an answer (a realm, a redirect) may only be a
 public address: it is judged after it was resolved, and the connection goes to what was judged, so that no second answer
 of the DNS comes in between.
+
+Through a proxy nothing can be judged but the name; where it leads is the proxy's policy.
 """
 
 import asyncio
 import ipaddress
+import re
 import socket
+import ssl
 from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 
 import httpcore
 
+from mirror.config import hosts
+from mirror.upstream.proxy import Proxy, may_be_asked_of_a_proxy
 from mirror.upstream.stream import Stream
 
 Resolver = Callable[[str, int], Awaitable[Sequence[str]]]
@@ -34,6 +40,8 @@ _FORBIDDEN_V4 = [
 ]
 _PUBLIC_V6 = ipaddress.IPv6Network("2000::/3")
 _FORBIDDEN_V6 = [ipaddress.IPv6Network(network) for network in ("2001::/23", "2001:db8::/32", "3fff::/20")]
+_MAX_PROXY_HEADER = 16 * 1024
+_STATUS_LINE = re.compile(rb"HTTP/1\.[01] (\d{3})(?: [^\r\n]*)?\r\n")
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 
 
@@ -69,6 +77,10 @@ class NotPublic(httpcore.ConnectError):
     """A guarded host has an address that is not of the public internet."""
 
 
+class ProxyFailed(httpcore.ConnectError):
+    """The way through a proxy cannot be had; the words go on from "HOST cannot be reached: "."""
+
+
 class Dialler(httpcore.AsyncNetworkBackend):
     """Resolves, judges and connects. A ``guarded`` one connects to public addresses only."""
 
@@ -99,6 +111,97 @@ class Dialler(httpcore.AsyncNetworkBackend):
     async def sleep(self, seconds: float) -> None:
         """Pause."""
         await asyncio.sleep(seconds)
+
+
+class ProxyDialler(httpcore.AsyncNetworkBackend):
+    """Connects to a proxy in the place of each host: for TLS through a ``tunnel``, else to hand requests over to it.
+
+    A ``guarded`` host may be no address and not this machine. ``tls`` is for a proxy that is itself asked by https.
+    """
+
+    def __init__(
+        self, proxy: Proxy, *, tunnel: bool, guarded: bool, tls: ssl.SSLContext, resolver: Resolver = resolve
+    ) -> None:
+        self._proxy = proxy
+        self._tunnel = tunnel
+        self._guarded = guarded
+        self._tls = tls
+        self._resolve = resolver
+
+    async def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,  # noqa: ASYNC109 - httpcore's signature
+        local_address: str | None = None,
+        socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
+    ) -> Stream:
+        """Connect to the proxy, and let it connect to ``host``; raises `NotPublic` or `ProxyFailed`."""
+        if self._guarded and not may_be_asked_of_a_proxy(host):
+            raise NotPublic(host)
+        try:
+            async with asyncio.timeout(timeout):
+                stream = await self._connect()
+                try:
+                    if self._tunnel:
+                        await self._ask_for(stream, hosts.join(host, port))
+                except BaseException:
+                    await stream.aclose()
+                    raise
+                return stream
+        except TimeoutError as error:
+            raise httpcore.ConnectTimeout(
+                f"cannot be reached within {timeout:g} s through the proxy {self._proxy.name}"
+            ) from error
+
+    async def sleep(self, seconds: float) -> None:
+        """Pause."""
+        await asyncio.sleep(seconds)
+
+    async def _connect(self) -> Stream:
+        proxy = self._proxy
+        try:
+            stream = await _connect_to_any(await self._resolve(proxy.host, proxy.port), proxy.port)
+            return await stream.start_tls(self._tls, proxy.host) if proxy.tls else stream
+        except (OSError, httpcore.ConnectError) as error:
+            raise ProxyFailed(
+                f"the proxy {proxy.name} of {proxy.variable} cannot be connected to ({_reason(error)})"
+            ) from error
+
+    async def _ask_for(self, stream: Stream, authority: str) -> None:
+        """Have the proxy connect to ``authority`` (RFC 9110, section 9.3.6)."""
+        proxy = self._proxy
+        header = f"CONNECT {authority} HTTP/1.1\r\nHost: {authority}\r\n"
+        if proxy.authorization is not None:
+            header += f"Proxy-Authorization: {proxy.authorization.get_secret_value()}\r\n"
+        try:
+            await stream.write(f"{header}\r\n".encode("ascii"))
+            answer = b""
+            while b"\r\n\r\n" not in answer:
+                piece = await stream.read(_MAX_PROXY_HEADER)
+                answer += piece
+                if not piece or len(answer) > _MAX_PROXY_HEADER:
+                    raise ProxyFailed(f"the proxy {proxy.name} of {proxy.variable} does not answer as one")
+        except httpcore.NetworkError as error:
+            raise ProxyFailed(f"the proxy {proxy.name} of {proxy.variable} cuts the connection") from error
+        found = _STATUS_LINE.match(answer)
+        status = int(found[1]) if found else 0
+        if not 200 <= status < 300 or not answer.endswith(b"\r\n\r\n"):  # who has TLS does not speak first
+            raise ProxyFailed(refusal(proxy, status))
+
+
+def refusal(proxy: Proxy, status: int) -> str:
+    """What a proxy's refusal with ``status`` means."""
+    if status != 407:
+        return f"the proxy {proxy.name} of {proxy.variable} answers {status or 'what is not HTTP'}"
+    if proxy.authorization is None:
+        return f"the proxy {proxy.name} wants credentials (407); write them into the URL in {proxy.variable}"
+    return f"the proxy {proxy.name} refuses the credentials in {proxy.variable} (407)"
+
+
+def _reason(error: Exception) -> str:
+    cause = error.args[0] if isinstance(error, httpcore.ConnectError) else error
+    return str(getattr(cause, "strerror", None) or cause)
 
 
 async def _connect_to_any(addresses: Sequence[str], port: int) -> Stream:

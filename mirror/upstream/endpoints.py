@@ -1,7 +1,8 @@
 """The endpoints of an upstream, as its settings have them."""
 
 import functools
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
 
 import httpx
 
@@ -9,8 +10,10 @@ from mirror.config import UpstreamSettings
 from mirror.upstream.client import Endpoint
 from mirror.upstream.credentials import source_of
 from mirror.upstream.origins import host_of
+from mirror.upstream.proxy import Proxies
 from mirror.upstream.session import Session
 from mirror.upstream.transport import Transport
+from mirror.upstream.trust import trust_of
 
 
 def endpoints_of(
@@ -20,18 +23,25 @@ def endpoints_of(
     transport: Transport | None,
     clock: Callable[[], float],
     observe: Callable[[str, httpx.Response], None] | None = None,
+    environment: Mapping[str, str] = os.environ,
 ) -> Sequence[Endpoint]:
     """The endpoints of the upstream ``name``, in order; ``settings`` are its effective ones.
 
-    ``transport`` stays the caller's, who closes it; without one each endpoint has its own, and closes it.
+    ``transport`` stays the caller's, who closes it; an endpoint with TLS files of its own has another, alike,
+    and without ``transport`` each has its own, through the proxies that ``environment`` names.
     ``observe`` is called with an endpoint's host and each answer that it has sent itself.
     """
     endpoints = []
     last = len(settings.endpoints) - 1
     for index, one in enumerate(settings.endpoints):
-        setting = f"upstreams.{name}{f'.endpoints[{index}]' if index < last else ''}.credentials"
+        key = f"upstreams.{name}.endpoints[{index}]"
+        setting = f"{key if index < last else f'upstreams.{name}'}.credentials"
         url = httpx.URL(one.url)
-        chosen = transport or Transport()
+        trust = trust_of(one, key, clock)
+        if transport is None:
+            chosen = Transport(trust=trust, proxies=Proxies.of(environment))
+        else:
+            chosen = transport if trust is None else transport.trusting(trust)
         session = Session(
             one.url,
             auth_hosts=one.auth_hosts,

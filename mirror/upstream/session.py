@@ -15,6 +15,7 @@ from mirror.upstream.credentials import LoginSource
 from mirror.upstream.origins import host_of, is_named, origin_of
 from mirror.upstream.tokens import Token, TokenRequest, read_token
 from mirror.upstream.transport import Transport
+from mirror.upstream.trust import Reach
 
 MAX_REDIRECTS = 5
 _COMMON = {"accept-encoding": "identity", "user-agent": f"wasm-mirror/{__version__}"}
@@ -108,8 +109,7 @@ class Session:
         in the settings are dialled under guard, each of them.
         """
         for _ in range(MAX_REDIRECTS + 1):
-            trusted = origin_of(request.url) == origin_of(self.url) or is_named(request.url, named)
-            response = await self._transport.send(request, trusted=trusted, endpoint=self.host)
+            response = await self._transport.send(request, reach=self._reach(request.url, named), endpoint=self.host)
             if self._observe is not None and self.sent(response):
                 self._observe(response)
             location = response.headers.get("location")
@@ -118,6 +118,11 @@ class Session:
             await drain(response)
             request = self._redirected(request, location)
         raise self._invalid(f"redirects more than {MAX_REDIRECTS} times")
+
+    def _reach(self, url: httpx.URL, named: Iterable[str]) -> Reach:
+        if origin_of(url) == origin_of(self.url):
+            return Reach.ENDPOINT
+        return Reach.NAMED if is_named(url, named) else Reach.LEARNT
 
     def _redirected(self, request: httpx.Request, location: str) -> httpx.Request:
         try:

@@ -82,7 +82,7 @@ class Stream(asyncio.Protocol, httpcore.AsyncNetworkStream):
                 self._reader = None
         if not self._received:
             if self._failure is not None:
-                raise httpcore.ReadError(str(self._failure)) from self._failure
+                raise httpcore.ReadError(self._failure) from self._failure
             return b""
         data = self._received.popleft()
         self._waiting -= len(data)
@@ -98,7 +98,7 @@ class Stream(asyncio.Protocol, httpcore.AsyncNetworkStream):
     ) -> None:
         """Send ``buffer``; does not wait, for the requests to a registry are small."""
         if self._ended:
-            raise httpcore.WriteError("the connection is closed") from self._failure
+            raise httpcore.WriteError(self._failure) from self._failure
         self._transport.write(buffer)
 
     async def aclose(self) -> None:

@@ -15,6 +15,7 @@ from mirror.config import Credentials, EndpointSettings
 from mirror.errors import MirrorError, UpstreamDenied, UpstreamError, UpstreamInvalid
 from mirror.upstream import dial
 from mirror.upstream.transport import Transport
+from mirror.upstream.trust import OneTrust
 from tests.support.certificates import self_signed
 from tests.support.faults import Fault
 from tests.support.tokens import TokenService
@@ -135,7 +136,7 @@ async def test_a_realm_without_tls_gets_nothing_of_an_endpoint_with_tls(stack: E
     plain = stack.enter_context(FaultyUpstream())
     up.require_bearer(up.tokens, realm=f"{plain.url}/token")
     endpoint = EndpointSettings(url=up.url, auth_hosts=(plain.host,))
-    transport = Transport(tls=certificate.for_clients)
+    transport = Transport(trust=OneTrust(certificate.for_clients))
     async with pulling_from(endpoint, credentials=LOGIN, transport=transport) as upstream:
         with pytest.raises(UpstreamInvalid, match="not https"):
             await upstream.head_manifest(REPOSITORY, "v1")
@@ -308,7 +309,7 @@ async def test_a_redirect_from_tls_to_none_is_refused(stack: ExitStack, tmp_path
     plain = holding(stack.enter_context(FaultyUpstream()))
     up.inject(Fault(redirect=f"{plain.url}{{path}}"))
     endpoint = EndpointSettings(url=up.url, redirect_hosts=(plain.host,))
-    async with pulling_from(endpoint, transport=Transport(tls=certificate.for_clients)) as upstream:
+    async with pulling_from(endpoint, transport=Transport(trust=OneTrust(certificate.for_clients))) as upstream:
         with pytest.raises(UpstreamInvalid, match="without TLS"):
             await upstream.open_blob(REPOSITORY, BLOB_DIGEST, deadline=within())
     assert plain.accepted_connections == 0
