@@ -9,6 +9,7 @@
     │   ├── DigestInvalid                 400 DIGEST_INVALID
     │   ├── PaginationInvalid             400 PAGINATION_NUMBER_INVALID
     │   ├── RangeInvalid                  416 RANGE_INVALID
+    │   ├── Unauthorized                  401 UNAUTHORIZED
     │   └── Unsupported                   405 UNSUPPORTED
     ├── NotFound                          it is not there
     │   ├── NameUnknown                   404 NAME_UNKNOWN
@@ -87,6 +88,13 @@ class RangeInvalid(RequestError):
     def __init__(self, message: str, *, size: int) -> None:
         super().__init__(message, detail={"size": size})
         self.size = size
+
+
+class Unauthorized(RequestError):
+    """Who asks has not proved to be somebody who may."""
+
+    code = "UNAUTHORIZED"
+    status = 401
 
 
 class Unsupported(RequestError):
