@@ -2,7 +2,7 @@
 
 A fill belongs to its own task. It goes on when every client has left, and a disk that fails costs the copy, not the
 clients. In each worker there is one `Fill` for a digest; among the workers on a disk, the one that holds the spool's
-lock downloads, and the others follow its file.
+lock downloads, and the others follow its file. Where it downloads from, among replicas, is `mirror.sharing`'s to say.
 """
 
 import asyncio
@@ -18,6 +18,7 @@ from mirror.download import Download, Patience, Source, to_the_end
 from mirror.errors import MirrorError, StoreError, UpstreamInvalid, UpstreamUnavailable
 from mirror.metadata.base import BlobRecord, Metadata
 from mirror.oci import Reference
+from mirror.sharing import Sharing, Turn, Unshared
 from mirror.store.blobs import BlobStore
 from mirror.store.directory import DataDirectory
 from mirror.store.growing import Growing
@@ -25,9 +26,6 @@ from mirror.store.overflow import Overflow
 from mirror.store.spool import Spool, Standing
 
 log = logging.getLogger(__name__)
-
-_FOLLOW_EVERY = 0.005
-"""Seconds between two looks at a spool that another worker fills."""
 
 _REHASH = 1024 * 1024
 
@@ -44,13 +42,16 @@ class Fills:
         store: BlobStore,
         metadata: Metadata,
         sources: Mapping[str, Source],
+        sharing: Sharing | None = None,
     ) -> None:
         self.directory = directory
         self.store = store
         self.metadata = metadata
         self.sources = sources
+        self.sharing = sharing or Unshared()
         self.threads = ThreadPoolExecutor(4, thread_name_prefix="fill")
         self._fills: dict[Digest, Fill] = {}
+        self._tails: dict[Digest, Growing] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
     def running(self, digest: Digest) -> "Fill | None":
@@ -68,11 +69,20 @@ class Fills:
         fill = self.running(digest)
         if fill is None:
             fill = self._fills[digest] = Fill(self, origin, digest, size, patience)
-            task = asyncio.create_task(self._run(fill), name=f"fill {digest}")
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._keep(asyncio.create_task(self._run(fill), name=f"fill {digest}"))
         fill.join(origin, patience)
         return fill
+
+    def tail(self, digest: Digest) -> Growing | None:
+        """What this or another worker on this disk gets of ``digest`` now; None when none does. Begins no download."""
+        fill = self.running(digest)
+        if fill is not None:
+            return fill.content
+        content = self._tails.get(digest)
+        if content is None and (spool := Spool.follow(self.directory, digest)) is not None:
+            content = self._tails[digest] = Growing(digest, None)
+            self._keep(asyncio.create_task(self._watch(content, spool), name=f"tail {digest}"))
+        return content
 
     async def aclose(self) -> None:
         """Stop all fills; what they have got stays in their spools."""
@@ -84,6 +94,23 @@ class Fills:
             fill.content.fail(_stopping())
         self._fills.clear()
         self.threads.shutdown()
+
+    def _keep(self, task: "asyncio.Task[None]") -> None:
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _watch(self, content: Growing, spool: Spool) -> None:
+        try:
+            if await content.watch(spool, lambda: None) is Standing.VERIFIED:
+                content.verify()
+            else:
+                content.fail(UpstreamUnavailable("nobody fetches it here any more", retry_after=1))
+        except (OSError, asyncio.CancelledError):
+            content.fail(_stopping())
+            raise
+        finally:
+            del self._tails[content.digest]
+            content.close(None)
 
     async def _run(self, fill: "Fill") -> None:
         try:
@@ -103,8 +130,9 @@ class Fill:
         self._fills = fills
         self._origins = [origin]
         self._tried = 0
+        self._believed: set[str] = set()
         self._expected = size
-        self._attempts_left = len(self._source.hosts)
+        self._attempts_left = self._sources()
         self._patience = Patience(patience)
         self._disk_fails = False
         self._loop = asyncio.get_running_loop()
@@ -158,6 +186,10 @@ class Fill:
     def _source(self) -> Source:
         return self._fills.sources[self._origin.upstream]
 
+    def _sources(self) -> int:
+        """How many there are that may each send wrong bytes once."""
+        return len(self._source.hosts) + self._fills.sharing.more_sources
+
     @property
     def _from(self) -> str:
         return _repository(self._origin)
@@ -167,7 +199,7 @@ class Fill:
         if self._tried + 1 == len(self._origins):
             return False
         self._tried += 1
-        self._attempts_left = len(self._source.hosts)
+        self._attempts_left = self._sources()
         self._patience.renew()
         return True
 
@@ -216,16 +248,9 @@ class Fill:
         spool = Spool.follow(self._fills.directory, self.digest)
         if spool is None:
             return False
-        self.content.spool = spool
-        seen = 0
-        while (standing := spool.standing()) is Standing.GROWING:
-            if spool.size != seen:
-                seen = spool.size
-                self._patience.renew()
-                self.content.moved()
-            if spool.take_over():
-                return True
-            await asyncio.sleep(_FOLLOW_EVERY)
+        standing = await self.content.watch(spool, self._patience.renew)
+        if standing is Standing.GROWING:
+            return True
         if standing is Standing.VERIFIED:
             self.content.verify()
         elif self.content.consumed:
@@ -247,25 +272,27 @@ class Fill:
                 raise StoreError(f"what was there of {self.digest} can no longer be read") from error
             self._begin_anew()
             return
-        try:
-            await self._bring(verifier)
-        except UpstreamInvalid as failure:
-            await self._drop()
-            if not self._may_begin_anew(inherited):
+        async with self._fills.sharing.turn(self.digest, self._believed) as turn:
+            try:
+                await self._bring(verifier, turn)
+            except UpstreamInvalid as failure:
+                await self._drop()
+                if not self._may_begin_anew(inherited):
+                    raise
+                log.warning("%s; beginning anew", failure)
+                self._begin_anew()
+                return
+            except (MirrorError, asyncio.CancelledError):
+                self._leave()
                 raise
-            log.warning("%s; beginning anew", failure)
-            self._begin_anew()
-            return
-        except (MirrorError, asyncio.CancelledError):
-            self._leave()
-            raise
-        self.content.verify()
-        await self._commit(verifier)
+            self.content.verify()
+            if await self._commit(verifier):
+                await turn.announce()
 
-    async def _bring(self, verifier: Verifier) -> None:
+    async def _bring(self, verifier: Verifier, turn: Turn) -> None:
         """Download what is missing, from whichever repository gives it."""
         while True:
-            source = self._source
+            source = turn.through(self._source)
             download = Download(source, self._origin, self.content, verifier, self._patience, self._take_in)
             inherited = verifier.size
             try:
@@ -332,7 +359,8 @@ class Fill:
             with contextlib.suppress(OSError):
                 spool.leave()
 
-    async def _commit(self, verifier: Verifier) -> None:
+    async def _commit(self, verifier: Verifier) -> bool:
+        """Note and keep the blob; whether it is held now."""
         spool, size = self.content.spool, verifier.size
         try:
             await self._fills.metadata.put_blob(BlobRecord(self.digest, size, verifier.blake3(), time.time()))
@@ -341,9 +369,11 @@ class Fill:
         if self.content.overflow is None and spool is not None:
             try:
                 await self._in_thread(spool.commit, self._fills.store)
+                return True
             except OSError as error:
                 log.error("the disk fails (%s); %s was passed on and not kept", error.strerror or error, self.digest)
                 await self._drop()
+        return False
 
     def _leave(self) -> None:
         """Stop for now; bytes that are there are for whoever goes on."""

@@ -3,14 +3,15 @@
 import asyncio
 import logging
 from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager
+from typing import Protocol
 
 from mirror.digest import Digest
-from mirror.errors import UpstreamDenied, UpstreamError, UpstreamInvalid
+from mirror.errors import ManifestUnknown, UpstreamDenied, UpstreamError, UpstreamInvalid
 from mirror.fill import Fill, Fills
 from mirror.metadata.base import Link
-from mirror.oci import Manifest, Reference
+from mirror.oci import MAX_MANIFEST_SIZE, Manifest, Reference
 from mirror.store.blobs import BlobStore
-from mirror.store.leases import Leases
 from mirror.tags import Links, Lru
 from mirror.upstream.failover import Upstream
 from mirror.wasm import artifact
@@ -27,6 +28,22 @@ _PREPARE_EVERY = 10.0
 """Seconds between two looks at a manifest's layers, so that one that cannot be had is not tried with every hit."""
 
 
+class Leases(Protocol):
+    """Work that one worker of all replicas does at a time: `mirror.store.leases`, `mirror.cluster.leases`."""
+
+    def hold(self, name: str) -> AbstractAsyncContextManager[object]:
+        """Wait for a lease and hold it."""
+        ...
+
+
+class Elsewhere(Protocol):
+    """What the other replicas hold: `mirror.peers`."""
+
+    async def content(self, digest: Digest, limit: int) -> bytes | None:
+        """Verified content of ``limit`` bytes at most, or None."""
+        ...
+
+
 class Manifests:
     """The manifests that are held, and the way to those that are not."""
 
@@ -37,6 +54,7 @@ class Manifests:
         links: Links,
         fills: Fills,
         leases: Leases,
+        elsewhere: Elsewhere,
         max_module_size: int,
     ) -> None:
         self._upstreams = upstreams
@@ -44,6 +62,7 @@ class Manifests:
         self._links = links
         self._fills = fills
         self._leases = leases
+        self._elsewhere = elsewhere
         self.max_module_size = max_module_size
         self._parsed: Lru[tuple[Digest, str], Manifest] = Lru(2_000)
         self._prepared: Lru[tuple[str, Digest], float] = Lru(2_000)
@@ -82,6 +101,14 @@ class Manifests:
         async with self._leases.hold(f"manifest {reference.upstream}/{reference.repository}@{digest}"):
             if (manifest := await self.known(reference, digest)) is not None:
                 return manifest
+            if self.held(digest, "") is None and (body := await self._elsewhere.content(digest, MAX_MANIFEST_SIZE)):
+                await self._store_body(digest, body)
+                if (manifest := await self.known(reference, digest)) is not None:
+                    return manifest
+            if self._upstreams[reference.upstream].policy.offline:
+                raise ManifestUnknown(
+                    f"{digest} is not held, and {reference.upstream} is offline in the mirror's settings"
+                )
             if (manifest := self.held(digest, "")) is not None:
                 return await self._claim(reference, manifest)
             return await self.fetch(reference, str(digest))
@@ -154,12 +181,15 @@ class Manifests:
 
     async def _keep(self, reference: Reference, manifest: Manifest) -> None:
         self._parsed.put((manifest.digest, manifest.media_type), manifest)
-        try:
-            if not self._store.holds(manifest.digest):
-                await asyncio.to_thread(self._store.put, manifest.digest, manifest.body)
-        except OSError as error:
-            log.error("the disk fails (%s); the manifest %s is not kept", error.strerror or error, manifest.digest)
+        await self._store_body(manifest.digest, manifest.body)
         await self._link(reference, manifest)
+
+    async def _store_body(self, digest: Digest, body: bytes) -> None:
+        try:
+            if not self._store.holds(digest):
+                await asyncio.to_thread(self._store.put, digest, body)
+        except OSError as error:
+            log.error("the disk fails (%s); the manifest %s is not kept", error.strerror or error, digest)
 
     async def _link(self, reference: Reference, manifest: Manifest) -> None:
         place = reference.upstream, reference.repository

@@ -83,6 +83,10 @@ class Pull:
             return await self._content(reference, reference.digest)
         known = await self._tags.get(reference)
         if known is None:
+            if await self._tags.absent(reference, self._now()):
+                raise unknown(reference)
+            known = await self._resolver.elsewhere(reference)
+        if known is None:
             return await self._first(reference)
         policy = upstream.policy
         match freshness.of(known, policy, self._now()):
@@ -136,9 +140,7 @@ class Pull:
         return upstream
 
     async def _first(self, reference: Reference) -> Answer:
-        """A tag of which nothing is known."""
-        if await self._tags.absent(reference, self._now()):
-            raise unknown(reference)
+        """A tag of which nothing is known, or nothing that may be served."""
         if self._upstreams[reference.upstream].policy.offline:
             raise ManifestUnknown(f"{reference} is not held, and its upstream is offline in the mirror's settings")
         record, joined = await self._resolver.first(reference)
@@ -169,8 +171,6 @@ class Pull:
         )
 
     async def _obtain(self, reference: Reference, digest: Digest) -> tuple[Manifest, bool]:
-        if self._upstreams[reference.upstream].policy.offline:
-            raise ManifestUnknown(f"{digest} is not held, and {reference.upstream} is offline in the mirror's settings")
         named = Reference(reference.upstream, reference.repository, digest=digest)
         if await self._tags.absent(named, self._now()):
             raise unknown(named)
@@ -232,6 +232,9 @@ class Pull:
         return await asyncio.shield(task)
 
     async def _ask_for_blob(self, reference: Reference, digest: Digest) -> int | None:
+        link = await self._links.ask_elsewhere(reference.upstream, reference.repository, digest)
+        if link is not None:
+            return link.size if link.size >= 0 else None
         upstream = self._upstreams[reference.upstream]
         deadline = asyncio.get_running_loop().time() + upstream.policy.hold_for
         size = await upstream.head_blob(reference.repository, digest, deadline=deadline)

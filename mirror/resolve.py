@@ -1,11 +1,15 @@
 """What a tag names now: one question to upstream for all who wait, and a tag that moves only to a whole version."""
 
 import asyncio
+import dataclasses
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager
+from typing import Protocol
 
 from mirror import freshness
 from mirror.errors import (
+    LeaseLost,
     ManifestUnknown,
     NotFound,
     UpstreamDenied,
@@ -15,9 +19,8 @@ from mirror.errors import (
 )
 from mirror.flight import Flights
 from mirror.manifests import LAST_WORD, Manifests
-from mirror.metadata.base import TagRecord
+from mirror.metadata.base import Fence, TagRecord
 from mirror.oci import Manifest, Reference
-from mirror.store.leases import Leases
 from mirror.suspicion import Suspicion
 from mirror.tags import Tags
 from mirror.upstream.failover import Upstream
@@ -26,6 +29,17 @@ log = logging.getLogger(__name__)
 
 _ASK_FOR = 10.0
 """Seconds that one question to upstream may take, behind the clients' backs."""
+
+_TURNS = 3
+"""Times that a question is asked which somebody else took over before its answer could be taken down."""
+
+
+class Leases(Protocol):
+    """Work that one worker of all replicas does at a time: `mirror.store.leases`, `mirror.cluster.leases`."""
+
+    def hold(self, name: str) -> AbstractAsyncContextManager[Fence | None]:
+        """Wait for a lease and hold it; gives the proof of it, where there is one."""
+        ...
 
 
 class Resolver:
@@ -47,6 +61,7 @@ class Resolver:
         self._suspicion = suspicion
         self._now = now
         self._flights: Flights[TagRecord] = Flights()
+        self._lookups: Flights[TagRecord | None] = Flights()
         self._words: dict[Reference, asyncio.Event] = {}
 
     async def first(self, reference: Reference) -> tuple[TagRecord, bool]:
@@ -62,6 +77,13 @@ class Resolver:
             raise UpstreamTimeout(
                 f"{reference.upstream} has not sent the manifest of {reference} in time; ask again", retry_after=1
             ) from error
+
+    async def elsewhere(self, reference: Reference) -> TagRecord | None:
+        """The record of a tag of which nothing is known here, if another replica has one in its own database."""
+        if self._flights.under_way(("first", reference)):
+            return None
+        task, _ = self._lookups.join(reference, lambda: self._tags.ask_elsewhere(reference))
+        return await asyncio.shield(task)
 
     async def ask(self, reference: Reference, known: TagRecord) -> TagRecord:
         """The record after upstream was asked about it, by one HEAD.
@@ -99,11 +121,13 @@ class Resolver:
     async def aclose(self) -> None:
         """Stop asking."""
         await self._flights.aclose()
+        await self._lookups.aclose()
 
     async def _fetch(self, reference: Reference) -> TagRecord:
-        assert reference.tag is not None
         asked_at = self._now()
-        async with self._leases.hold(f"tag {reference}"):
+
+        async def fetch(fence: Fence | None) -> TagRecord:
+            assert reference.tag is not None
             if (record := await self._tags.load(reference)) is not None and self._answers(record, asked_at):
                 return record
             try:
@@ -112,21 +136,38 @@ class Resolver:
                 await self._note_absence(reference)
                 raise error
             self._suspicion.answered(reference.upstream)
-            return await self._learn(reference, manifest)
+            return await self._tags.learn(self._record(reference, manifest), fence)
+
+        return await self._in_turn(reference, fetch)
 
     async def _revalidate(self, reference: Reference, known: TagRecord, word: asyncio.Event) -> TagRecord:
         asked_at = self._now()
+
+        async def revalidate(fence: Fence | None) -> TagRecord:
+            record = await self._tags.load(reference) or known
+            if self._answers(record, asked_at):
+                return record
+            return await self._question(reference, record, word, fence)
+
         try:
-            async with self._leases.hold(f"tag {reference}"):
-                record = await self._tags.load(reference) or known
-                if self._answers(record, asked_at):
-                    return record
-                return await self._question(reference, record, word)
+            return await self._in_turn(reference, revalidate)
         finally:
             word.set()
             del self._words[reference]
 
-    async def _question(self, reference: Reference, known: TagRecord, word: asyncio.Event) -> TagRecord:
+    async def _in_turn(self, reference: Reference, work: Callable[[Fence | None], Awaitable[TagRecord]]) -> TagRecord:
+        """Do ``work`` while nobody else asks about this tag; anew when somebody has, because this replica slept."""
+        for _ in range(_TURNS):
+            try:
+                async with self._leases.hold(f"tag {reference}") as fence:
+                    return await work(fence)
+            except LeaseLost as error:
+                log.warning("what was learnt of %s is not taken down: %s", reference, error)
+        raise UpstreamTimeout(f"this replica was too slow to take down what {reference} names; ask again")
+
+    async def _question(
+        self, reference: Reference, known: TagRecord, word: asyncio.Event, fence: Fence | None
+    ) -> TagRecord:
         assert reference.tag is not None
         upstream = self._upstreams[reference.upstream]
         deadline = asyncio.get_running_loop().time() + _ASK_FOR
@@ -138,7 +179,7 @@ class Resolver:
         except NotFound:
             self._suspicion.answered(reference.upstream)
             if not upstream.policy.keep_deleted_tags:
-                await self._tags.forget(reference)
+                await self._tags.forget(reference, self._now(), fence)
                 await self._note_absence(reference)
             raise
         except UpstreamTimeout:
@@ -147,14 +188,10 @@ class Resolver:
         self._suspicion.answered(reference.upstream)
         word.set()
         if head.digest == known.digest:
-            record = TagRecord(
-                known.upstream, known.repository, known.tag, known.digest, known.media_type, known.size, self._now()
-            )
-            await self._tags.learn(record)
-            return record
-        return await self._move(reference, known, str(head.digest) if head.digest else reference.tag)
+            return await self._tags.learn(dataclasses.replace(known, fetched_at=self._now(), moving=False), fence)
+        return await self._move(reference, known, str(head.digest) if head.digest else reference.tag, fence)
 
-    async def _move(self, reference: Reference, known: TagRecord, target: str) -> TagRecord:
+    async def _move(self, reference: Reference, known: TagRecord, target: str, fence: Fence | None) -> TagRecord:
         """The tag names another digest now: the record follows once the new version is held or flowing.
 
         A version that is waited for in vain is suspected as an upstream that hangs is: the next clients do not wait.
@@ -162,7 +199,7 @@ class Resolver:
         clock = asyncio.get_running_loop().time
         impatient_at = clock() + self._upstreams[reference.upstream].policy.revalidate_for
         try:
-            record = await self._follow(reference, known, target)
+            record = await self._follow(reference, known, target, fence)
         except UpstreamError:
             if clock() > impatient_at:
                 self._suspicion.failed(str(reference))
@@ -170,7 +207,7 @@ class Resolver:
         self._suspicion.answered(str(reference))
         return record
 
-    async def _follow(self, reference: Reference, known: TagRecord, target: str) -> TagRecord:
+    async def _follow(self, reference: Reference, known: TagRecord, target: str, fence: Fence | None) -> TagRecord:
         try:
             manifest = await self._manifests.fetch(reference, target)
             async with asyncio.timeout(self._upstreams[reference.upstream].policy.hold_for):
@@ -179,12 +216,13 @@ class Resolver:
             raise UpstreamUnavailable(f"{reference} names {target} now, which {reference.upstream} lacks") from error
         except TimeoutError as error:
             raise UpstreamTimeout(f"the layers of {target}, which {reference} names now, do not come") from error
+        record = await self._tags.move(known, self._record(reference, manifest), fence)
         log.info("%s moved from %s to %s", reference, known.digest, manifest.digest)
-        return await self._learn(reference, manifest)
+        return record
 
-    async def _learn(self, reference: Reference, manifest: Manifest) -> TagRecord:
+    def _record(self, reference: Reference, manifest: Manifest) -> TagRecord:
         assert reference.tag is not None
-        record = TagRecord(
+        return TagRecord(
             reference.upstream,
             reference.repository,
             reference.tag,
@@ -193,8 +231,6 @@ class Resolver:
             len(manifest.body),
             self._now(),
         )
-        await self._tags.learn(record)
-        return record
 
     async def _note_absence(self, reference: Reference) -> None:
         policy = self._upstreams[reference.upstream].policy

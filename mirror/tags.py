@@ -1,4 +1,4 @@
-"""The tags and links that this worker knows, in memory in front of the metadata store.
+"""The tags and links that a worker knows, in memory in front of the metadata store.
 
 A database that fails costs upstream requests, never a pull: what was learnt stays in memory, and the failure is logged.
 """
@@ -6,11 +6,11 @@ A database that fails costs upstream requests, never a pull: what was learnt sta
 import logging
 from collections import OrderedDict
 from collections.abc import Hashable, Iterable
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from mirror.digest import Digest
-from mirror.errors import StoreError
-from mirror.metadata.base import Link, Metadata, TagRecord
+from mirror.errors import LeaseLost, StoreError
+from mirror.metadata.base import Fence, Link, Metadata, TagEntry, TagRecord
 from mirror.oci import Reference
 from mirror.store.generation import Generation
 
@@ -50,41 +50,90 @@ class Lru(Generic[K, V]):
         self._items.clear()
 
 
-class Tags:
-    """Which digest each tag named when upstream was last asked, and which references upstream does not have."""
+class Others(Protocol):
+    """The other replicas, as far as tags are concerned: `mirror.cluster.beat`."""
 
-    def __init__(self, metadata: Metadata, generation: Generation) -> None:
+    @property
+    def moves(self) -> int:
+        """A number that changes whenever one of them moves a tag."""
+        ...
+
+    @property
+    def in_sight(self) -> bool:
+        """Whether that number is known as it is now, so that tags in memory may be believed."""
+        ...
+
+    async def seen_by_all(self) -> None:
+        """Wait until all of them have seen the moves so far."""
+        ...
+
+
+class Elsewhere(Protocol):
+    """What the other replicas have in their own databases: `mirror.peers`."""
+
+    async def tag(self, upstream: str, repository: str, tag: str) -> TagEntry | None: ...
+
+    async def link(self, upstream: str, repository: str, digest: Digest) -> Link | None: ...
+
+
+class Tags:
+    """Which digest each tag named when upstream was last asked, and which references upstream does not have.
+
+    Where a tag moves, no two clients anywhere are served the two versions in the wrong order: the record is first
+    marked as moving, which nobody keeps in memory, and replaced when all workers and replicas have seen the mark.
+    """
+
+    def __init__(self, metadata: Metadata, generation: Generation, others: Others, elsewhere: Elsewhere) -> None:
         self._metadata = metadata
         self._generation = generation
-        self._seen = generation.current()
+        self._others = others
+        self._elsewhere = elsewhere
+        self._seen = self._moves()
         self._records: Lru[tuple[str, str, str], TagRecord] = Lru(10_000)
         self._absent: Lru[tuple[str, str, str], float] = Lru(10_000)
 
     async def get(self, reference: Reference) -> TagRecord | None:
-        """The record of a tag: from memory, unless another worker has moved a tag since."""
+        """The record of a tag: from memory, unless another worker or replica may have moved a tag since."""
         self._notice_others()
-        record = self._records.get(_key(reference))
+        record = self._records.get(_key(reference)) if self._others.in_sight else None
         return record if record is not None else await self.load(reference)
 
     async def load(self, reference: Reference) -> TagRecord | None:
-        """The record of a tag as all workers share it."""
-        seen = self._generation.current()
+        """The record of a tag as all workers and replicas share it."""
+        seen = self._moves()
         try:
-            record = await self._metadata.tag(*_key(reference))
+            entry = await self._metadata.tag(*_key(reference))
         except StoreError as error:
             log.error("the record of %s could not be read: %s", reference, error)
             return self._records.get(_key(reference))
-        if record is not None and seen == self._generation.current():
+        record = entry if isinstance(entry, TagRecord) else None
+        if record is not None and not record.moving and seen == self._moves():
             self._notice_others()
             self._records.put(_key(reference), record)
         return record
 
-    async def learn(self, record: TagRecord) -> None:
-        """Take down what upstream said; the other workers see a tag that moved at once."""
+    async def ask_elsewhere(self, reference: Reference) -> TagRecord | None:
+        """The record of a tag that is known here to nobody, out of the database of another replica."""
+        entry = await self._elsewhere.tag(*_key(reference))
+        if entry is None:
+            return None
+        try:
+            await self._metadata.merge_tags([entry])
+        except StoreError as error:
+            log.error("the record of %s could not be taken over: %s", reference, error)
+        return entry if isinstance(entry, TagRecord) else None
+
+    async def learn(self, record: TagRecord, fence: Fence | None) -> TagRecord:
+        """Take down what upstream said; the other workers see a tag that moved at once.
+
+        Raises `LeaseLost` when somebody else has taken over asking, and so has the later word.
+        """
         key = (record.upstream, record.repository, record.tag)
         before = self._records.get(key)
         try:
-            await self._metadata.put_tag(record)
+            record = await self._metadata.put_tag(record, fence)
+        except LeaseLost:
+            raise
         except StoreError as error:
             log.error("the tag %s/%s:%s could not be noted: %s", *key, error)
         if before is None or before.digest != record.digest:
@@ -92,19 +141,32 @@ class Tags:
             self._notice_others()
         self._records.put(key, record)
         self._absent.drop(key)
+        return record
 
-    async def forget(self, reference: Reference) -> None:
-        """Upstream has deleted the tag."""
+    async def move(self, known: TagRecord, record: TagRecord, fence: Fence | None) -> TagRecord:
+        """Let ``record`` take the place of ``known``, for all at one moment. Raises `LeaseLost`."""
+        await self._announce(known, fence)
+        return await self.learn(record, fence)
+
+    async def forget(self, reference: Reference, now: float, fence: Fence | None) -> None:
+        """Upstream has deleted the tag. Raises `LeaseLost`."""
+        known = await self.load(reference)
+        if known is not None:
+            await self._announce(known, fence)
         try:
-            await self._metadata.delete_tag(*_key(reference))
+            await self._metadata.delete_tag(*_key(reference), now, fence)
+        except LeaseLost:
+            raise
         except StoreError as error:
             log.error("the tag %s could not be forgotten: %s", reference, error)
+        self._records.drop(_key(reference))
         self._generation.advance()
         self._notice_others()
 
     async def absent(self, reference: Reference, now: float) -> bool:
         """Whether upstream has said lately that it does not have ``reference``."""
-        until = self._absent.get(_key(reference))
+        self._notice_others()
+        until = self._absent.get(_key(reference)) if self._others.in_sight else None
         if until is None:
             try:
                 until = await self._metadata.negative(*_key(reference), now)
@@ -120,18 +182,34 @@ class Tags:
         except StoreError as error:
             log.error("the absence of %s could not be noted: %s", reference, error)
 
+    async def _announce(self, known: TagRecord, fence: Fence | None) -> None:
+        """Have everybody ask for this tag anew with each request, until it is put."""
+        try:
+            await self._metadata.announce_move(known, fence)
+        except LeaseLost:
+            raise
+        except StoreError as error:
+            log.error("that %s/%s:%s moves could not be noted: %s", known.upstream, known.repository, known.tag, error)
+        self._generation.advance()
+        await self._others.seen_by_all()
+
+    def _moves(self) -> tuple[int, int]:
+        return self._generation.current(), self._others.moves
+
     def _notice_others(self) -> None:
-        current = self._generation.current()
-        if current != self._seen:
-            self._seen = current
+        moves = self._moves()
+        if moves != self._seen:
+            self._seen = moves
             self._records.clear()
+            self._absent.clear()
 
 
 class Links:
     """Which repository holds which digest."""
 
-    def __init__(self, metadata: Metadata) -> None:
+    def __init__(self, metadata: Metadata, elsewhere: Elsewhere) -> None:
         self._metadata = metadata
+        self._elsewhere = elsewhere
         self._known: Lru[tuple[str, str, Digest], Link] = Lru(50_000)
 
     @property
@@ -149,6 +227,13 @@ class Links:
                 log.error("the links of %s/%s could not be read: %s", upstream, repository, error)
             if link is not None:
                 self._known.put((upstream, repository, digest), link)
+        return link
+
+    async def ask_elsewhere(self, upstream: str, repository: str, digest: Digest) -> Link | None:
+        """A link that is known here to nobody, out of the database of another replica."""
+        link = await self._elsewhere.link(upstream, repository, digest)
+        if link is not None:
+            await self.add([link])
         return link
 
     async def add(self, links: Iterable[Link]) -> None:

@@ -6,6 +6,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 
 from mirror.accesses import Accesses
+from mirror.cluster.alone import Alone
 from mirror.config import Settings
 from mirror.edge.app import App
 from mirror.edge.registry import Registry
@@ -43,11 +44,12 @@ async def wired(settings: Settings, directory: DataDirectory, draining: Callable
             stack.push_async_callback(_stop, asyncio.create_task(work))
 
         leases = Leases(directory.leases)
-        tags, links = Tags(metadata, generation), Links(metadata)
+        alone = Alone()
+        tags, links = Tags(metadata, generation, alone, alone), Links(metadata, alone)
         suspicion = Suspicion(asyncio.get_running_loop().time)
         fills = Fills(directory, store, metadata, upstreams)
         stack.push_async_callback(fills.aclose)
-        manifests = Manifests(upstreams, store, links, fills, leases, settings.wasm.max_module_size)
+        manifests = Manifests(upstreams, store, links, fills, leases, alone, settings.wasm.max_module_size)
         resolver = Resolver(upstreams, tags, manifests, leases, suspicion, time.time)
         stack.push_async_callback(resolver.aclose)
         pull = Pull(upstreams, store, tags, links, manifests, resolver, fills, accesses, time.time)
@@ -56,7 +58,7 @@ async def wired(settings: Settings, directory: DataDirectory, draining: Callable
         stack.push_async_callback(listing.aclose)
 
         registry = Registry(Names(settings), pull, listing)
-        yield App(registry, draining, log_access=settings.log.access == "all")
+        yield App(registry, None, draining, log_access=settings.log.access == "all")
 
 
 async def check_metadata(directory: DataDirectory) -> None:

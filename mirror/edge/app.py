@@ -21,8 +21,12 @@ access = logging.getLogger("mirror.access")
 class App:
     """What the server runs. ``draining`` tells whether the mirror is about to stop."""
 
-    def __init__(self, registry: Registry, draining: Callable[[], bool], *, log_access: bool) -> None:
+    def __init__(
+        self, registry: Registry, peers: ASGIApp | None, draining: Callable[[], bool], *, log_access: bool
+    ) -> None:
+        """``peers`` answers other replicas, where there are any."""
         self._registry = registry
+        self._peers = peers
         self._draining = draining
         self._log_access = log_access
         self._machines: ASGIApp = Starlette(
@@ -48,6 +52,8 @@ class App:
         try:
             if scope["path"].startswith("/v2"):
                 await self._registry(scope, receive, watched)
+            elif self._peers is not None and scope["path"].startswith("/peer/"):
+                await self._peers(scope, receive, watched)
             else:
                 await self._machines(scope, receive, watched)
         except Cut:

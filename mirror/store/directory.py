@@ -68,6 +68,11 @@ class DataDirectory:
         """Where the verified blob lies, if it is held."""
         return self.blobs / digest.algorithm / digest.hex[:2] / digest.hex
 
+    def identity(self) -> str:
+        """What tells this directory from others on this host."""
+        found = os.stat(self.path)
+        return f"{found.st_dev}-{found.st_ino}"
+
     def close(self) -> None:
         """Let go of the lock."""
         if self._lock is not None:

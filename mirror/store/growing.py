@@ -7,14 +7,14 @@ reader gets the failure instead of the end, and its connection is cut.
 
 import asyncio
 import sys
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from typing import TypeGuard
 
 from mirror.digest import Digest
 from mirror.errors import MirrorError, UpstreamInvalid, UpstreamUnavailable
 from mirror.store.blobs import Blob
 from mirror.store.overflow import WINDOW, Overflow
-from mirror.store.spool import Spool
+from mirror.store.spool import Spool, Standing
 
 WITHHELD = 64 * 1024
 """Bytes at the end of each body that wait for the digest."""
@@ -24,6 +24,9 @@ CHUNK = 128 * 1024
 
 _LAGGARD_AFTER = 10.0
 """Seconds for which the slowest reader may stand still and hold up a fill that goes through memory; then it is cut."""
+
+_LOOK_EVERY = 0.005
+"""Seconds between two looks at a spool that another worker fills."""
 
 _NEEDS_NOTHING = sys.maxsize
 """The position of a reader that has all its bytes in hand."""
@@ -78,6 +81,23 @@ class Growing:
         """Say that the whole will not come."""
         self.failure = failure
         self.moved()
+
+    async def watch(self, spool: Spool, grown: Callable[[], None]) -> Standing:
+        """Show what another worker writes to ``spool``, until it has ended or its writer is gone; how it stands then.
+
+        Gone is a writer that left a growing spool: its lock is taken. ``grown`` is called whenever bytes have come.
+        """
+        self.spool = spool
+        seen = 0
+        while (standing := spool.standing()) is Standing.GROWING:
+            if spool.size != seen:
+                seen = spool.size
+                grown()
+                self.moved()
+            if spool.take_over():
+                break
+            await asyncio.sleep(_LOOK_EVERY)
+        return standing
 
     async def reached(self, position: int) -> None:
         """Wait until the byte at ``position`` has come; raise the failure if it never will."""

@@ -18,7 +18,7 @@ REST = {"type": "http.response.body", "body": b" done", "more_body": False}
 
 
 def app(registry: ASGIApp, *, draining: bool = False, log_access: bool = False) -> App:
-    return App(cast(Registry, registry), lambda: draining, log_access=log_access)
+    return App(cast(Registry, registry), None, lambda: draining, log_access=log_access)
 
 
 async def test_a_failure_of_the_mirror_is_an_error_body_that_tells_nothing(caplog: pytest.LogCaptureFixture) -> None:

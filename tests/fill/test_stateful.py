@@ -229,7 +229,7 @@ class Fills(RuleBasedStateMachine):
         self.patch.setattr(growing, "CHUNK", 300)
         self.patch.setattr(growing, "WINDOW", 500)
         self.patch.setattr(growing, "_LAGGARD_AFTER", 0)
-        self.patch.setattr(fill, "_FOLLOW_EVERY", 0)
+        self.patch.setattr(growing, "_LOOK_EVERY", 0)
         self.patch.setattr(fill, "_REHASH", 200)
         self.patch.setattr(download, "_MAX_PENDING", 400)
         self.patch.setattr(Backoff, "pause", lambda backoff: 0.0)

@@ -11,6 +11,7 @@ from mirror.errors import MirrorError
 from mirror.fill import Fill, Fills
 from mirror.metadata.base import BlobRecord, Metadata
 from mirror.oci import Reference
+from mirror.sharing import Sharing
 from mirror.store.blobs import BlobStore
 from mirror.store.directory import DataDirectory
 from mirror.store.growing import Growing
@@ -41,12 +42,18 @@ class Notes:
 class Worker:
     """One worker on a disk. ``fills`` is what is tested; the store is its own, the disk may be shared."""
 
-    def __init__(self, directory: DataDirectory, source: MemorySource, metadata: Metadata | None = None) -> None:
+    def __init__(
+        self,
+        directory: DataDirectory,
+        source: MemorySource,
+        metadata: Metadata | None = None,
+        sharing: Sharing | None = None,
+    ) -> None:
         self.directory = directory
         self.source = source
         self.store = BlobStore(directory)
         self.notes = Notes()
-        self.fills = Fills(directory, self.store, metadata or cast(Metadata, self.notes), {"up": source})
+        self.fills = Fills(directory, self.store, metadata or cast(Metadata, self.notes), {"up": source}, sharing)
 
     def start(
         self,
@@ -75,10 +82,13 @@ class Worker:
 
 @contextlib.asynccontextmanager
 async def worker(
-    directory: DataDirectory, source: MemorySource, metadata: Metadata | None = None
+    directory: DataDirectory,
+    source: MemorySource,
+    metadata: Metadata | None = None,
+    sharing: Sharing | None = None,
 ) -> AsyncIterator[Worker]:
     """A worker that is stopped at the end."""
-    one = Worker(directory, source, metadata)
+    one = Worker(directory, source, metadata, sharing)
     try:
         yield one
     finally:

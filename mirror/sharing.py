@@ -1,0 +1,210 @@
+"""Where the bytes of a blob come from among replicas: one of them asks upstream, the others read from that one.
+
+The replica that has the lease of a digest takes the blob from a replica that holds it whole, else from upstream. The
+others read from the holder of the lease as its bytes arrive. When it dies, its lease ends, and whoever gets it goes on
+from the bytes that it has: for a `mirror.download.Download` all of this is one more source that may be cut.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Protocol
+
+from mirror.digest import Digest
+from mirror.download import BlobStream, Source
+from mirror.errors import BlobUnknown, MirrorError, StoreError, UpstreamError, UpstreamUnavailable
+
+log = logging.getLogger(__name__)
+
+_PAUSE = 0.05
+"""Seconds between two tries to read from the holder of a lease, or to get the lease."""
+
+
+class Turn(Protocol):
+    """A fill's turn to download: where it may take the bytes from."""
+
+    def through(self, upstream: Source) -> Source:
+        """What to read from in place of ``upstream``."""
+        ...
+
+    async def announce(self) -> None:
+        """The blob is held here now."""
+        ...
+
+
+class Sharing(Protocol):
+    """How the replicas share their downloads."""
+
+    @property
+    def more_sources(self) -> int:
+        """How many sources there may be beside upstream."""
+        ...
+
+    def turn(self, digest: Digest, tried: set[str]) -> AbstractAsyncContextManager[Turn]:
+        """For as long as this replica's one writer of ``digest`` is at work.
+
+        ``tried`` are the replicas that said that they hold it whole and were believed once; it grows.
+        """
+        ...
+
+
+class Unshared:
+    """A mirror without others: upstream is all there is."""
+
+    more_sources = 0
+
+    @asynccontextmanager
+    async def turn(self, digest: Digest, tried: set[str]) -> AsyncIterator["Unshared"]:
+        """Nothing is to be settled."""
+        yield self
+
+    def through(self, upstream: Source) -> Source:
+        """Upstream itself."""
+        return upstream
+
+    async def announce(self) -> None:
+        """There is nobody."""
+
+
+class Lease(Protocol):
+    """The right to download a blob: `mirror.cluster.leases.Lease`."""
+
+    async def take(self) -> str | None:
+        """Take it; the address of the replica that has it, None when nobody else has."""
+        ...
+
+
+class Leases(Protocol):
+    """The leases of a replica: `mirror.cluster.leases.SharedLeases`."""
+
+    def fill(self, digest: Digest) -> AbstractAsyncContextManager[Lease]: ...
+
+
+class Replicas(Protocol):
+    """The other replicas: `mirror.peers.Peers`."""
+
+    async def open_blob(
+        self, address: str, digest: Digest, *, offset: int, held: bool, deadline: float
+    ) -> BlobStream: ...
+
+    async def find(self, digest: Digest, hinted: Sequence[str], tried: frozenset[str]) -> str | None: ...
+
+
+class Holders(Protocol):
+    """Who holds which blob, as far as Redis knows: `mirror.metadata.redis.RedisMetadata`."""
+
+    async def holders(self, digest: Digest) -> Sequence[str]: ...
+
+    async def add_holder(self, digest: Digest, address: str) -> None: ...
+
+
+class Shared:
+    """Downloads that replicas share. ``address`` is where the others reach this one."""
+
+    more_sources = 1
+
+    def __init__(self, leases: Leases, replicas: Replicas, holders: Holders, address: str) -> None:
+        self.leases = leases
+        self.replicas = replicas
+        self.holders = holders
+        self.address = address
+
+    @asynccontextmanager
+    async def turn(self, digest: Digest, tried: set[str]) -> AsyncIterator["SharedTurn"]:
+        """The lease is taken when there is something to download, and let go of at the end."""
+        async with self.leases.fill(digest) as lease:
+            yield SharedTurn(self, digest, lease, tried)
+
+
+class SharedTurn:
+    """The turn of one writer."""
+
+    def __init__(self, shared: Shared, digest: Digest, lease: Lease, tried: set[str]) -> None:
+        self.digest = digest
+        self.lease = lease
+        self.replicas = shared.replicas
+        self.tried = tried
+        self._shared = shared
+
+    def through(self, upstream: Source) -> Source:
+        """Other replicas first, then ``upstream``."""
+        return _Through(self, upstream)
+
+    async def announce(self) -> None:
+        """Tell the others before the lease goes, so that none of them asks upstream."""
+        try:
+            await self._shared.holders.add_holder(self.digest, self._shared.address)
+        except StoreError as error:
+            log.debug("that %s is held here could not be told: %s", self.digest, error)
+
+    async def whole(self) -> str | None:
+        """A replica that says that it holds the blob, and was not tried yet."""
+        hinted: Sequence[str] = ()
+        try:
+            hinted = await self._shared.holders.holders(self.digest)
+        except StoreError as error:
+            log.debug("who holds %s is not known: %s", self.digest, error)
+        return await self.replicas.find(self.digest, hinted, frozenset(self.tried))
+
+
+class _Through:
+    """A `Source`: the replica that has the blob or is getting it, else upstream."""
+
+    def __init__(self, turn: SharedTurn, upstream: Source) -> None:
+        self._turn = turn
+        self._upstream = upstream
+        self._peers: set[str] = set()
+
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        """Upstream's endpoints."""
+        return self._upstream.hosts
+
+    def cool_down(self, endpoint: str) -> None:
+        """It sent wrong bytes: a replica is not tried again, as each is tried only once."""
+        if endpoint not in self._peers:
+            self._upstream.cool_down(endpoint)
+
+    async def open_blob(self, repository: str, digest: Digest, *, offset: int = 0, deadline: float) -> BlobStream:
+        """The blob from ``offset`` on, from wherever it can be had now; raises what upstream raises."""
+        clock = asyncio.get_running_loop().time
+        while True:
+            holder = await self._turn.lease.take()
+            if holder is None:
+                stream = await self._from_whole(offset, deadline)
+                if stream is not None:
+                    return stream
+                return await self._upstream.open_blob(repository, digest, offset=offset, deadline=deadline)
+            try:
+                return self._noted(
+                    await self._turn.replicas.open_blob(holder, digest, offset=offset, held=False, deadline=deadline)
+                )
+            except (UpstreamError, BlobUnknown) as failure:
+                log.debug("%s, which fetches %s: %s", holder, digest, failure)
+                if clock() + _PAUSE >= deadline:
+                    raise _as_upstreams(failure) from failure
+            await asyncio.sleep(_PAUSE)
+
+    async def _from_whole(self, offset: int, deadline: float) -> BlobStream | None:
+        turn = self._turn
+        while (address := await turn.whole()) is not None:
+            turn.tried.add(address)
+            try:
+                return self._noted(
+                    await turn.replicas.open_blob(address, turn.digest, offset=offset, held=True, deadline=deadline)
+                )
+            except (UpstreamError, BlobUnknown) as failure:
+                log.info("%s was to have %s: %s", address, turn.digest, failure)
+        return None
+
+    def _noted(self, stream: BlobStream) -> BlobStream:
+        self._peers.add(stream.endpoint)
+        return stream
+
+
+def _as_upstreams(failure: MirrorError) -> UpstreamError:
+    """A replica that lost its fill says nothing about what upstream has."""
+    if isinstance(failure, UpstreamError):
+        return failure
+    return UpstreamUnavailable(f"the replica that fetches it has stopped: {failure}", retry_after=1)
