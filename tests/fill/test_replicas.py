@@ -144,8 +144,7 @@ async def test_all_replicas_cost_upstream_one_get(tmp_path: Path) -> None:
         clients = [Client(one.start(DIGEST, len(CONTENT)).content) for one in replicas for _ in range(20)]
         assert all([await client.body() == CONTENT for client in clients])
         assert sum(len(one.source.gets) for one in replicas) == 1
-        for one in replicas:
-            await eventually(lambda one=one: one.held(DIGEST) == CONTENT)
+        await eventually(lambda: all(one.held(DIGEST) == CONTENT for one in replicas))
         assert not town.leases
 
 
