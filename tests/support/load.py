@@ -71,7 +71,7 @@ async def fetch(url: str, want: Want) -> Outcome:
         async with asyncio.timeout(_WITHIN), ask(url, want.path) as exchange:
             await exchange.head()
             status, digest = exchange.status, exchange.headers.get("docker-content-digest", "")
-            right, error = await (_compared(exchange, want.body) if want.body else _hashed(exchange, digest))
+            right, error = await (_hashed(exchange, digest) if want.body is None else _compared(exchange, want.body))
             whole = exchange.whole
     except TimeoutError:
         error = f"not done within {_WITHIN:g} s"

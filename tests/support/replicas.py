@@ -2,7 +2,7 @@
 
 ::
 
-    with RedisServer(tmp_path / "redis") as redis, Replicas(tmp_path, {"up": up.url}, redis) as replicas:
+    with replicated(tmp_path) as (up, redis, replicas):
         …                                        # pull from replicas.urls, kill replicas[0], …
 """
 
@@ -12,7 +12,7 @@ import shutil
 import signal
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -21,11 +21,11 @@ from typing import Self
 import redis
 
 from mirror.digest import Digest
+from mirror.shared import keys
 from tests.support.process import MirrorProcess, merged
 from tests.support.redis import RedisServer
+from tests.support.upstream import FaultyUpstream
 from tests.support.waiting import wait_until
-
-_MEMBERS = "wm1:{tags}:members"
 
 
 class Replicas:
@@ -84,7 +84,7 @@ class Replicas:
     def holder_of(self, digest: Digest) -> MirrorProcess | None:
         """The replica that has the lease for downloading a blob; None while nobody does."""
         with self._redis.client() as client:
-            held = str(client.get(f"wm1:{{{digest}}}:lease") or "")
+            held = str(client.get(keys.fill_lease(digest)) or "")
         return next((mirror for mirror in self._mirrors if mirror.url == held.partition(" ")[2]), None)
 
     def start(self, *those: MirrorProcess) -> None:
@@ -146,6 +146,23 @@ class Replicas:
             assert not faults, f"tracebacks in the logs of {len(faults)} replicas:\n{faults[0][-8000:]}"
 
 
+@contextmanager
+def replicated(
+    folder: Path,
+    *,
+    n: int = 3,
+    settings: Mapping[str, object] | None = None,
+    own: Mapping[int, Mapping[str, object]] | None = None,
+) -> Iterator[tuple[FaultyUpstream, RedisServer, Replicas]]:
+    """`Replicas` with all that they need: an upstream, which they call ``up``, and a Redis."""
+    with (
+        FaultyUpstream() as up,
+        RedisServer(folder / "redis") as redis,
+        Replicas(folder, {"up": up.url}, redis, n=n, settings=settings, own=own) as replicas,
+    ):
+        yield up, redis, replicas
+
+
 def _runs(mirror: MirrorProcess) -> bool:
     """Whether it was started, and neither stopped nor killed since."""
     try:
@@ -166,6 +183,6 @@ def _milliseconds(client: "redis.Redis") -> int:
 
 
 def _values(client: "redis.Redis") -> Sequence[object]:
-    values = client.hvals(_MEMBERS)
+    values = client.hvals(keys.members())
     assert isinstance(values, list)
     return values

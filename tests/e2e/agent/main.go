@@ -1,5 +1,6 @@
-// Command agent pulls a module as the Istio agent does, with the agent's own code. It starts n pulls at once, each with
-// a cache of its own, as n agents would, and prints one JSON object a pull, in the order in which they end.
+// Command agent pulls a module as the Istio agent does, with the agent's own code. It starts n pulls at once, or some
+// every second until its standard input ends; each with a cache of its own, as so many agents would. It prints one JSON
+// object a pull, in the order in which they end.
 // It exits 0 when it could try, whatever became of the pulls.
 package main
 
@@ -9,8 +10,10 @@ import (
 	"encoding/json"
 	"flag"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"istio.io/istio/pkg/log"
@@ -28,20 +31,21 @@ type result struct {
 func main() {
 	url := flag.String("url", "", "what a WasmPlugin names: oci://host/repository:tag, or http(s)://…")
 	n := flag.Int("n", 1, "simultaneous pulls")
+	rate := flag.Float64("per-second", 0, "pulls to start each second until standard input ends, instead of n at once")
 	checksum := flag.String("checksum", "", "the WasmPlugin's sha256, in hex")
 	timeout := flag.Duration("timeout", 30*time.Second, "for one pull, with all its tries")
 	flag.Parse()
-	if *url == "" || *n < 1 || flag.NArg() > 0 {
+	if *url == "" || *n < 1 || *rate < 0 || flag.NArg() > 0 {
 		flag.Usage()
 		os.Exit(2)
 	}
-	if err := run(*url, *n, *checksum, *timeout); err != nil {
+	if err := run(*url, *n, *rate, *checksum, *timeout); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
 }
 
-func run(url string, n int, checksum string, timeout time.Duration) error {
+func run(url string, n int, rate float64, checksum string, timeout time.Duration) error {
 	options := log.DefaultOptions()
 	options.OutputPaths = []string{"stderr"} // stdout is for the results
 	if err := log.Configure(options); err != nil {
@@ -53,24 +57,58 @@ func run(url string, n int, checksum string, timeout time.Duration) error {
 	}
 	defer os.RemoveAll(folder)
 	results := make(chan result)
-	for i := range n {
+	var pulls sync.WaitGroup
+	start := func(i int) {
+		pulls.Add(1)
 		go func() {
+			defer pulls.Done()
 			results <- pull(filepath.Join(folder, fmt.Sprint(i)), url, fmt.Sprintf("plugin-%d", i), checksum, timeout)
 		}()
 	}
+	go func() {
+		if rate > 0 {
+			steadily(rate, start)
+		} else {
+			for i := range n {
+				start(i)
+			}
+		}
+		pulls.Wait()
+		close(results)
+	}()
 	out := json.NewEncoder(os.Stdout)
-	for range n {
-		if err := out.Encode(<-results); err != nil {
+	for one := range results {
+		if err := out.Encode(one); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
+// steadily calls start with 0, 1, … so many times a second until standard input ends.
+func steadily(rate float64, start func(int)) {
+	ended := make(chan struct{})
+	go func() {
+		io.Copy(io.Discard, os.Stdin)
+		close(ended)
+	}()
+	began := time.Now()
+	for i := 0; ; i++ {
+		due := began.Add(time.Duration(float64(i) / rate * float64(time.Second)))
+		select {
+		case <-ended:
+			return
+		case <-time.After(time.Until(due)):
+			start(i)
+		}
+	}
+}
+
 func pull(folder, url, resource, checksum string, timeout time.Duration) result {
 	if err := os.Mkdir(folder, 0o700); err != nil {
 		return result{Error: err.Error()}
 	}
+	defer os.RemoveAll(folder)
 	cache := wasm.NewLocalFileCache(folder, wasm.Options{InsecureRegistries: sets.New("*")})
 	defer cache.Cleanup()
 	start := time.Now()
