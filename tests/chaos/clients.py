@@ -112,6 +112,8 @@ class Client:
                 self._witness.wrong(f"{replica.name} has not ended its answer after {END_WITHIN:g} s: {path}")
             got = None
         self._note(got)
+        if got is not None and got.status == 500:
+            self._witness.wrong(f"{replica.name} does not know what to say: {got.body[:300]!r} for {path}")
         if got is not None and got.status in (200, 206) and got.whole and got.cache_status.startswith("hit"):
             replica.held.add(path)
         if counted_on and moment is not None and replica.moment == moment:

@@ -27,7 +27,7 @@ NORMALLY = 5.0
 """Seconds for the pull of what is held, once all is up; much, for machines that are busy with other things."""
 
 _SETTINGS = {
-    "stop_within": "2s",
+    "stop_within": "8s",
     "defaults": {"fresh_for": "300ms", "hold_for": "3s", "revalidate_for": "500ms"},
 }
 
@@ -143,11 +143,7 @@ class _Story:
         await asyncio.gather(*(self._serves_all(replica) for replica in self._replicas))
         await asyncio.gather(*(self._agrees(replica) for replica in self._replicas))
         await asyncio.gather(*(self._serves_all_at_once(replica) for replica in self._replicas))
-        for replica in self._replicas:
-            spool = replica.mirror.data_dir / "spool"
-            await eventually(
-                lambda spool=spool: not list(spool.iterdir()), timeout=SETTLE_WITHIN, what=f"nothing is left in {spool}"
-            )
+        await eventually(lambda: not self._spools(), timeout=SETTLE_WITHIN, what="all downloads have come to their end")
         if self._redis is not None:
             await self._nothing_is_leased(self._redis)
         assert not self.witness.wrongs, "\n".join(self.witness.wrongs)
@@ -160,26 +156,26 @@ class _Story:
                 await self._until_served(client, replica, repository, version)
 
     async def _until_served(self, client: Client, replica: Replica, repository: str, version: Artifact) -> None:
-        await eventually(
-            lambda: client.pull_version(replica, repository, version),
-            timeout=SETTLE_WITHIN,
-            what=f"{replica.name} serves {repository}@{version.digest}",
-        )
+        async def served() -> bool:
+            return await client.pull_version(replica, repository, version)
+
+        what = f"{replica.name} serves {repository}@{version.digest}"
+        _: bool = await eventually(served, timeout=SETTLE_WITHIN, what=what)
 
     async def _agrees(self, replica: Replica) -> None:
         """Its tags name what upstream's do."""
         client = self._client(-2)
         for repository in self._library.repositories:
-            newest = self._library.newest(repository)
+            await self._until_it_follows(client, replica, repository)
 
-            async def follows(repository: str = repository, newest: Artifact = newest) -> bool:
-                return await client.pull(replica, repository) is newest
+    async def _until_it_follows(self, client: Client, replica: Replica, repository: str) -> None:
+        newest = self._library.newest(repository)
 
-            await eventually(
-                follows,
-                timeout=SETTLE_WITHIN,
-                what=f"{replica.name} serves {newest.digest} as {repository}:{TAG}, as upstream does",
-            )
+        async def follows() -> bool:
+            return await client.pull(replica, repository) is newest
+
+        what = f"{replica.name} serves {newest.digest} as {repository}:{TAG}, as upstream does"
+        _: bool = await eventually(follows, timeout=SETTLE_WITHIN, what=what)
 
     async def _serves_all_at_once(self, replica: Replica) -> None:
         client = self._client(-3)
@@ -188,6 +184,10 @@ class _Story:
             assert await client.pull(replica, repository), f"{replica.name} fails to serve {repository} with all up"
             took = time.monotonic() - began
             assert took < NORMALLY, f"{replica.name} takes {took:.1f} s for {repository}, with all up"
+
+    def _spools(self) -> list[Path]:
+        """What is left of downloads, on all disks."""
+        return [file for replica in self._replicas for file in (replica.mirror.data_dir / "spool").iterdir()]
 
     async def _nothing_is_leased(self, server: RedisServer) -> None:
         with server.client() as client:
