@@ -89,6 +89,10 @@ class Authenticator:
         """Wait for the next challenge: the token service that is known failed, and may have moved."""
         self._service = None
 
+    def forget_tokens(self) -> None:
+        """Ask for all tokens again: those that are known belong to a login that was refused."""
+        self._tokens.clear()
+
     def denied(self, status: int, login: Login | None) -> UpstreamDenied:
         """The error for a refusal: names the endpoint, and the setting that would help."""
         host = host_of(self._endpoint)

@@ -39,12 +39,14 @@ _HEAD_REFUSED = frozenset({400, 404, 405, 501})
 class Endpoint:
     """What `Upstream` offers, of one endpoint and without retries. Every method may raise `UpstreamError`.
 
-    ``repository`` and what names the content were parsed before: they become part of a path as they are. ``own`` is a
-    transport that nobody else uses; it is closed with the endpoint.
+    ``repository`` and what names the content were parsed before: they become part of a path as they are. ``prefix``
+    stands in front of each repository there. ``own`` is a transport that nobody else uses; it is closed with the
+    endpoint.
     """
 
-    def __init__(self, session: Session, *, own: Transport | None = None) -> None:
+    def __init__(self, session: Session, *, prefix: str = "", own: Transport | None = None) -> None:
         self._session = session
+        self._prefix = prefix
         self._own = own
 
     @property
@@ -54,8 +56,9 @@ class Endpoint:
 
     async def head_manifest(self, repository: str, target: str) -> ManifestHead:
         """What the endpoint says of a manifest; by GET where it refuses HEAD, or does not tell the digest."""
-        path, what = _manifest(repository, target)
-        async with self._answer("HEAD", path, repository, _ACCEPT_MANIFEST) as response:
+        there = self._prefix + repository
+        path, what = _manifest(there, target)
+        async with self._answer("HEAD", path, there, _ACCEPT_MANIFEST) as response:
             if response.status_code == 200:
                 refuse_disguise(response, self.host, what)
                 digest = answers.digest(response)
@@ -68,8 +71,9 @@ class Endpoint:
 
     async def get_manifest(self, repository: str, target: str) -> Manifest:
         """A manifest, held against the digest asked for and the one that the endpoint names; `ManifestUnknown`."""
-        path, what = _manifest(repository, target)
-        async with self._answer("GET", path, repository, _ACCEPT_MANIFEST) as response:
+        there = self._prefix + repository
+        path, what = _manifest(there, target)
+        async with self._answer("GET", path, there, _ACCEPT_MANIFEST) as response:
             if response.status_code != 200:
                 raise await self._failure(response, what, ManifestUnknown)
             refuse_disguise(response, self.host, what)
@@ -80,12 +84,19 @@ class Endpoint:
             if expected is not None:
                 self._compare(body, expected, what)
         digest = asked or named or Digest.of(body)
-        return Manifest.parse(body, response.headers.get("content-type", ""), digest)
+        try:
+            return Manifest.parse(body, response.headers.get("content-type", ""), digest)
+        except UpstreamInvalid as error:
+            raise UpstreamInvalid(
+                f"{self.host} sends a manifest for {what} that must not be believed: {error}",
+                detail={"endpoint": self.host},
+            ) from error
 
     async def head_blob(self, repository: str, digest: Digest) -> int | None:
         """The size of a blob, None when the endpoint does not tell; `BlobUnknown`."""
-        path, what = _blob(repository, digest)
-        async with self._answer("HEAD", path, repository, _ACCEPT_ALL) as response:
+        there = self._prefix + repository
+        path, what = _blob(there, digest)
+        async with self._answer("HEAD", path, there, _ACCEPT_ALL) as response:
             if response.status_code == 200:
                 refuse_disguise(response, self.host, what)
                 return answers.length(response)
@@ -97,9 +108,10 @@ class Endpoint:
 
     async def open_blob(self, repository: str, digest: Digest, offset: int) -> BlobStream:
         """A blob from ``offset`` on, or all of it when the endpoint will not begin there; `BlobUnknown`."""
-        path, what = _blob(repository, digest)
+        there = self._prefix + repository
+        path, what = _blob(there, digest)
         headers = _ACCEPT_ALL if offset == 0 else {**_ACCEPT_ALL, "range": f"bytes={offset}-"}
-        response = await self._session.ask("GET", path, repository, headers)
+        response = await self._session.ask("GET", path, there, headers)
         try:
             if response.status_code == 416 and offset > 0:
                 await drain(response)
@@ -107,7 +119,7 @@ class Endpoint:
             if response.status_code != 200 and not (response.status_code == 206 and offset > 0):
                 raise await self._failure(response, what, BlobUnknown)
             refuse_disguise(response, self.host, what)
-            return BlobStream.of(response, endpoint=self.host, asked=offset)
+            return BlobStream.of(response, endpoint=self.host, asked=offset, clock=self._session.clock)
         except BaseException:
             await response.aclose()
             raise
@@ -115,8 +127,9 @@ class Endpoint:
     async def list_tags(self, repository: str, n: int | None, last: str | None) -> TagPage:
         """One page of tags; `NameUnknown`."""
         query = urlencode({key: value for key, value in (("n", n), ("last", last)) if value is not None})
-        path, what = f"/v2/{repository}/tags/list", f"the tags of {repository}"
-        async with self._answer("GET", f"{path}?{query}" if query else path, repository, _ACCEPT_JSON) as response:
+        there = self._prefix + repository
+        path, what = f"/v2/{there}/tags/list", f"the tags of {there}"
+        async with self._answer("GET", f"{path}?{query}" if query else path, there, _ACCEPT_JSON) as response:
             if response.status_code != 200:
                 raise await self._failure(response, what, NameUnknown)
             refuse_disguise(response, self.host, what)
@@ -130,9 +143,10 @@ class Endpoint:
         query = dict(parse_qsl(page or ""))
         if artifact_type is not None:
             query["artifactType"] = artifact_type
-        path, what = f"/v2/{repository}/referrers/{digest}", f"the referrers of {repository}@{digest}"
+        there = self._prefix + repository
+        path, what = f"/v2/{there}/referrers/{digest}", f"the referrers of {there}@{digest}"
         path = f"{path}?{urlencode(query)}" if query else path
-        async with self._answer("GET", path, repository, _ACCEPT_INDEX) as response:
+        async with self._answer("GET", path, there, _ACCEPT_INDEX) as response:
             if response.status_code != 200:
                 raise await self._failure(response, what, ManifestUnknown)
             refuse_disguise(response, self.host, what)

@@ -1,37 +1,29 @@
-"""Who the mirror is for an endpoint: from the settings, a file with a password, or a docker ``config.json``.
-
-Files are looked at again while the mirror runs, because Kubernetes changes mounted secrets in place.
-"""
+"""Who the mirror is for an endpoint: from the settings, a password file, a docker ``config.json``, or a helper."""
 
 import binascii
 import json
-import logging
+import os
 import re
 from base64 import b64decode
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Protocol
 
-import aiofiles
-import aiofiles.os
 import httpx
 from pydantic import SecretStr
 
 from mirror.config import Credentials
-from mirror.errors import UpstreamUnavailable
-from mirror.upstream.origins import origin_of
+from mirror.config.upstreams import parse_helper
+from mirror.upstream.helpers import Helper
+from mirror.upstream.origins import host_of, origin_of
+from mirror.upstream.renewal import KeptLogin
 from mirror.upstream.tokens import Login
-
-log = logging.getLogger(__name__)
-
-LOOK_AGAIN_AFTER = 1.0
-"""Seconds for which a file is taken to be unchanged."""
+from mirror.upstream.watched import Watched
 
 _DOCKER_HUB = {"docker.io", "index.docker.io", "registry-1.docker.io"}
+_DOCKER_HUB_SERVER = "https://index.docker.io/v1/"
 _LEGACY_PATHS = {"", "v1", "v2"}
-
-T = TypeVar("T")
 
 
 class LoginSource(Protocol):
@@ -39,20 +31,41 @@ class LoginSource(Protocol):
 
     async def login(self, repository: str) -> Login | None: ...
 
+    async def instead_of(self, refused: Login | None, repository: str) -> Login | None:
+        """Another login than ``refused``, which the endpoint refused just now; None if there is none."""
+        ...
+
+    async def aclose(self) -> None: ...
+
 
 def source_of(
-    credentials: Credentials | None, endpoint: httpx.URL, setting: str, clock: Callable[[], float]
+    credentials: Credentials | None,
+    endpoint: httpx.URL,
+    setting: str,
+    clock: Callable[[], float],
+    environment: Mapping[str, str] = os.environ,
 ) -> LoginSource:
-    """The source that ``credentials``, which stand at the key ``setting``, describe."""
+    """The source that ``credentials``, which stand at the key ``setting``, describe.
+
+    ``environment`` is what helpers are run with.
+    """
+
+    def helper(name: str, key: str) -> KeptLogin:
+        server = _DOCKER_HUB_SERVER if endpoint.host in _DOCKER_HUB else host_of(endpoint)
+        return KeptLogin(Helper(name, server, f"{setting}.{key}", environment).ask, clock)
+
     if credentials is None:
         return _Fixed(None)
+    if credentials.helper is not None:
+        return _FromHelper(helper(credentials.helper, "helper"))
     if credentials.docker_config is not None:
-        return _DockerConfig(_Watched(credentials.docker_config, _entries, f"{setting}.docker_config", clock), endpoint)
+        key = f"{setting}.docker_config"
+        config = Watched({key: credentials.docker_config}, _docker_config, clock)
+        return _DockerConfig(config, endpoint, lambda name: helper(name, "docker_config"))
     username = credentials.username or ""
     if credentials.password_file is not None:
-        return _PasswordFile(
-            username, _Watched(credentials.password_file, _password, f"{setting}.password_file", clock)
-        )
+        key = f"{setting}.password_file"
+        return _PasswordFile(username, Watched({key: credentials.password_file}, _password, clock))
     assert credentials.password is not None
     return _Fixed(Login(username, credentials.password))
 
@@ -64,54 +77,30 @@ class _Fixed:
     async def login(self, repository: str) -> Login | None:
         return self.known
 
+    async def instead_of(self, refused: Login | None, repository: str) -> Login | None:
+        return None
 
-class _Watched(Generic[T]):
-    """What ``parse`` (which raises `ValueError`) makes of a file, read again after it changed.
-
-    Once there is a good value it stays in force while the file is missing or wrong.
-    """
-
-    def __init__(self, path: Path, parse: Callable[[bytes], T], setting: str, clock: Callable[[], float]) -> None:
-        self._path = path
-        self._parse = parse
-        self._setting = setting
-        self._clock = clock
-        self._value: T | None = None
-        self._stamp: tuple[int, int, int] | None = None
-        self._look_at = float("-inf")
-        self._complaint = ""
-
-    async def get(self) -> T:
-        """The value; raises `UpstreamUnavailable` when there was never a good one."""
-        if self._value is None or self._clock() >= self._look_at:
-            self._look_at = self._clock() + LOOK_AGAIN_AFTER
-            await self._look()
-        if self._value is None:
-            raise UpstreamUnavailable(f"the file of {self._setting} cannot be read; the mirror's log says why")
-        return self._value
-
-    async def _look(self) -> None:
-        complaint = ""
-        try:
-            stat = await aiofiles.os.stat(self._path)
-            stamp = (stat.st_mtime_ns, stat.st_size, stat.st_ino)
-            if stamp != self._stamp:
-                async with aiofiles.open(self._path, "rb") as file:
-                    content = await file.read()
-                self._value = self._parse(content)
-                self._stamp = stamp
-        except OSError as error:
-            complaint = f"{self._path}: {error.strerror}"
-        except ValueError as error:
-            complaint = f"{self._path}: {error}"
-        if complaint and complaint != self._complaint:
-            log.error("%s: %s", self._setting, complaint)
-        self._complaint = complaint
+    async def aclose(self) -> None:
+        pass
 
 
-def _password(content: bytes) -> SecretStr:
+@dataclass(frozen=True, slots=True)
+class _FromHelper:
+    helper: KeptLogin
+
+    async def login(self, repository: str) -> Login | None:
+        return await self.helper.login()
+
+    async def instead_of(self, refused: Login | None, repository: str) -> Login | None:
+        return await self.helper.instead_of(refused)
+
+    async def aclose(self) -> None:
+        await self.helper.aclose()
+
+
+def _password(path: Path) -> SecretStr:
     try:
-        return SecretStr(content.decode().rstrip("\r\n"))
+        return SecretStr(path.read_bytes().decode().rstrip("\r\n"))
     except UnicodeDecodeError:
         raise ValueError("it is not UTF-8 text") from None  # whose message would show a part of the password
 
@@ -119,10 +108,17 @@ def _password(content: bytes) -> SecretStr:
 @dataclass(frozen=True, slots=True)
 class _PasswordFile:
     username: str
-    password: _Watched[SecretStr]
+    password: Watched[SecretStr]
 
     async def login(self, repository: str) -> Login | None:
         return Login(self.username, await self.password.get())
+
+    async def instead_of(self, refused: Login | None, repository: str) -> Login | None:
+        fresh = await self.login(repository)
+        return None if fresh == refused else fresh
+
+    async def aclose(self) -> None:
+        pass
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,18 +134,57 @@ class _Entry:
         return inside and _same_host(self.host, endpoint)
 
 
-class _DockerConfig:
-    """A docker ``config.json``; of several entries for an endpoint, the one with the longest path counts.
+@dataclass(frozen=True, slots=True)
+class _Config:
+    """What counts of a docker ``config.json``: entries, helpers by host, and the helper for all other hosts."""
 
-    Source: https://kubernetes.io/docs/concepts/containers/images/#config-json
+    entries: tuple[_Entry, ...] = ()
+    helpers: Mapping[str, str] = field(default_factory=dict)
+    store: str | None = None
+
+
+class _DockerConfig:
+    """A docker ``config.json``: a host's own helper, else an entry that holds a login, else the helper for all hosts.
+
+    Of several entries for an endpoint, the one with the longest path counts.
+    Sources: https://docs.docker.com/reference/cli/docker/login/#credential-helpers,
+    https://kubernetes.io/docs/concepts/containers/images/#config-json
     """
 
-    def __init__(self, entries: _Watched[list[_Entry]], endpoint: httpx.URL) -> None:
-        self._entries = entries
+    def __init__(self, config: Watched[_Config], endpoint: httpx.URL, helper: Callable[[str], KeptLogin]) -> None:
+        self._config = config
         self._endpoint = endpoint
+        self._helper = helper
+        self._helpers: dict[str, KeptLogin] = {}
 
     async def login(self, repository: str) -> Login | None:
-        found = [entry for entry in await self._entries.get() if entry.covers(self._endpoint, repository)]
+        config = await self._config.get()
+        helper = self._asked(config, repository)
+        return self._entry(config, repository) if helper is None else await helper.login()
+
+    async def instead_of(self, refused: Login | None, repository: str) -> Login | None:
+        helper = self._asked(await self._config.get(), repository)
+        if helper is not None:
+            return await helper.instead_of(refused)
+        fresh = await self.login(repository)
+        return None if fresh == refused else fresh
+
+    async def aclose(self) -> None:
+        for helper in self._helpers.values():
+            await helper.aclose()
+
+    def _asked(self, config: _Config, repository: str) -> KeptLogin | None:
+        """The helper that knows, None where an entry does, or nobody."""
+        own = next((name for host, name in config.helpers.items() if _same_host(host, self._endpoint)), None)
+        name = own or (None if self._entry(config, repository) else config.store)
+        if name is None:
+            return None
+        if name not in self._helpers:
+            self._helpers[name] = self._helper(name)
+        return self._helpers[name]
+
+    def _entry(self, config: _Config, repository: str) -> Login | None:
+        found = [entry for entry in config.entries if entry.covers(self._endpoint, repository)]
         return max(found, key=lambda entry: len(entry.path)).login if found else None
 
 
@@ -165,22 +200,35 @@ def _same_host(pattern: str, endpoint: httpx.URL) -> bool:
     return re.fullmatch(labels, host) is not None
 
 
-def _entries(content: bytes) -> list[_Entry]:
+def _docker_config(path: Path) -> _Config:
     try:
-        fields = json.loads(content)
+        fields = json.loads(path.read_bytes())
     except (ValueError, RecursionError):
         raise ValueError("it is not JSON") from None
-    auths = fields.get("auths", {}) if isinstance(fields, dict) else None
-    if not isinstance(auths, dict):
-        raise ValueError("it has no mapping `auths`")
-    found = []
+    auths = fields.get("auths") or {} if isinstance(fields, dict) else None
+    helpers = fields.get("credHelpers") or {} if isinstance(fields, dict) else None
+    if not isinstance(auths, dict) or not isinstance(helpers, dict):
+        raise ValueError("it has no mapping `auths` or `credHelpers`")
+    store = fields.get("credsStore") or None
+    return _Config(
+        tuple(_entries(auths)),
+        {_host_and_path(key)[0]: parse_helper(name) for key, name in helpers.items()},
+        None if store is None else parse_helper(store),
+    )
+
+
+def _entries(auths: Mapping[str, Any]) -> Iterator[_Entry]:
     for key, entry in auths.items():
         login = _login(entry) if isinstance(entry, dict) else None
         if login is not None:
-            host, _, path = re.sub(r"^https?://", "", key.lower()).partition("/")
-            path = path.strip("/")
-            found.append(_Entry(host, "" if path in _LEGACY_PATHS else path, login))
-    return found
+            yield _Entry(*_host_and_path(key), login)
+
+
+def _host_and_path(key: str) -> tuple[str, str]:
+    """Host and path of a key, as docker and podman write them; docker's API version is no path."""
+    host, _, path = re.sub(r"^https?://", "", key.lower()).partition("/")
+    path = path.strip("/")
+    return host, "" if path in _LEGACY_PATHS else path
 
 
 def _login(entry: Mapping[str, Any]) -> Login | None:

@@ -29,6 +29,7 @@ def endpoints_of(
 
     ``transport`` stays the caller's, who closes it; an endpoint with TLS files of its own has another, alike,
     and without ``transport`` each has its own, through the proxies that ``environment`` names.
+    Helpers are run with that environment.
     ``observe`` is called with an endpoint's host and each answer that it has sent itself.
     """
     endpoints = []
@@ -46,11 +47,12 @@ def endpoints_of(
             one.url,
             auth_hosts=one.auth_hosts,
             redirect_hosts=one.redirect_hosts,
-            logins=source_of(one.credentials, url, setting, clock),
+            logins=source_of(one.credentials, url, setting, clock, environment),
             setting=setting,
             transport=chosen,
             clock=clock,
             observe=None if observe is None else functools.partial(observe, host_of(url)),
         )
-        endpoints.append(Endpoint(session, own=None if chosen is transport else chosen))
+        own = None if chosen is transport else chosen
+        endpoints.append(Endpoint(session, prefix=one.repository_prefix or "", own=own))
     return endpoints

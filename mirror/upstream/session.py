@@ -6,20 +6,21 @@ from collections.abc import Callable, Iterable, Mapping
 import httpx
 
 from mirror import __version__
-from mirror.errors import UpstreamError, UpstreamInvalid, UpstreamTimeout
+from mirror.errors import UpstreamDenied, UpstreamError, UpstreamInvalid, UpstreamTimeout
 from mirror.flight import Flights
 from mirror.oci import parse_object
 from mirror.upstream.answers import failure, length, refuse_disguise
 from mirror.upstream.auth import Authenticator, Reply, Send
 from mirror.upstream.credentials import LoginSource
 from mirror.upstream.origins import host_of, is_named, origin_of
-from mirror.upstream.tokens import Token, TokenRequest, read_token
+from mirror.upstream.tokens import Login, Token, TokenRequest, read_token
 from mirror.upstream.transport import Transport
 from mirror.upstream.trust import Reach
 
 MAX_REDIRECTS = 5
 _COMMON = {"accept-encoding": "identity", "user-agent": f"wasm-mirror/{__version__}"}
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_NO_OAUTH = frozenset({404, 405})
 _MAX_ERROR = 64 * 1024
 _MAX_TOKEN_ANSWER = 1024 * 1024
 _TOKEN_WITHIN = 15.0
@@ -27,7 +28,7 @@ _TOKEN_WITHIN = 15.0
 
 
 class Session:
-    """A conversation with one endpoint. ``host`` names it in messages."""
+    """A conversation with one endpoint. ``host`` names it in messages; ``clock`` gives seconds."""
 
     def __init__(
         self,
@@ -48,7 +49,7 @@ class Session:
         self._redirect_hosts = tuple(redirect_hosts)
         self._logins = logins
         self._transport = transport
-        self._clock = clock
+        self.clock = clock
         self._observe = observe
         self._auth = Authenticator(self.url, self._auth_hosts, setting, clock)
         self._tokens: Flights[Token] = Flights()
@@ -62,6 +63,18 @@ class Session:
         which are raised as `UpstreamDenied`. Raises `UpstreamError`.
         """
         login = await self._logins.login(repository)
+        try:
+            return await self._ask_as(login, method, path, repository, headers)
+        except UpstreamDenied:
+            fresh = await self._logins.instead_of(login, repository)
+            if fresh is None:
+                raise
+        self._auth.forget_tokens()
+        return await self._ask_as(fresh, method, path, repository, headers)
+
+    async def _ask_as(
+        self, login: Login | None, method: str, path: str, repository: str, headers: Mapping[str, str] | None
+    ) -> httpx.Response:
         flow = self._auth.flow(repository, login)
         response: httpx.Response | None = None
         try:
@@ -95,6 +108,7 @@ class Session:
     async def aclose(self) -> None:
         """Stop what is under way."""
         await self._tokens.aclose()
+        await self._logins.aclose()
 
     def _request(self, method: str, path: str, headers: Mapping[str, str] | None, step: Send) -> httpx.Request:
         request = httpx.Request(method, self.url.join(path), headers={**_COMMON, **(headers or {})})
@@ -144,7 +158,7 @@ class Session:
 
     async def _token(self, wanted: TokenRequest) -> Token:
         """The token, asked for once for all who need it now."""
-        task, _ = self._tokens.join(wanted.key, lambda: self._get_token(wanted))
+        task, _ = self._tokens.join((wanted.key, wanted.login), lambda: self._get_token(wanted))
         try:
             return await asyncio.shield(task)
         except UpstreamError:
@@ -152,17 +166,18 @@ class Session:
             raise
 
     async def _get_token(self, wanted: TokenRequest) -> Token:
-        request = wanted.request()
-        request.headers.update(_COMMON)
-        host, what = host_of(request.url), "a token"
+        host, what = host_of(httpx.URL(wanted.key.realm)), "a token"
         try:
             async with asyncio.timeout(_TOKEN_WITHIN):
-                response = await self._follow(request, self._auth_hosts)
+                response = await self._send_for_token(wanted.request())
+                if response.request.method == "POST" and response.status_code in _NO_OAUTH:
+                    await drain(response)
+                    response = await self._send_for_token(wanted.request(without_oauth=True))
                 if response.status_code == 200:
                     refuse_disguise(response, host, what)
                     body = await read_body(response, _MAX_TOKEN_ANSWER, host, what)
                     fields = parse_object(body, f"the answer of the token service {host}")
-                    return read_token(fields, response.headers.get("date"), self._clock(), host)
+                    return read_token(fields, response.headers.get("date"), self.clock(), host)
                 body = await drain(response)
         except TimeoutError as error:
             raise UpstreamTimeout(
@@ -171,6 +186,10 @@ class Session:
         if response.status_code in (401, 403):
             raise self._auth.refused(wanted, response.status_code)
         raise failure(response, body, f"the token service {host}", what, UpstreamInvalid)
+
+    async def _send_for_token(self, request: httpx.Request) -> httpx.Response:
+        request.headers.update(_COMMON)
+        return await self._follow(request, self._auth_hosts)
 
 
 async def read_body(response: httpx.Response, limit: int, host: str, what: str) -> bytes:

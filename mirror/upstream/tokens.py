@@ -32,8 +32,9 @@ class Login:
     is_identity_token: bool = False
 
     def basic(self) -> SecretStr:
-        """The value of a Basic ``Authorization`` (RFC 7617)."""
-        pair = f"{self.username}:{self.secret.get_secret_value()}".encode()
+        """The value of a Basic ``Authorization`` (RFC 7617); an identity token goes by docker's name for it."""
+        username = "<token>" if self.is_identity_token else self.username
+        pair = f"{username}:{self.secret.get_secret_value()}".encode()
         return SecretStr(f"Basic {b64encode(pair).decode('ascii')}")
 
 
@@ -71,11 +72,14 @@ class TokenRequest:
     trusted: bool
     withheld: bool = False
 
-    def request(self) -> httpx.Request:
-        """The request to the token service."""
+    def request(self, *, without_oauth: bool = False) -> httpx.Request:
+        """The request to the token service: for an identity token OAuth2's, unless the service has none.
+
+        That is what Distribution's documentation of OAuth2 asks for where the POST is answered with 404.
+        """
         realm = httpx.URL(self.key.realm)
         scopes = self.key.scope.split()
-        if self.login is not None and self.login.is_identity_token:
+        if self.login is not None and self.login.is_identity_token and not without_oauth:
             form = {
                 "grant_type": "refresh_token",
                 "service": self.key.service,
@@ -88,7 +92,8 @@ class TokenRequest:
         parameters["scope"] = scopes
         headers = {}
         if self.login is not None:
-            parameters["account"] = self.login.username
+            if self.login.username:
+                parameters["account"] = self.login.username
             headers["authorization"] = self.login.basic().get_secret_value()
         return httpx.Request("GET", realm.copy_merge_params(parameters), headers=headers)
 

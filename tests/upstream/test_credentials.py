@@ -12,8 +12,9 @@ from pydantic import SecretStr
 
 from mirror.config import Credentials
 from mirror.errors import UpstreamUnavailable
-from mirror.upstream.credentials import LOOK_AGAIN_AFTER, source_of
+from mirror.upstream.credentials import source_of
 from mirror.upstream.tokens import Login
+from mirror.upstream.watched import LOOK_AGAIN_AFTER
 from tests.upstream.support import Clock
 
 SETTING = "upstreams.corp.credentials"
@@ -31,7 +32,7 @@ def auth(user: str, password: str) -> dict[str, str]:
 
 def config(folder: Path, auths: object) -> Credentials:
     path = folder / "config.json"
-    path.write_text(json.dumps({"auths": auths, "credsStore": "desktop", "HttpHeaders": {}}))
+    path.write_text(json.dumps({"auths": auths, "HttpHeaders": {}}))
     return Credentials(docker_config=path)
 
 

@@ -116,7 +116,7 @@ async def test_basic_credentials_are_sent_where_basic_is_asked_for() -> None:
     ("fault", "expected"),
     [
         (Fault(status=500), UpstreamUnavailable),
-        (Fault(status=429, retry_after=3600), UpstreamUnavailable),
+        (Fault(status=429), UpstreamUnavailable),
         (Fault(drop=True), UpstreamUnavailable),
         (Fault(status=401), UpstreamDenied),
         (Fault(status=403), UpstreamDenied),
