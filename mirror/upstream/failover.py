@@ -2,10 +2,10 @@
 
 What the origin says counts. A mirror in front of it may lack content, send what is wrong or be down, and the next
 endpoint is asked; but a refusal is final wherever it comes from, so that nobody gets round it by an outage elsewhere.
+An endpoint that fails, or asks to be left alone, is left alone by all workers (see `mirror.upstream.standing`).
 """
 
 import asyncio
-import logging
 import random
 import re
 from collections.abc import Awaitable, Callable, Sequence
@@ -15,41 +15,25 @@ import httpx
 
 from mirror.config import UpstreamSettings
 from mirror.digest import Digest
-from mirror.errors import (
-    DigestMismatch,
-    MirrorError,
-    NotFound,
-    UpstreamCutShort,
-    UpstreamDenied,
-    UpstreamError,
-    UpstreamInvalid,
-    UpstreamTimeout,
-    UpstreamUnavailable,
-)
+from mirror.errors import UpstreamCutShort, UpstreamError, UpstreamInvalid, UpstreamTimeout, UpstreamUnavailable
 from mirror.freshness import Policy
 from mirror.oci import Manifest
+from mirror.store.board import Board
 from mirror.upstream.answers import ManifestHead, ReferrersPage, TagPage
 from mirror.upstream.backoff import Backoff
 from mirror.upstream.blob import BlobStream
-from mirror.upstream.client import Endpoint
-from mirror.upstream.credentials import source_of
-from mirror.upstream.session import Session
+from mirror.upstream.endpoints import endpoints_of
+from mirror.upstream.queue import FairQueue
+from mirror.upstream.rounds import HeldStream, OutOfTime, Question, Rounds
+from mirror.upstream.standing import COOL_FOR, EndpointState, NotAsked, Standings
 from mirror.upstream.transport import Transport
 
-log = logging.getLogger(__name__)
-
-COOL_FOR = 300.0
-"""Seconds for which an endpoint that sent wrong bytes is asked only when no other can answer."""
+__all__ = ["COOL_FOR", "ENDS_THERE", "Upstream"]
 
 ENDS_THERE = 3
 """Times after which a body that ends early at the same byte is taken for what upstream has, and not for a bad line."""
 
 T = TypeVar("T")
-Question = Callable[[Endpoint], Awaitable[T]]
-
-
-class _OutOfTime(UpstreamTimeout):
-    """The deadline cut an attempt short; a failure of an earlier one says more."""
 
 
 class Upstream:
@@ -62,24 +46,26 @@ class Upstream:
     def __init__(
         self,
         name: str,
-        endpoints: Sequence[Endpoint],
+        rounds: Rounds,
+        standings: Standings,
         *,
         policy: Policy,
         allow: Sequence[str],
-        transport: Transport,
-        clock: Callable[[], float] | None = None,
-        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
-        random: Callable[[], float] = random.random,
+        transport: Transport | None,
+        clock: Callable[[], float],
+        sleep: Callable[[float], Awaitable[None]],
+        random: Callable[[], float],
     ) -> None:
+        """``transport`` is closed with it."""
         self.name = name
         self.policy = policy
-        self._endpoints = tuple(endpoints)
+        self._rounds = rounds
+        self._standings = standings
         self._allow = tuple(re.compile(_pattern(glob)) for glob in allow)
         self._transport = transport
-        self._clock = clock or _loop_time
+        self._clock = clock
         self._sleep = sleep
         self._random = random
-        self._cool_until: dict[str, float] = {}
 
     @classmethod
     def of(
@@ -88,29 +74,31 @@ class Upstream:
         settings: UpstreamSettings,
         *,
         transport: Transport | None = None,
+        board: Board | None = None,
         clock: Callable[[], float] | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         random: Callable[[], float] = random.random,
     ) -> Self:
-        """The upstream ``name``, as its effective settings have it."""
-        transport, clock = transport or Transport(), clock or _loop_time
-        last = len(settings.endpoints) - 1
-        endpoints = []
-        for index, one in enumerate(settings.endpoints):
-            setting = f"upstreams.{name}{f'.endpoints[{index}]' if index < last else ''}.credentials"
-            session = Session(
-                one.url,
-                auth_hosts=one.auth_hosts,
-                redirect_hosts=one.redirect_hosts,
-                logins=source_of(one.credentials, httpx.URL(one.url), setting, clock),
-                setting=setting,
-                transport=transport,
-                clock=clock,
-            )
-            endpoints.append(Endpoint(session))
+        """The upstream ``name``, as its effective settings have it; ``board`` is what its workers share."""
+        clock = clock or _loop_time
+        standings = Standings(name, board or Board(), clock)
+
+        def observe(host: str, response: httpx.Response) -> None:
+            standings.observe(host, response.headers)
+
+        rounds = Rounds(
+            name,
+            endpoints_of(name, settings, transport=transport, clock=clock, observe=observe),
+            standings,
+            FairQueue(settings.max_requests),
+            hedge_after=settings.hedge_after,
+            longest_rest=settings.policy.hold_for,
+            clock=clock,
+        )
         return cls(
             name,
-            endpoints,
+            rounds,
+            standings,
             policy=settings.policy,
             allow=settings.allow,
             transport=transport,
@@ -122,7 +110,16 @@ class Upstream:
     @property
     def hosts(self) -> tuple[str, ...]:
         """Its endpoints, as a `BlobStream` names them."""
-        return tuple(endpoint.host for endpoint in self._endpoints)
+        return tuple(endpoint.host for endpoint in self._rounds.endpoints)
+
+    @property
+    def reachable(self) -> bool:
+        """Whether a question that may be left out would be sent to any endpoint now, or fail at once."""
+        return any(self._standings.against(host, pressing=False, yielding=False) is None for host in self.hosts)
+
+    def endpoints_state(self) -> tuple[EndpointState, ...]:
+        """How its endpoints stand, in their order."""
+        return tuple(self._standings.state(host) for host in self.hosts)
 
     def allows(self, repository: str) -> bool:
         """Whether the settings let this repository be pulled."""
@@ -130,33 +127,52 @@ class Upstream:
 
     def cool_down(self, endpoint: str) -> None:
         """Ask an endpoint (its host, as a `BlobStream` names it) after all others for a while: it sent wrong bytes."""
-        log.warning("%s: %s sent wrong bytes; for %g s it is asked after the others", self.name, endpoint, COOL_FOR)
-        self._cool_until[endpoint] = self._clock() + COOL_FOR
+        self._standings.cool_down(endpoint)
 
-    async def head_manifest(self, repository: str, target: str, *, deadline: float | None = None) -> ManifestHead:
-        """What upstream says of a manifest now: each endpoint is asked once, within `Policy.hold_for` at most."""
+    async def head_manifest(
+        self, repository: str, target: str, *, deadline: float | None = None, yielding: bool = True
+    ) -> ManifestHead:
+        """What upstream says of a manifest now: each endpoint is asked once, within `Policy.hold_for` at most.
+
+        A ``yielding`` question is about what is held: it goes behind those about what is not, and is not sent at all
+        while little is left of a rate limit.
+        """
         limit = self._clock() + self.policy.hold_for
         deadline = limit if deadline is None else min(limit, deadline)
-        return await self._round(lambda endpoint: endpoint.head_manifest(repository, target), deadline, {}, {})
+        question = Question(
+            repository,
+            lambda endpoint: endpoint.head_manifest(repository, target),
+            pressing=not yielding,
+            yielding=yielding,
+            hedged=True,
+        )
+        return await self._rounds.ask(question, deadline)
 
     async def get_manifest(self, repository: str, target: str, *, deadline: float) -> Manifest:
         """A verified manifest of 4 MiB at most; of a tag, or of a digest in text; raises `ManifestUnknown`."""
-        return await self._persistently(lambda endpoint: endpoint.get_manifest(repository, target), deadline)
+        question = Question(repository, lambda endpoint: endpoint.get_manifest(repository, target), hedged=True)
+        return await self._persistently(question, deadline)
 
     async def head_blob(self, repository: str, digest: Digest, *, deadline: float) -> int | None:
         """The size of a blob, None when upstream does not tell; raises `BlobUnknown`."""
-        return await self._persistently(lambda endpoint: endpoint.head_blob(repository, digest), deadline)
+        question = Question(repository, lambda endpoint: endpoint.head_blob(repository, digest))
+        return await self._persistently(question, deadline)
 
     async def open_blob(self, repository: str, digest: Digest, *, offset: int = 0, deadline: float) -> BlobStream:
         """The bytes of a blob from ``offset`` on, not yet verified; the caller closes it. Raises `BlobUnknown`.
 
-        The deadline is for the first byte: after that an endpoint that sends nothing for 10 s is given up.
+        The deadline is for the first byte: after that an endpoint that sends nothing for 10 s is given up. After a cut,
+        the next call asks another endpoint first, where there is one.
         """
-        return await self._persistently(lambda endpoint: endpoint.open_blob(repository, digest, offset), deadline)
+        question = Question(
+            repository, lambda endpoint: endpoint.open_blob(repository, digest, offset), hedged=True, held=HeldStream
+        )
+        return await self._persistently(question, deadline)
 
     async def list_tags(self, repository: str, *, n: int | None, last: str | None, deadline: float) -> TagPage:
         """A page of tags, of about ``n``, after ``last``; raises `NameUnknown`."""
-        return await self._persistently(lambda endpoint: endpoint.list_tags(repository, n, last), deadline)
+        question = Question(repository, lambda endpoint: endpoint.list_tags(repository, n, last))
+        return await self._persistently(question, deadline)
 
     async def referrers(
         self, repository: str, digest: Digest, *, artifact_type: str | None, page: str | None, deadline: float
@@ -165,70 +181,37 @@ class Upstream:
 
         Raises `ManifestUnknown` where upstream has no such API.
         """
-        return await self._persistently(
-            lambda endpoint: endpoint.referrers(repository, digest, artifact_type, page), deadline
-        )
+        question = Question(repository, lambda endpoint: endpoint.referrers(repository, digest, artifact_type, page))
+        return await self._persistently(question, deadline)
 
     async def aclose(self) -> None:
         """Close all connections."""
-        for endpoint in self._endpoints:
+        for endpoint in self._rounds.endpoints:
             await endpoint.aclose()
-        await self._transport.aclose()
+        if self._transport is not None:
+            await self._transport.aclose()
 
-    async def _persistently(self, ask: Question[T], deadline: float) -> T:
+    async def _persistently(self, question: Question[T], deadline: float) -> T:
         """Ask in rounds, until there is an answer, or one that no retry would change, or no time for another round."""
         backoff = Backoff(self._random)
-        failures: dict[Endpoint, MirrorError] = {}
-        ready_at: dict[Endpoint, float] = {}
+        told: UpstreamError | None = None
         ends: list[int] = []
         while True:
             try:
-                return await self._round(ask, deadline, failures, ready_at)
+                return await self._rounds.ask(question, deadline)
             except (UpstreamUnavailable, UpstreamTimeout) as failure:
-                ends = [*ends, failure.received] if isinstance(failure, UpstreamCutShort) else []
+                if told is None or not isinstance(failure, NotAsked | OutOfTime):
+                    told = failure
+                if not isinstance(failure, NotAsked):
+                    ends = [*ends, failure.received] if isinstance(failure, UpstreamCutShort) else []
                 if len(ends) >= ENDS_THERE and len(set(ends[-ENDS_THERE:])) == 1:
                     raise UpstreamInvalid(f"{failure}, time and again", detail=failure.detail) from failure
                 now = self._clock()
-                again_at = max(now + backoff.pause(), min(ready_at.get(one, 0.0) for one in self._endpoints))
+                rested_at = min(self._standings.of(host).rests_until for host in self.hosts)
+                again_at = max(now + backoff.pause(), rested_at)
                 if again_at >= deadline:
-                    raise
+                    raise told from None
                 await self._sleep(again_at - now)
-
-    async def _round(
-        self, ask: Question[T], deadline: float, failures: dict[Endpoint, MirrorError], ready_at: dict[Endpoint, float]
-    ) -> T:
-        """One try at each endpoint; raises the origin's failure when all fail.
-
-        ``failures`` and ``ready_at`` (what ``Retry-After`` asked for) go from one round of an operation to the next.
-        """
-        now = self._clock()
-        order = sorted(self._endpoints, key=lambda one: self._cool_until.get(one.host, 0.0) > now)
-        waiting = [one for one in order if ready_at.get(one, 0.0) <= now]
-        for index, endpoint in enumerate(waiting):
-            try:
-                return await self._try(ask, endpoint, deadline, share=len(waiting) - index)
-            except UpstreamDenied:
-                raise
-            except (NotFound, UpstreamError) as failure:
-                if not (isinstance(failure, _OutOfTime) and endpoint in failures):
-                    failures[endpoint] = failure
-                if failure.retry_after is not None:
-                    ready_at[endpoint] = self._clock() + failure.retry_after
-                if isinstance(failure, DigestMismatch):
-                    self.cool_down(endpoint.host)
-                log.debug("%s: %s", self.name, failure)
-        raise failures[self._endpoints[-1]]
-
-    async def _try(self, ask: Question[T], endpoint: Endpoint, deadline: float, share: int) -> T:
-        """Ask an endpoint; ``share`` are to have a part of the time that is left, it among them."""
-        seconds = max(0.0, deadline - self._clock()) / share
-        try:
-            async with asyncio.timeout(seconds):
-                return await ask(endpoint)
-        except TimeoutError as error:
-            raise _OutOfTime(
-                f"{endpoint.host} did not answer within {seconds:.3g} s", detail={"endpoint": endpoint.host}
-            ) from error
 
 
 def _loop_time() -> float:
