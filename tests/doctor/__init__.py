@@ -1,0 +1,1 @@
+"""Each finding of the doctor, against what it is about."""
