@@ -12,6 +12,9 @@ import uvloop
 import mirror
 from mirror import logs
 from mirror.config import Settings, describe, load
+from mirror.doctor.report import Mark, as_json, as_table, worst
+from mirror.doctor.subjects import examinations
+from mirror.doctor.visit import visit
 from mirror.errors import StartError
 from mirror.server import bind, serve
 from mirror.store.directory import DataDirectory
@@ -88,6 +91,26 @@ def check_config(config: Path) -> None:
     except StartError as error:
         _refuse(error)
     click.echo(describe(settings), nl=False)
+
+
+@main.command("doctor")
+@_config
+@click.option("--json", "json_", is_flag=True, help="For programs: one JSON object.")
+def doctor_command(config: Path, json_: bool) -> None:
+    """Reach every endpoint, the shared store, the other replicas and the disk; say what would fail, and how to mend it.
+
+    Status 1 when something would fail. The mirror may run meanwhile.
+    """
+    try:
+        settings = _load(config, {})
+    except StartError as error:
+        _refuse(error)
+    logging.getLogger("mirror").addHandler(logging.NullHandler())  # what is worth telling is told as a finding
+    round_ = examinations(settings)
+    visit(round_)
+    subjects = [subject for subject, _ in round_]
+    click.echo(as_json(subjects) if json_ else as_table(subjects))
+    sys.exit(1 if worst(subjects) is Mark.FAIL else 0)
 
 
 def _load(config: Path, overrides: dict[str, object]) -> Settings:
