@@ -49,7 +49,11 @@ def steadily(url: str, output: Path) -> Iterator[list[Agent]]:
     """So many agents pull each second, until the end of the ``with`` statement; then what they got is in the list."""
     got: list[Agent] = []
     command = [str(require("agent")), "-url", url, "-per-second", str(PER_SECOND)]
-    with output.open("wb") as file, subprocess.Popen(command, stdin=subprocess.PIPE, stdout=file) as program:
+    with (
+        output.open("wb") as file,
+        output.with_suffix(".log").open("wb") as log,
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=file, stderr=log) as program,
+    ):
         try:
             yield got
             program.communicate(timeout=60)  # which ends its standard input
