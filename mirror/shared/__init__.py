@@ -1,0 +1,1 @@
+"""The Redis that replicas share: its keys, and how it is reached."""
