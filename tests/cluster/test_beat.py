@@ -1,0 +1,166 @@
+"""The beat: who is there, what has moved, and how long memory may be believed."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from mirror.cluster.beat import BELIEVES_FOR, Beat
+from mirror.config.models import MetadataSettings
+from mirror.shared import keys
+from mirror.shared.client import RedisClient
+from tests.support.redis import RedisServer
+from tests.support.waiting import eventually
+
+pytestmark = pytest.mark.needs("redis-server")
+
+
+class Clock:
+    """Seconds that pass when a test says so."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Worker:
+    """A worker's beat, its clock, and how often it was told that Redis may have lost something."""
+
+    def __init__(self, client: RedisClient, address: str) -> None:
+        self.clock = Clock()
+        self.client = client
+        self.returns = 0
+        self.beat = Beat(client, address, self.clock, self._returned)
+
+    def _returned(self) -> None:
+        self.returns += 1
+
+
+@asynccontextmanager
+async def worker(server: RedisServer, address: str = "") -> AsyncIterator[Worker]:
+    """A worker of the replica at ``address``, which has not beaten yet."""
+    client = RedisClient.of(MetadataSettings(url=server.url))
+    try:
+        yield Worker(client, address)
+    finally:
+        await client.aclose()
+
+
+def moved(server: RedisServer) -> None:
+    """A tag has moved, or is about to."""
+    with server.client() as client:
+        client.incr(keys.generation())
+
+
+async def test_replicas_know_each_others_addresses_and_not_their_own(tmp_path: Path) -> None:
+    with RedisServer(tmp_path) as server:
+        async with worker(server, "http://a") as a, worker(server, "http://b") as b, worker(server, "http://b") as c:
+            for one in (a, b, c, a):
+                await one.beat.once()
+            assert a.beat.addresses() == ["http://b"]
+            await b.beat.once()
+            assert b.beat.addresses() == ["http://a"]
+
+
+async def test_a_replica_that_leaves_is_asked_no_more(tmp_path: Path) -> None:
+    with RedisServer(tmp_path) as server:
+        async with worker(server, "http://a") as a, worker(server, "http://b") as b:
+            await b.beat.once()
+            await b.beat.leave()
+            await a.beat.once()
+            assert a.beat.addresses() == []
+
+
+async def test_the_number_changes_for_all_when_a_tag_moves(tmp_path: Path) -> None:
+    with RedisServer(tmp_path) as server:
+        async with worker(server) as a, worker(server) as b:
+            await a.beat.once()
+            await b.beat.once()
+            before = a.beat.moves
+            assert before == b.beat.moves
+            moved(server)
+            await a.beat.once()
+            await b.beat.once()
+            assert a.beat.moves == b.beat.moves != before
+
+
+async def test_memory_is_believed_only_for_a_while_after_a_beat(tmp_path: Path) -> None:
+    with RedisServer(tmp_path) as server:
+        async with worker(server) as a:
+            assert a.beat.in_sight, "without Redis there is nobody to be outdated by"
+            await a.beat.once()
+            a.clock.now += BELIEVES_FOR
+            assert a.beat.in_sight
+            a.clock.now += 0.01
+            assert not a.beat.in_sight
+            await a.beat.once()
+            assert a.beat.in_sight
+
+
+async def test_who_waits_for_the_others_has_waited_until_all_have_seen_the_move(tmp_path: Path) -> None:
+    with RedisServer(tmp_path) as server:
+        async with worker(server) as a, worker(server) as b:
+            await b.beat.once()
+            await a.beat.once()
+            moved(server)
+            waiting = asyncio.create_task(a.beat.seen_by_all())
+            await a.beat.once()
+            assert not waiting.done()
+            await b.beat.once()  # learns of it
+            await a.beat.once()
+            assert not waiting.done(), "b has not said so yet"
+            await b.beat.once()
+            await asyncio.wait_for(waiting, 5)
+
+
+async def test_a_replica_that_hangs_is_not_waited_for_longer_than_it_believes_itself(tmp_path: Path) -> None:
+    with RedisServer(tmp_path) as server:
+        async with worker(server) as a, worker(server) as b:
+            await b.beat.once()
+            moved(server)
+            await asyncio.wait_for(a.beat.seen_by_all(), 5)
+
+
+async def test_nobody_is_waited_for_without_redis(tmp_path: Path) -> None:
+    with RedisServer(tmp_path) as server:
+        async with worker(server) as a, worker(server) as b:
+            await b.beat.once()
+            await a.beat.once()
+            server.kill()
+            await asyncio.wait_for(a.beat.seen_by_all(), 5)
+            assert not a.client.up
+            assert a.beat.in_sight
+
+
+async def test_a_redis_that_has_forgotten_everything_is_noticed_by_each(tmp_path: Path) -> None:
+    with RedisServer(tmp_path) as server:
+        async with worker(server) as a, worker(server) as b:
+            for _ in range(2):
+                await a.beat.once()
+                await b.beat.once()
+            assert (a.returns, b.returns) == (1, 1)
+            before = a.beat.moves
+            server.flush()
+            for _ in range(2):
+                await b.beat.once()
+                await a.beat.once()
+            assert (a.returns, b.returns) == (2, 2)
+            assert a.beat.moves == b.beat.moves > before
+
+
+async def test_a_redis_that_is_back_is_noticed(tmp_path: Path) -> None:
+    with RedisServer(tmp_path) as server:
+        async with worker(server) as a:
+            running = asyncio.create_task(a.beat.run())
+            await eventually(lambda: a.returns == 1)
+            server.pause()
+            await eventually(lambda: not a.client.up)
+            server.resume()
+            await eventually(lambda: a.returns == 2)
+            assert a.client.up
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
