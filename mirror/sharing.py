@@ -7,7 +7,7 @@ from the bytes that it has: for a `mirror.download.Download` all of this is one 
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Protocol
 
@@ -88,7 +88,9 @@ class Replicas(Protocol):
         self, address: str, digest: Digest, *, offset: int, held: bool, deadline: float
     ) -> BlobStream: ...
 
-    async def find(self, digest: Digest, hinted: Sequence[str], tried: frozenset[str]) -> str | None: ...
+    async def find(self, digest: Digest, hinted: Sequence[str], without: Collection[str]) -> str | None: ...
+
+    def cool_down(self, endpoint: str, digest: Digest) -> None: ...
 
 
 class Holders(Protocol):
@@ -145,7 +147,7 @@ class SharedTurn:
             hinted = await self._shared.holders.holders(self.digest)
         except StoreError as error:
             log.debug("who holds %s is not known: %s", self.digest, error)
-        return await self.replicas.find(self.digest, hinted, frozenset(self.tried))
+        return await self.replicas.find(self.digest, hinted, self.tried)
 
 
 class _Through:
@@ -162,8 +164,10 @@ class _Through:
         return self._upstream.hosts
 
     def cool_down(self, endpoint: str) -> None:
-        """It sent wrong bytes: a replica is not tried again, as each is tried only once."""
-        if endpoint not in self._peers:
+        """It sent wrong bytes."""
+        if endpoint in self._peers:
+            self._turn.replicas.cool_down(endpoint, self._turn.digest)
+        else:
             self._upstream.cool_down(endpoint)
 
     async def open_blob(self, repository: str, digest: Digest, *, offset: int = 0, deadline: float) -> BlobStream:

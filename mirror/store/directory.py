@@ -9,6 +9,7 @@
       spool/               blobs while they are being filled
       leases/              one file for each piece of work that only one worker may do
       generation           a counter that moves when a tag does, mapped by every worker
+      board                how upstreams' endpoints stand, mapped by every worker
       metadata.sqlite
 """
 
@@ -34,6 +35,7 @@ class DataDirectory:
         self.spool = path / "spool"
         self.leases = path / "leases"
         self.generation = path / "generation"
+        self.board = path / "board"
         self.database = path / "metadata.sqlite"
         self._lock: int | None = None
 

@@ -1,7 +1,7 @@
 """Replicas share a download: one asks upstream, the others read from it, and go on where it dies."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
@@ -28,6 +28,7 @@ class Town:
         self.workers: dict[str, Worker] = {}
         self.dead: set[str] = set()
         self.lies: dict[str, bytes] = {}
+        self.blamed: list[str] = []
         self.read_from: list[tuple[str, int, bool]] = []
         self._stack = AsyncExitStack()
 
@@ -58,11 +59,14 @@ class Town:
     async def add_holder(self, digest: Digest, address: str) -> None:
         self.known.setdefault(digest, []).append(address)
 
-    async def find(self, digest: Digest, hinted: Sequence[str], tried: frozenset[str]) -> str | None:
+    async def find(self, digest: Digest, hinted: Sequence[str], without: Collection[str]) -> str | None:
         for name in hinted:
-            if name not in self.dead | tried and self.workers[name].held(digest) is not None:
+            if name not in {*self.dead, *without} and self.workers[name].held(digest) is not None:
                 return name
         return None
+
+    def cool_down(self, endpoint: str, digest: Digest) -> None:
+        self.blamed.append(endpoint)
 
     async def open_blob(self, address: str, digest: Digest, *, offset: int, held: bool, deadline: float) -> BlobStream:
         if address in self.dead:
@@ -212,6 +216,7 @@ async def test_wrong_bytes_of_a_replica_are_not_passed_on_and_upstream_is_asked(
         assert b.held(DIGEST) == CONTENT
         assert b.source.offsets == [0]
         assert not b.source.cooled, "upstream is not to blame"
+        assert town.blamed == ["a"]
 
 
 async def test_a_fill_that_fails_at_one_replica_is_tried_by_the_next(tmp_path: Path) -> None:
