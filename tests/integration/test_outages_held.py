@@ -1,11 +1,12 @@
 """While a registry is away, in whatever way, what is held is served as if nothing had happened."""
 
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from tests.integration.client import get, manifest, pull, serves, until
+from tests.integration.client import blob, get, manifest, pull, serves, until
 from tests.integration.mirrored import mirrored
 from tests.integration.outages import OUTAGES, Outage, answering, replaced_by, silent
 from tests.support.artifacts import publish, raw, wasm_module
@@ -23,9 +24,17 @@ OPENS_AFTER = 5
 each_outage = pytest.mark.parametrize("outage", OUTAGES.values(), ids=OUTAGES.keys())
 
 
-def held(up: FaultyUpstream) -> None:
+def publish_all(up: FaultyUpstream) -> None:
     for tag, artifact in VERSIONS.items():
         publish(up, "team/plugin", tag, artifact)
+
+
+async def hold_all(url: str) -> None:
+    """Pull all by tag, and wait until all lies on the disk: the last byte is sent before the file has its name."""
+    for tag, artifact in VERSIONS.items():
+        assert (await pull(url, "up/team/plugin", tag)).whole
+        for layer in artifact.layers:
+            await until(partial(blob, url, "up/team/plugin", layer), lambda got: got.cache_status == "hit")
 
 
 async def nothing_is_noticed(url: str, up: FaultyUpstream, outage: Outage) -> None:
@@ -54,9 +63,8 @@ async def test_held_tags_are_served_within_a_second_and_held_digests_without_a_q
     tmp_path: Path, outage: Outage
 ) -> None:
     async with mirrored(tmp_path, defaults=ALWAYS_ASK) as (up, url):
-        held(up)
-        for tag in VERSIONS:
-            assert (await pull(url, "up/team/plugin", tag)).whole
+        publish_all(up)
+        await hold_all(url)
         await nothing_is_noticed(url, up, outage)
 
 
@@ -69,10 +77,9 @@ async def test_so_they_are_when_it_is_tls_that_fails(tmp_path: Path, wrong: str)
     outage = silent if wrong == "no-handshake" else replaced_by(_never_reached, other)
     trust = {"SSL_CERT_FILE": str(right.certificate)}
     with FaultyUpstream(tls=right.for_servers) as up:
-        held(up)
+        publish_all(up)
         with MirrorProcess(tmp_path, {"up": up.url}, {"defaults": ALWAYS_ASK}, env=trust) as mirror:
-            for tag in VERSIONS:
-                assert (await pull(mirror.url, "up/team/plugin", tag)).whole
+            await hold_all(mirror.url)
             await nothing_is_noticed(mirror.url, up, outage)
 
 
