@@ -166,11 +166,13 @@ class MemoryMetadata:
 class Door:
     """Stands before each call of a store, open until ``calls`` have gone through.
 
-    ``is_up`` turns False with the first call that is refused. ``passed``: the names of the calls so far.
+    ``is_up`` turns False with the first call that is refused. ``passed``: the names of the calls so far. With
+    ``late`` calls are made even when they are refused: it is the answer that is lost.
     """
 
-    def __init__(self, calls: int | None = None) -> None:
+    def __init__(self, calls: int | None = None, *, late: bool = False) -> None:
         self.calls = calls
+        self.late = late
         self.up = True
         self.passed: list[str] = []
 
@@ -213,8 +215,12 @@ class _Behind:
 
     def _called(self, name: str, method: Callable[..., Any]) -> Callable[..., Any]:
         async def call(*args: Any) -> Any:
+            if not self._door.late:
+                self._door.enter(name)
+                return await method(*args)
+            answer = await method(*args)
             self._door.enter(name)
-            return await method(*args)
+            return answer
 
         return call
 
