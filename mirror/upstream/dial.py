@@ -174,26 +174,28 @@ class ProxyDialler(httpcore.AsyncNetworkBackend):
         header = f"CONNECT {authority} HTTP/1.1\r\nHost: {authority}\r\n"
         if proxy.authorization is not None:
             header += f"Proxy-Authorization: {proxy.authorization.get_secret_value()}\r\n"
+        answer = b""
         try:
             await stream.write(f"{header}\r\n".encode("ascii"))
-            answer = b""
-            while b"\r\n\r\n" not in answer:
+            while b"\r\n\r\n" not in answer and len(answer) <= _MAX_PROXY_HEADER:
                 piece = await stream.read(_MAX_PROXY_HEADER)
+                if not piece:
+                    break
                 answer += piece
-                if not piece or len(answer) > _MAX_PROXY_HEADER:
-                    raise ProxyFailed(f"the proxy {proxy.name} of {proxy.variable} does not answer as one")
         except httpcore.NetworkError as error:
             raise ProxyFailed(f"the proxy {proxy.name} of {proxy.variable} cuts the connection") from error
         found = _STATUS_LINE.match(answer)
         status = int(found[1]) if found else 0
-        if not 200 <= status < 300 or not answer.endswith(b"\r\n\r\n"):  # who has TLS does not speak first
+        if status >= 300:
             raise ProxyFailed(refusal(proxy, status))
+        if status < 200 or not answer.endswith(b"\r\n\r\n"):  # who is asked for TLS does not speak first
+            raise ProxyFailed(f"the proxy {proxy.name} of {proxy.variable} does not answer as one")
 
 
 def refusal(proxy: Proxy, status: int) -> str:
     """What a proxy's refusal with ``status`` means."""
     if status != 407:
-        return f"the proxy {proxy.name} of {proxy.variable} answers {status or 'what is not HTTP'}"
+        return f"the proxy {proxy.name} of {proxy.variable} answers {status}"
     if proxy.authorization is None:
         return f"the proxy {proxy.name} wants credentials (407); write them into the URL in {proxy.variable}"
     return f"the proxy {proxy.name} refuses the credentials in {proxy.variable} (407)"

@@ -3,9 +3,11 @@
 import asyncio
 import base64
 import json
-from collections.abc import AsyncIterator, Sequence
+import ssl
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
+from pathlib import Path
+from typing import Any, Self
 
 from pydantic import SecretStr
 
@@ -15,6 +17,7 @@ from mirror.oci import OCI_MANIFEST
 from mirror.upstream.blob import BlobStream
 from mirror.upstream.failover import Upstream
 from mirror.upstream.transport import Transport
+from tests.support.certificates import Certificate
 from tests.support.tokens import TokenService
 from tests.support.upstream import FaultyUpstream
 
@@ -119,3 +122,116 @@ class Clock:
 
     def __call__(self) -> float:
         return self.now
+
+
+class RecordingProxy:
+    """A proxy on a real socket, for TLS and without: it tunnels, forwards, and notes the ``heads`` that came.
+
+    ``routes`` says which port of this machine stands for a ``host:port``. With ``credentials`` (``user:password``) it
+    answers 407 to others; ``answer`` is sent in the place of any other answer.
+    """
+
+    def __init__(
+        self,
+        routes: Mapping[str, int],
+        *,
+        tls: ssl.SSLContext | None = None,
+        credentials: str | None = None,
+        answer: bytes | None = None,
+    ) -> None:
+        self.heads: list[str] = []
+        self.port = 0
+        self._routes = routes
+        self._tls = tls
+        self._credentials = credentials
+        self._answer = answer
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def asked(self) -> list[str]:
+        """The first lines of what came, without the version."""
+        return [head.partition(" HTTP/")[0] for head in self.heads]
+
+    def url(self, credentials: str = "") -> str:
+        """Its URL, as the environment has it."""
+        return f"{'https' if self._tls else 'http'}://{credentials and credentials + '@'}127.0.0.1:{self.port}"
+
+    async def __aenter__(self) -> Self:
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0, ssl=self._tls)
+        self.port = self._server.sockets[0].getsockname()[1]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._server.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        try:
+            await self._serve(reader, writer)
+        except (OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
+            pass
+        finally:
+            writer.transport.abort()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+        self.heads.append(head)
+        answer = self._answer
+        if self._credentials is not None:
+            expected = base64.b64encode(self._credentials.encode()).decode()
+            if f"proxy-authorization: basic {expected}\r\n".lower() not in head.lower():
+                answer = b"HTTP/1.1 407 Proxy Authentication Required\r\ncontent-length: 0\r\n\r\n"
+        if answer is not None:
+            writer.write(answer)
+            await writer.drain()
+            await reader.read()
+            return
+        method, target, _ = head.split(" ", 2)
+        host = target if method == "CONNECT" else target.removeprefix("http://").partition("/")[0]
+        there, out = await asyncio.open_connection("127.0.0.1", self._routes[host])
+        try:
+            if method == "CONNECT":
+                writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
+            else:
+                lines = head.replace(f"http://{host}", "", 1).removesuffix("\r\n\r\n").split("\r\n")
+                kept = [line for line in lines if not line.lower().startswith(("proxy-", "connection:"))]
+                out.write("\r\n".join([*kept, "connection: close", "", ""]).encode("latin-1"))
+            await asyncio.gather(_pump(reader, out), _pump(there, writer))
+        finally:
+            out.transport.abort()
+
+
+async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    while piece := await reader.read(65536):
+        writer.write(piece)
+        await writer.drain()
+    writer.transport.abort() if writer.get_extra_info("ssl_object") else writer.write_eof()
+
+
+def helper(folder: Path, name: str, script: str) -> dict[str, str]:
+    """Make the program ``docker-credential-<name>`` of a shell ``script``; the environment in which it is found."""
+    folder.mkdir(exist_ok=True)
+    program = folder / f"docker-credential-{name}"
+    program.write_text(f"#!/bin/sh\n{script}\n")
+    program.chmod(0o755)
+    return {"PATH": f"{folder}:/usr/bin:/bin"}
+
+
+def says(username: str, secret: str) -> str:
+    """A script that prints this login."""
+    return f"cat > /dev/null; echo '{json.dumps({'ServerURL': 'x', 'Username': username, 'Secret': secret})}'"
+
+
+def showing(certificate: Certificate, *, to: Certificate | None = None) -> ssl.SSLContext:
+    """For a server that shows ``certificate``, and wants to see that of a client."""
+    context = certificate.for_servers
+    if to is not None:
+        context.verify_mode = ssl.CERT_REQUIRED
+        context.load_verify_locations(to.certificate)
+    return context
