@@ -124,7 +124,7 @@ class Filling:
 
 
 @contextlib.asynccontextmanager
-async def serving(app: ASGIApp, tls: ssl.SSLContext | None = None) -> AsyncIterator[str]:
+async def serving(app: ASGIApp, tls: ssl.SSLContext | None = None, port: int = 0) -> AsyncIterator[str]:
     """Serve an application; gives its URL. Its `Cut` cuts the connection, as the mirror's application does."""
 
     async def cutting(scope: Scope, receive: Receive, send: Send) -> None:
@@ -145,7 +145,7 @@ async def serving(app: ASGIApp, tls: ssl.SSLContext | None = None) -> AsyncItera
     config.ssl = tls
     server = uvicorn.Server(config)
     server.lifespan = config.lifespan_class(config)
-    listener = bound_socket("127.0.0.1", 0)
+    listener = bound_socket("127.0.0.1", port)
     await server.startup(sockets=[listener])
     try:
         yield f"{'https' if tls else 'http'}://127.0.0.1:{listener.getsockname()[1]}"
