@@ -10,7 +10,7 @@
        └────────────────── any request succeeds ─────────────────────┘
 
 Half-open, one request at a time goes through as a probe. An open one lets nothing through, but for those who have
-nothing to lose: while a client waits for content that is not held, one probe at a time, and one a second at most, looks
+nothing to lose: while a client waits for content that is not held, one probe at a time, and two a second at most, look
 whether the endpoint is back. Such a probe makes no rest longer.
 """
 
@@ -26,7 +26,7 @@ LONGEST_REST = 300.0
 PROBE_WITHIN = 15.0
 """Seconds after which a probe that has not reported is given up, for whoever sent it may be dead."""
 
-PRESSING_EVERY = 1.0
+PRESSING_EVERY = 0.5
 """Seconds between two probes for those who wait while the breaker is open."""
 
 

@@ -24,7 +24,7 @@ from mirror.upstream.backoff import Backoff
 from mirror.upstream.blob import BlobStream
 from mirror.upstream.endpoints import endpoints_of
 from mirror.upstream.queue import FairQueue
-from mirror.upstream.rounds import HeldStream, OutOfTime, Question, Rounds
+from mirror.upstream.rounds import HeldStream, NobodyAsked, OutOfTime, Question, Rounds
 from mirror.upstream.standing import COOL_FOR, EndpointState, NotAsked, Standings
 from mirror.upstream.transport import Transport
 
@@ -32,6 +32,9 @@ __all__ = ["COOL_FOR", "ENDS_THERE", "Upstream"]
 
 ENDS_THERE = 3
 """Times after which a body that ends early at the same byte is taken for what upstream has, and not for a bad line."""
+
+_LOOK_EVERY = 0.25
+"""Seconds between two looks at whether an endpoint that is left alone may be asked again; a look costs nothing."""
 
 T = TypeVar("T")
 
@@ -202,13 +205,13 @@ class Upstream:
             except (UpstreamUnavailable, UpstreamTimeout) as failure:
                 if told is None or not isinstance(failure, NotAsked | OutOfTime):
                     told = failure
+                pause = _LOOK_EVERY if isinstance(failure, NobodyAsked) else backoff.pause()
                 if not isinstance(failure, NotAsked):
                     ends = [*ends, failure.received] if isinstance(failure, UpstreamCutShort) else []
                 if len(ends) >= ENDS_THERE and len(set(ends[-ENDS_THERE:])) == 1:
                     raise UpstreamInvalid(f"{failure}, time and again", detail=failure.detail) from failure
                 now = self._clock()
-                rested_at = min(self._standings.of(host).rests_until for host in self.hosts)
-                again_at = max(now + backoff.pause(), rested_at)
+                again_at = max(now + pause, min(self._standings.of(host).rests_until for host in self.hosts))
                 if again_at >= deadline:
                     raise told from None
                 await self._sleep(again_at - now)

@@ -12,7 +12,7 @@ from mirror.upstream.blob import BlobStream
 from mirror.upstream.client import Endpoint
 from mirror.upstream.hedge import first_good
 from mirror.upstream.queue import FairQueue, Place
-from mirror.upstream.standing import Standings, is_outage
+from mirror.upstream.standing import NotAsked, Standings, is_outage
 
 log = logging.getLogger(__name__)
 
@@ -27,6 +27,10 @@ T = TypeVar("T")
 
 class OutOfTime(UpstreamTimeout):
     """The deadline cut an attempt short; a failure of an earlier one says more."""
+
+
+class NobodyAsked(NotAsked):
+    """All endpoints were left alone in this round; it is the origin's reason that is told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +100,10 @@ class Rounds:
                 raise
             except MirrorError as failure:
                 log.debug("%s: %s", self._upstream, failure)
-        raise failures[self.endpoints[-1]]
+        origins = failures[self.endpoints[-1]]
+        if all(isinstance(one, NotAsked) for one in failures.values()):
+            raise NobodyAsked(origins.message, detail=origins.detail, retry_after=origins.retry_after)
+        raise origins
 
     def _ordered(self, question: Question[T]) -> list[Endpoint]:
         """Who sent wrong bytes comes last; of those that cut a blob lately, who did so last."""
