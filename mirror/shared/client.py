@@ -53,6 +53,8 @@ class RedisClient:
         self._where = where
         self._returns = 0  # how often it came back: a failure from before says nothing about now
         self._said = False
+        self._running = 0
+        self._idle = asyncio.Event()
         self._closed = False
         self.up = False
 
@@ -87,7 +89,10 @@ class RedisClient:
                     break
 
     async def aclose(self) -> None:
-        """Give up what is under way, and close all connections."""
+        """Finish what is under way, and close all connections."""
+        while self._running:
+            self._idle.clear()
+            await self._idle.wait()
         self._closed, self.up = True, False
         await self._topology.aclose()
 
@@ -117,6 +122,7 @@ class RedisClient:
         if self._closed or not (self.up or probe):
             raise StoreError(f"Redis at {self._where} does not answer")
         returns, began = self._returns, asyncio.get_running_loop().time()
+        self._running += 1
         try:
             async with _limit(within):
                 result = await work()
@@ -126,6 +132,10 @@ class RedisClient:
         except (RedisError, OSError) as error:
             away = probe or isinstance(error, _AWAY_TYPES) or _AWAY.search(str(error)) is not None
             raise self._failed(str(error) or type(error).__name__, returns, away=away) from error
+        finally:
+            self._running -= 1
+            if not self._running:
+                self._idle.set()
         if probe and not self.up and not self._closed:
             self._returned()
         return result

@@ -1,0 +1,264 @@
+"""The metadata that replicas share, in Redis; see docs/redis.md for its keys.
+
+What must be atomic is one script on keys of one slot (`mirror.metadata.scripts`). Redis may lose all of it at any time:
+each replica has what it learnt in a database of its own, too (`mirror.metadata.resilient`).
+"""
+
+import asyncio
+import contextlib
+import hashlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, TypeVar
+
+from mirror.digest import Digest
+from mirror.errors import DigestInvalid, LeaseLost, StoreError
+from mirror.metadata import records, scripts
+from mirror.metadata.base import BlobRecord, Fence, KeptAnswer, Link, TagEntry, TagRecord, Tombstone
+from mirror.shared import keys
+from mirror.shared.client import RedisClient
+
+MAX_HOLDERS = 16
+"""Addresses that are noted for a blob."""
+
+_PORTION = 200  # records that a script writes at once: a millisecond, for which Redis does nothing else
+_READ_PORTION = 500
+_BULK_WITHIN = 2.0
+_SHORTEST_NEGATIVE, _LONGEST_NEGATIVE = 1.0, 10 * 365 * 86400.0
+
+T = TypeVar("T")
+
+
+class RedisMetadata:
+    """Metadata in Redis; see `mirror.metadata.base.Metadata` for what its methods promise.
+
+    ``clock`` gives seconds since the epoch. The client belongs to whoever made it.
+    """
+
+    links_incomplete = False
+
+    def __init__(self, client: RedisClient, clock: Callable[[], float]) -> None:
+        self._client = client
+        self._clock = clock
+        self._put_tag = client.script(scripts.PUT_TAG)
+        self._delete_tag = client.script(scripts.DELETE_TAG)
+        self._announce_move = client.script(scripts.ANNOUNCE_MOVE)
+        self._merge_tags = client.script(scripts.MERGE_TAGS)
+        self._put_links = client.script(scripts.PUT_LINKS)
+        self._set_hash = client.script(scripts.SET_HASH)
+        self._touch = client.script(scripts.TOUCH)
+        self._add_holder = client.script(scripts.ADD_HOLDER)
+        self._holders = client.script(scripts.HOLDERS)
+
+    async def tag(self, upstream: str, repository: str, tag: str) -> TagEntry | None:
+        """See `Metadata`."""
+        answer = await self._client.call("HGETALL", keys.tag(upstream, repository, tag))
+        return records.parse_tag(upstream, repository, tag, answer)
+
+    async def announce_move(self, record: TagRecord, fence: Fence | None = None) -> None:
+        """See `Metadata`."""
+        found = await self._announce_move(
+            _tag_keys(record.upstream, record.repository, record.tag, fence),
+            [_token(fence), records.VERSION, str(record.digest)],
+        )
+        _not_lost(found, record.tag)
+
+    async def put_tag(self, record: TagRecord, fence: Fence | None = None) -> TagRecord:
+        """See `Metadata`."""
+        digest, media_type, size, at, serial, _ = records.tag_arguments(record)
+        found = await self._put_tag(
+            _tag_keys(record.upstream, record.repository, record.tag, fence),
+            [_token(fence), records.VERSION, _milliseconds(keys.TAG_LASTS), digest, media_type, size, at, serial],
+        )
+        stands = replace(record, serial=int(_not_lost(found, record.tag)), moving=False)
+        await self._end_negatives([record])
+        return stands
+
+    async def delete_tag(
+        self, upstream: str, repository: str, tag: str, at: float, fence: Fence | None = None
+    ) -> Tombstone:
+        """See `Metadata`."""
+        found = await self._delete_tag(
+            _tag_keys(upstream, repository, tag, fence),
+            [_token(fence), records.VERSION, _milliseconds(keys.TAG_LASTS), repr(float(at))],
+        )
+        return Tombstone(upstream, repository, tag, at, int(_not_lost(found, tag)))
+
+    async def merge_tags(self, entries: Sequence[TagEntry]) -> None:
+        """See `Metadata`. In portions, each of which is taken over at once."""
+        for first in range(0, len(entries), _PORTION):
+            portion = entries[first : first + _PORTION]
+            names = [keys.tag(entry.upstream, entry.repository, entry.tag) for entry in portion]
+            values = [value for entry in portion for value in records.tag_arguments(entry)]
+            taken = await self._merge_tags(
+                [keys.generation(), *names],
+                [records.VERSION, _milliseconds(keys.TAG_LASTS), *values],
+                within=_BULK_WITHIN,
+            )
+            await self._end_negatives([portion[number - 1] for number in taken])
+
+    async def all_tags(self) -> AsyncIterator[Sequence[TagEntry]]:
+        """See `Metadata`."""
+        portions: AsyncIterator[Sequence[TagEntry]] = self._all(keys.ALL_TAGS, _tag_at)
+        async for found in portions:
+            yield found
+
+    async def all_links(self) -> AsyncIterator[Sequence[Link]]:
+        """See `Metadata`."""
+        async for found in self._all(keys.ALL_LINKS, _link_at):
+            yield found
+
+    async def link(self, upstream: str, repository: str, digest: Digest) -> Link | None:
+        """See `Metadata`."""
+        answer = await self._client.call("HGETALL", keys.link(upstream, repository, digest))
+        return records.parse_link(upstream, repository, digest, answer)
+
+    async def put_links(self, links: Iterable[Link]) -> None:
+        """See `Metadata`; here, one transaction for some hundred links of a repository."""
+        repositories: dict[tuple[str, str], list[Link]] = {}
+        for link in links:
+            repositories.setdefault((link.upstream, link.repository), []).append(link)
+        await _all_of(
+            self._put_portion(own[first : first + _PORTION])
+            for own in repositories.values()
+            for first in range(0, len(own), _PORTION)
+        )
+
+    async def negative(self, upstream: str, repository: str, reference: str, now: float) -> float | None:
+        """See `Metadata`."""
+        answer = await self._client.call("GET", keys.negative(upstream, repository, reference))
+        until = _number(answer)
+        return until if until is not None and until > now else None
+
+    async def put_negative(self, upstream: str, repository: str, reference: str, until: float) -> None:
+        """See `Metadata`."""
+        lasts = min(max(until - self._clock(), _SHORTEST_NEGATIVE), _LONGEST_NEGATIVE)
+        key = keys.negative(upstream, repository, reference)
+        await self._client.call("SET", key, repr(float(until)), "PX", _milliseconds(lasts))
+
+    async def kept(self, key: str) -> KeptAnswer | None:
+        """See `Metadata`."""
+        return records.parse_kept(await self._client.call("HGETALL", keys.kept(_hashed(key))))
+
+    async def keep(self, key: str, answer: KeptAnswer) -> None:
+        """See `Metadata`."""
+        await self._set(keys.kept(_hashed(key)), keys.KEPT_LASTS, records.kept_fields(answer))
+
+    async def blob(self, digest: Digest) -> BlobRecord | None:
+        """See `Metadata`."""
+        return records.parse_blob(digest, await self._client.call("HGETALL", keys.blob(digest)))
+
+    async def put_blob(self, record: BlobRecord) -> None:
+        """See `Metadata`."""
+        await self._set(keys.blob(record.digest), keys.BLOB_LASTS, records.blob_fields(record))
+
+    async def touch(self, accesses: Mapping[Digest, float]) -> None:
+        """See `Metadata`; here, each is a transaction of its own."""
+        lasts = _milliseconds(keys.BLOB_LASTS)
+        await _all_of(
+            self._touch([keys.access(digest)], [lasts, repr(float(at))], within=_BULK_WITHIN)
+            for digest, at in accesses.items()
+        )
+
+    async def last_access(self, digest: Digest) -> float | None:
+        """See `Metadata`."""
+        return _number(await self._client.call("GET", keys.access(digest)))
+
+    async def holders(self, digest: Digest) -> Sequence[str]:
+        """The addresses of replicas that said within a day that they hold a blob, the last one first. Only a hint."""
+        found = await self._holders([keys.holders(digest)], [_milliseconds(keys.HOLDER_LASTS)])
+        return [address.decode() for address in found]
+
+    async def add_holder(self, digest: Digest, address: str) -> None:
+        """Note that the replica at ``address`` holds a blob; of more than `MAX_HOLDERS` the oldest go."""
+        lasts = _milliseconds(keys.HOLDER_LASTS)
+        await self._add_holder([keys.holders(digest)], [lasts, MAX_HOLDERS, address])
+
+    async def remove_holder(self, digest: Digest, address: str) -> None:
+        """Note that the replica at ``address`` does not hold a blob any more."""
+        await self._client.call("ZREM", keys.holders(digest), address)
+
+    async def aclose(self) -> None:
+        """See `Metadata`; what is under way is finished before the client is closed."""
+
+    async def _put_portion(self, links: Sequence[Link]) -> None:
+        names = [keys.link(link.upstream, link.repository, link.digest) for link in links]
+        values = [text for link in links for text in (link.media_type, "" if link.size == -1 else str(link.size))]
+        await self._put_links(names, [records.VERSION, _milliseconds(keys.LINK_LASTS), *values], within=_BULK_WITHIN)
+
+    async def _end_negatives(self, entries: Iterable[TagEntry]) -> None:
+        """They lie in other slots than tags. Where this fails they end by themselves, in seconds."""
+        ended = [
+            ("DEL", keys.negative(entry.upstream, entry.repository, entry.tag))
+            for entry in entries
+            if isinstance(entry, TagRecord)
+        ]
+        if ended:
+            with contextlib.suppress(StoreError):
+                await self._client.pipeline(ended)
+
+    async def _set(self, key: str, lasts: float, fields: Sequence[str | bytes]) -> None:
+        await self._set_hash([key], [_milliseconds(lasts), "v", records.VERSION, *fields])
+
+    async def _all(self, pattern: str, parse: Callable[[str, Sequence[bytes]], T | None]) -> AsyncIterator[Sequence[T]]:
+        async for names in self._client.scan(pattern):
+            for first in range(0, len(names), _READ_PORTION):
+                portion = names[first : first + _READ_PORTION]
+                answers = await self._client.pipeline([("HGETALL", name) for name in portion], within=_BULK_WITHIN)
+                parsed = [parse(name, answer) for name, answer in zip(portion, answers, strict=True)]
+                found = [one for one in parsed if one is not None]
+                if found:
+                    yield found
+
+
+def _tag_keys(upstream: str, repository: str, tag: str, fence: Fence | None) -> list[str]:
+    # Without a fence no lease is looked at; its key stands there for the script.
+    return [keys.tag(upstream, repository, tag), keys.generation(), keys.tag_lease(fence.name if fence else "")]
+
+
+def _token(fence: Fence | None) -> str:
+    return fence.token if fence is not None else ""
+
+
+def _not_lost(found: Any, tag: str) -> Any:
+    if found is None:
+        raise LeaseLost(f"somebody else writes about the tag {tag} now")
+    return found
+
+
+def _tag_at(key: str, answer: Sequence[bytes]) -> TagEntry | None:
+    try:
+        upstream, repository, tag = keys.parse_tag(key)
+        return records.parse_tag(upstream, repository, tag, answer)
+    except ValueError:
+        return None
+
+
+def _link_at(key: str, answer: Sequence[bytes]) -> Link | None:
+    try:
+        upstream, repository, digest = keys.parse_link(key)
+        return records.parse_link(upstream, repository, Digest.parse(digest), answer)
+    except (ValueError, DigestInvalid):
+        return None
+
+
+def _hashed(key: str) -> str:
+    return hashlib.sha256(key.encode(errors="surrogateescape")).hexdigest()
+
+
+def _milliseconds(seconds: float) -> int:
+    return max(1, round(seconds * 1000))
+
+
+def _number(answer: bytes | None) -> float | None:
+    try:
+        return None if answer is None else float(answer)
+    except ValueError:
+        return None
+
+
+async def _all_of(works: Iterable[Awaitable[object]]) -> None:
+    """Do all; then raise the first error, if there was one."""
+    for outcome in await asyncio.gather(*works, return_exceptions=True):
+        if isinstance(outcome, BaseException):
+            raise outcome

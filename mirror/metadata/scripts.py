@@ -1,0 +1,148 @@
+"""What Redis does in one step, in Lua; for `mirror.metadata.redis`.
+
+What a script calls ``now`` comes from Redis, so that the clocks of replicas do not matter. Durations are milliseconds.
+Source: https://redis.io/docs/latest/develop/programmability/eval-intro/
+"""
+
+_GENERATION = """
+-- The number that replicas watch. One that was lost begins again with the time, beyond all that it ever was.
+local function tags_move(key)
+  if redis.call('EXISTS', key) == 0 then
+    local now = redis.call('TIME')
+    redis.call('SET', key, string.format('%.0f', now[1] * 1000000 + now[2]))
+  end
+  redis.call('INCR', key)
+end
+"""
+
+_FENCE = """
+-- Whether the lease, if one is needed, is still held by whoever asks.
+local function holds(key, token)
+  return token == '' or redis.call('GET', key) == token
+end
+"""
+
+_ENTRY = """
+-- Replace the entry of a tag. Fields that a later release added to the one before it go, too.
+local function set(key, version, lasts, digest, media_type, size, at, serial, moving)
+  redis.call('DEL', key)
+  if digest == '' then
+    redis.call('HSET', key, 'v', version, 'deleted_at', at, 'serial', serial)
+  else
+    redis.call('HSET', key, 'v', version, 'digest', digest, 'media_type', media_type, 'size', size,
+      'fetched_at', at, 'serial', serial, 'moving', moving)
+  end
+  redis.call('PEXPIRE', key, lasts)
+end
+"""
+
+PUT_TAG = f"""
+-- KEYS: entry, generation, lease. ARGV: token, version, lasts, digest, media type, size, time, serial.
+-- Gives the serial; nothing when the lease is lost.
+{_GENERATION}{_FENCE}{_ENTRY}
+if not holds(KEYS[3], ARGV[1]) then return false end
+local before = redis.call('HMGET', KEYS[1], 'v', 'digest', 'serial')
+local readable = before[1] and tonumber(before[1]) <= tonumber(ARGV[2])
+local same = readable and before[2] == ARGV[4]
+local serial = math.max(tonumber(before[3]) or 0, tonumber(ARGV[8]))
+if before[1] and not same then serial = serial + 1 end
+serial = string.format('%.0f', serial)
+if same then
+  redis.call('HSET', KEYS[1], 'media_type', ARGV[5], 'size', ARGV[6], 'fetched_at', ARGV[7], 'serial', serial,
+    'moving', '0')
+  redis.call('PEXPIRE', KEYS[1], ARGV[3])
+else
+  set(KEYS[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7], serial, '0')
+  tags_move(KEYS[2])
+end
+return serial
+"""
+
+DELETE_TAG = f"""
+-- KEYS: entry, generation, lease. ARGV: token, version, lasts, time. Gives the serial; nothing when the lease is lost.
+{_GENERATION}{_FENCE}{_ENTRY}
+if not holds(KEYS[3], ARGV[1]) then return false end
+local serial = string.format('%.0f', (tonumber(redis.call('HGET', KEYS[1], 'serial')) or 0) + 1)
+set(KEYS[1], ARGV[2], ARGV[3], '', '', '', ARGV[4], serial, '0')
+tags_move(KEYS[2])
+return serial
+"""
+
+ANNOUNCE_MOVE = f"""
+-- KEYS: entry, generation, lease. ARGV: token, version, digest. Gives nothing when the lease is lost.
+{_GENERATION}{_FENCE}
+if not holds(KEYS[3], ARGV[1]) then return false end
+local before = redis.call('HMGET', KEYS[1], 'v', 'digest')
+if before[1] and tonumber(before[1]) <= tonumber(ARGV[2]) and before[2] == ARGV[3] then
+  redis.call('HSET', KEYS[1], 'moving', '1')
+  tags_move(KEYS[2])
+end
+return 1
+"""
+
+MERGE_TAGS = f"""
+-- KEYS: generation, entries. ARGV: version, lasts; for each entry digest, media type, size, time, serial, moving.
+-- Gives the numbers of the entries that were taken over, from 1.
+{_GENERATION}{_ENTRY}
+local taken, moved = {{}}, false
+for number = 1, #KEYS - 1 do
+  local key, first = KEYS[number + 1], 6 * number - 3
+  local digest, at, serial, moving = ARGV[first], ARGV[first + 3], ARGV[first + 4], ARGV[first + 5]
+  local before = redis.call('HMGET', key, 'v', 'digest', 'fetched_at', 'deleted_at', 'serial', 'moving')
+  local unreadable = before[1] and tonumber(before[1]) > tonumber(ARGV[1])
+  local old_serial, old_at = tonumber(before[5]) or -1, tonumber(before[4] or before[3]) or 0
+  local later = tonumber(serial) > old_serial or (tonumber(serial) == old_serial and tonumber(at) > old_at)
+  if not before[1] or (later and not unreadable) then
+    local same = before[1] and (before[2] or '') == digest
+    -- That it was confirmed elsewhere does not end a move that was announced here.
+    if same and before[6] == '1' and tonumber(serial) == old_serial then moving = '1' end
+    set(key, ARGV[1], ARGV[2], digest, ARGV[first + 1], ARGV[first + 2], at, serial, moving)
+    moved = moved or not same
+    table.insert(taken, number)
+  end
+end
+if moved then tags_move(KEYS[1]) end
+return taken
+"""
+
+PUT_LINKS = """
+-- KEYS: links. ARGV: version, lasts; for each link media type and size, empty where unknown.
+for number = 1, #KEYS do
+  local key, media_type, size = KEYS[number], ARGV[2 * number + 1], ARGV[2 * number + 2]
+  if (tonumber(redis.call('HGET', key, 'v')) or 0) > tonumber(ARGV[1]) then redis.call('DEL', key) end
+  redis.call('HSET', key, 'v', ARGV[1])
+  if media_type ~= '' then redis.call('HSET', key, 'media_type', media_type) end
+  if size ~= '' then redis.call('HSET', key, 'size', size) end
+  redis.call('PEXPIRE', key, ARGV[2])
+end
+"""
+
+SET_HASH = """
+-- KEYS: a hash. ARGV: lasts; names and values by turns.
+redis.call('DEL', KEYS[1])
+redis.call('HSET', KEYS[1], unpack(ARGV, 2))
+redis.call('PEXPIRE', KEYS[1], ARGV[1])
+"""
+
+TOUCH = """
+-- KEYS: an access. ARGV: lasts, time.
+local before = tonumber(redis.call('GET', KEYS[1]))
+if not before or tonumber(ARGV[2]) > before then redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[1]) end
+"""
+
+ADD_HOLDER = """
+-- KEYS: holders. ARGV: lasts, at most, address.
+local now = redis.call('TIME')
+now = now[1] * 1000 + math.floor(now[2] / 1000)
+redis.call('ZADD', KEYS[1], string.format('%.0f', now), ARGV[3])
+redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', string.format('%.0f', now - ARGV[1]))
+redis.call('ZREMRANGEBYRANK', KEYS[1], 0, -1 - ARGV[2])
+redis.call('PEXPIRE', KEYS[1], ARGV[1])
+"""
+
+HOLDERS = """
+-- KEYS: holders. ARGV: lasts. Gives the addresses, those first that said so last.
+local now = redis.call('TIME')
+now = now[1] * 1000 + math.floor(now[2] / 1000)
+return redis.call('ZREVRANGEBYSCORE', KEYS[1], '+inf', string.format('(%.0f', now - ARGV[1]))
+"""
