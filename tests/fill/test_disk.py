@@ -95,6 +95,7 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS.keys())
+@pytest.mark.shows("the disk is full, or fails")
 async def test_all_clients_get_the_exact_bytes_nothing_is_kept_and_the_next_fill_works(
     tmp_path: Path, fault: Fault
 ) -> None:
@@ -120,6 +121,7 @@ async def test_all_clients_get_the_exact_bytes_nothing_is_kept_and_the_next_fill
         assert one.spools() == []
 
 
+@pytest.mark.shows("the disk is full, or fails")
 async def test_a_limit_on_the_size_of_files_is_a_full_disk(tmp_path: Path) -> None:
     @contextlib.contextmanager
     def limited(size: int) -> Iterator[None]:

@@ -5,6 +5,8 @@ from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
+import pytest
+
 from mirror.digest import Digest
 from mirror.download import BlobStream
 from mirror.errors import BlobUnknown, UpstreamUnavailable
@@ -204,6 +206,7 @@ async def test_a_replica_that_is_said_to_hold_it_and_does_not_costs_nothing_but_
         assert b.source.offsets == [0]
 
 
+@pytest.mark.shows("a replica sends wrong bytes to another")
 async def test_wrong_bytes_of_a_replica_are_not_passed_on_and_upstream_is_asked(tmp_path: Path) -> None:
     async with Town(tmp_path) as town:
         a = await town.add("a")

@@ -90,6 +90,7 @@ async def test_a_spool_that_is_whole_already_costs_no_get(tmp_path: Path, size: 
 
 @pytest.mark.parametrize("left", [bytes(300 * KIB), bytes(SIZE), bytes(SIZE + 1)], ids=["part", "whole", "too long"])
 @pytest.mark.parametrize("size", [SIZE, None])
+@pytest.mark.shows("a download that was interrupted left wrong bytes on the disk")
 async def test_a_spool_with_wrong_bytes_is_replaced_unseen(tmp_path: Path, left: bytes, size: int | None) -> None:
     source = MemorySource(CONTENT)
     directory = data_in(tmp_path)
@@ -104,6 +105,7 @@ async def test_a_spool_with_wrong_bytes_is_replaced_unseen(tmp_path: Path, left:
     assert source.cooled == []
 
 
+@pytest.mark.shows("a download that was interrupted left wrong bytes on the disk")
 async def test_a_client_that_has_read_wrong_bytes_of_a_spool_is_cut_and_the_next_one_gets_the_right_ones(
     tmp_path: Path,
 ) -> None:

@@ -52,6 +52,7 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("what", FAULTS)
+@pytest.mark.shows("a registry sends a wrong manifest, or what is none")
 async def test_a_wrong_manifest_is_refused_by_tag_and_by_digest(tmp_path: Path, what: str) -> None:
     with FaultyUpstream() as up:
         digest = publish(up, "team/plugin", "1", GOOD)
@@ -156,6 +157,7 @@ async def test_a_manifest_that_says_two_things_or_nothing_is_refused(tmp_path: P
             assert mirror.files() == []
 
 
+@pytest.mark.shows("a registry sends a wrong manifest, or what is none")
 async def test_a_tag_that_moves_to_what_is_wrong_stays_where_it_was(tmp_path: Path) -> None:
     with FaultyUpstream() as up:
         publish(up, "team/plugin", "1", GOOD)

@@ -139,6 +139,7 @@ async def test_an_upstream_that_does_not_resolve_leaves_the_record_in_service(tm
         assert got.cache_status.startswith("fwd=stale; detail=upstream_")
 
 
+@pytest.mark.shows("a token service is down")
 async def test_a_token_service_that_is_down_counts_as_an_upstream_that_is_down(tmp_path: Path) -> None:
     tokens = TokenService(expires_in=1)
     async with mirrored(tmp_path, defaults=ALWAYS_ASK) as (up, url):
@@ -177,6 +178,7 @@ async def test_a_record_that_may_not_stand_in_is_waited_for_as_one_that_is_not_h
 
 
 @pytest.mark.parametrize("status", [401, 403])
+@pytest.mark.shows("a registry refuses the mirror's credentials (401, 403)")
 async def test_a_refusal_is_never_hidden_behind_a_stale_record(tmp_path: Path, status: int) -> None:
     async with mirrored(tmp_path, defaults=ALWAYS_ASK) as (up, url):
         push(up)
@@ -206,6 +208,7 @@ async def test_a_refusal_that_follows_an_outage_ends_the_stale_record(tmp_path: 
         assert (await manifest(url, NAME, "v1")).status == 403
 
 
+@pytest.mark.shows("a registry refuses the mirror's credentials (401, 403)")
 async def test_a_refusal_may_be_bridged_where_the_settings_say_so(tmp_path: Path) -> None:
     settings = {"fresh_for": "0s", "stale_if_denied": "1h"}
     async with mirrored(tmp_path, defaults=settings) as (up, url):
@@ -216,6 +219,7 @@ async def test_a_refusal_may_be_bridged_where_the_settings_say_so(tmp_path: Path
         assert (got.status, got.cache_status) == (200, "fwd=stale; detail=denied")
 
 
+@pytest.mark.shows("a tag is deleted at the registry")
 async def test_a_deleted_tag_is_gone_and_remembered_to_be(tmp_path: Path) -> None:
     settings = {"fresh_for": "0s", "negative_for": "1h"}
     async with mirrored(tmp_path, defaults=settings) as (up, url):
@@ -230,6 +234,7 @@ async def test_a_deleted_tag_is_gone_and_remembered_to_be(tmp_path: Path) -> Non
         assert up.requests == []
 
 
+@pytest.mark.shows("a tag is deleted at the registry")
 async def test_a_deleted_tag_is_served_where_the_settings_keep_it(tmp_path: Path) -> None:
     settings = {"fresh_for": "0s", "keep_deleted_tags": True}
     async with mirrored(tmp_path, defaults=settings) as (up, url):

@@ -106,6 +106,7 @@ TAMPERED = {
 
 @pytest.mark.parametrize("tampered", TAMPERED.values(), ids=TAMPERED.keys())
 @pytest.mark.parametrize("media_type", [OCI_LAYER, DOCKER_LAYER], ids=["tar+gzip", "tar.gzip"])
+@pytest.mark.shows("an endpoint sends wrong bytes")
 async def test_a_tampered_archive_does_not_give_one_byte(tmp_path: Path, tampered: Fault, media_type: str) -> None:
     artifact = LAYOUTS["compat" if media_type == OCI_LAYER else "docker"]
     layer = artifact.layers[0]
@@ -124,6 +125,7 @@ async def test_a_tampered_archive_does_not_give_one_byte(tmp_path: Path, tampere
 
 
 @pytest.mark.parametrize("tampered", TAMPERED.values(), ids=TAMPERED.keys())
+@pytest.mark.shows("an endpoint sends wrong bytes")
 async def test_a_tampered_raw_module_is_never_whole(tmp_path: Path, tampered: Fault) -> None:
     artifact = LAYOUTS["raw"]
     layer = artifact.layers[0]

@@ -28,6 +28,7 @@ OUTAGES = {
 
 
 @pytest.mark.parametrize(("outage", "status"), OUTAGES.values(), ids=OUTAGES.keys())
+@pytest.mark.shows("a registry is away and what is asked for is not held")
 async def test_what_is_not_held_is_waited_for_and_then_the_endpoint_is_named(
     tmp_path: Path, outage: Fault, status: int
 ) -> None:
@@ -64,6 +65,7 @@ async def test_an_upstream_that_hangs_in_the_middle_of_a_withheld_layer_is_named
         assert "retry-after" in got.headers
 
 
+@pytest.mark.shows("a registry is away and what is asked for is not held")
 async def test_a_pull_is_held_until_upstream_is_back(tmp_path: Path) -> None:
     async with mirrored(tmp_path) as (up, url):
         publish(up, "team/plugin", "v1", ARTIFACT)
@@ -89,6 +91,7 @@ async def test_retry_after_is_honoured(tmp_path: Path) -> None:
         assert up.count(path="/manifests/") == 2
 
 
+@pytest.mark.shows("a registry is away and the mirror restarts")
 async def test_what_is_held_by_digest_needs_no_upstream(tmp_path: Path) -> None:
     with FaultyUpstream() as up:
         publish(up, "team/plugin", "v1", ARTIFACT)
@@ -105,6 +108,7 @@ async def test_what_is_held_by_digest_needs_no_upstream(tmp_path: Path) -> None:
         assert up.accepted_connections == connections
 
 
+@pytest.mark.shows("a registry is away and the mirror restarts")
 async def test_a_restart_in_an_outage_forgets_no_tag(tmp_path: Path) -> None:
     with FaultyUpstream() as up:
         publish(up, "team/plugin", "v1", ARTIFACT)
@@ -117,6 +121,7 @@ async def test_a_restart_in_an_outage_forgets_no_tag(tmp_path: Path) -> None:
             assert pulled.manifest.cache_status == "fwd=stale; detail=upstream_unavailable"
 
 
+@pytest.mark.shows("the first of several endpoints is down")
 async def test_a_first_endpoint_that_is_down_is_passed_over(tmp_path: Path) -> None:
     with FaultyUpstream() as near, FaultyUpstream() as origin:
         publish(origin, "team/plugin", "v1", ARTIFACT)
@@ -129,6 +134,7 @@ async def test_a_first_endpoint_that_is_down_is_passed_over(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("reset", [False, True], ids=["FIN", "RST"])
+@pytest.mark.shows("a registry cuts downloads")
 async def test_a_cut_in_the_middle_of_a_layer_is_mended_unseen(tmp_path: Path, reset: bool) -> None:
     async with mirrored(tmp_path) as (up, url):
         publish(up, "team/plugin", "v1", ARTIFACT)
@@ -141,6 +147,7 @@ async def test_a_cut_in_the_middle_of_a_layer_is_mended_unseen(tmp_path: Path, r
 
 
 @pytest.mark.parametrize("damage", ["overwritten", "cut short"])
+@pytest.mark.shows("the database is damaged or lost")
 async def test_a_database_that_was_destroyed_costs_no_held_content(tmp_path: Path, damage: str) -> None:
     with FaultyUpstream() as up:
         publish(up, "team/plugin", "v1", ARTIFACT)
@@ -160,6 +167,7 @@ async def test_a_database_that_was_destroyed_costs_no_held_content(tmp_path: Pat
 
 
 @pytest.mark.parametrize("silence", [Fault(status=503), Fault(hang=True)], ids=["503", "hangs"])
+@pytest.mark.shows("links between repositories and blobs are lost, and the registry is away")
 async def test_lost_links_are_not_waited_for_long(tmp_path: Path, silence: Fault) -> None:
     with FaultyUpstream() as up:
         publish(up, "team/plugin", "v1", ARTIFACT)

@@ -3,6 +3,8 @@
 import asyncio
 from pathlib import Path
 
+import pytest
+
 from mirror.digest import Digest
 from tests.integration.client import ask, blob, manifest, pull
 from tests.integration.mirrored import again, mirrored
@@ -17,6 +19,7 @@ ARTIFACT = raw(MODULE)
 LAYER = Digest.of(MODULE)
 
 
+@pytest.mark.shows("a registry cuts downloads")
 async def test_eight_mebibytes_that_are_cut_after_each_one_come_whole(tmp_path: Path) -> None:
     async with mirrored(tmp_path) as (up, url):
         publish(up, "team/plugin", "v1", ARTIFACT)
@@ -34,6 +37,7 @@ async def test_eight_mebibytes_that_are_cut_after_each_one_come_whole(tmp_path: 
         assert sum(request.sent for request in requests) < 8 * MIB + 2 * MIB
 
 
+@pytest.mark.shows("an endpoint sends wrong bytes")
 async def test_after_a_lie_the_next_endpoint_is_asked_unseen_and_the_liar_is_left_alone(tmp_path: Path) -> None:
     first, second = compat(wasm_module(200_000, seed=1)), compat(wasm_module(200_000, seed=2))
     with FaultyUpstream() as near, FaultyUpstream() as origin:
@@ -50,6 +54,7 @@ async def test_after_a_lie_the_next_endpoint_is_asked_unseen_and_the_liar_is_lef
             assert near.count() == asked, "it cools down"
 
 
+@pytest.mark.shows("an endpoint sends wrong bytes")
 async def test_a_manifest_that_is_a_lie_comes_from_the_next_endpoint(tmp_path: Path) -> None:
     with FaultyUpstream() as near, FaultyUpstream() as origin:
         for up in (near, origin):
@@ -62,6 +67,7 @@ async def test_a_manifest_that_is_a_lie_comes_from_the_next_endpoint(tmp_path: P
             assert near.count(path="/manifests/") == 1, "it cools down"
 
 
+@pytest.mark.shows("an endpoint dies in the middle of a download")
 async def test_when_an_endpoint_dies_at_half_a_blob_the_next_sends_the_other_half(tmp_path: Path) -> None:
     half = len(MODULE) // 2
     with FaultyUpstream() as near, FaultyUpstream() as origin:
@@ -85,6 +91,7 @@ async def test_when_an_endpoint_dies_at_half_a_blob_the_next_sends_the_other_hal
             assert (request.status, request.sent) == (206, len(MODULE) - half)
 
 
+@pytest.mark.shows("a registry limits requests (429)")
 async def test_what_is_not_held_waits_until_the_registry_counts_anew(tmp_path: Path) -> None:
     small = raw(wasm_module(50_000))
     async with mirrored(tmp_path) as (up, url):
@@ -98,6 +105,7 @@ async def test_what_is_not_held_waits_until_the_registry_counts_anew(tmp_path: P
         assert up.count(status=429) == 2, "nobody asks while it says not to"
 
 
+@pytest.mark.shows("a registry limits requests (429)")
 async def test_what_is_not_held_is_said_to_be_unavailable_when_the_registry_wants_to_be_left_alone_for_longer(
     tmp_path: Path,
 ) -> None:
@@ -109,3 +117,22 @@ async def test_what_is_not_held_is_said_to_be_unavailable_when_the_registry_want
             assert int(got.headers["retry-after"]) >= 1
             assert got.seconds < 4
         assert up.count() <= 4
+
+
+@pytest.mark.shows("a registry's limit is nearly used up")
+async def test_what_is_left_of_a_limit_is_kept_for_what_is_not_held(tmp_path: Path) -> None:
+    first, second = raw(wasm_module(5000, seed=1)), raw(wasm_module(5000, seed=2))
+    almost_none = {"ratelimit-limit": "100;w=21600", "ratelimit-remaining": "9;w=21600"}
+    async with mirrored(tmp_path, defaults={"fresh_for": "0s"}) as (up, url):
+        for tag, artifact in {"v1": first, "v2": second}.items():
+            publish(up, "team/plugin", tag, artifact)
+        assert (await pull(url, NAME, "v1")).whole
+        up.inject(Fault(headers=almost_none))
+        assert (await manifest(url, NAME, "v1")).cache_status.endswith("detail=revalidated")
+        heads = up.count(method="HEAD")
+        for _ in range(5):
+            got = await manifest(url, NAME, "v1")
+            assert (got.status, got.body) == (200, first.body)
+            assert got.cache_status == "fwd=stale; detail=upstream_unavailable"
+        assert up.count(method="HEAD") == heads, "what is held can wait"
+        assert (await pull(url, NAME, "v2")).whole

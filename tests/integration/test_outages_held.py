@@ -59,6 +59,7 @@ async def nothing_is_noticed(url: str, up: FaultyUpstream, outage: Outage) -> No
 
 
 @each_outage
+@pytest.mark.shows("a registry refuses connections, hangs, or answers with errors or what is not HTTP")
 async def test_held_tags_are_served_within_a_second_and_held_digests_without_a_question(
     tmp_path: Path, outage: Outage
 ) -> None:
@@ -70,6 +71,7 @@ async def test_held_tags_are_served_within_a_second_and_held_digests_without_a_q
 
 @pytest.mark.needs("openssl")
 @pytest.mark.parametrize("wrong", ["another-certificate", "no-handshake"])
+@pytest.mark.shows("a registry shows a certificate that is not trusted, or never finishes the handshake")
 async def test_so_they_are_when_it_is_tls_that_fails(tmp_path: Path, wrong: str) -> None:
     for name in ("right", "other"):
         (tmp_path / name).mkdir()
@@ -87,6 +89,7 @@ async def _never_reached(*_: object) -> None:
     raise AssertionError("the mirror spoke HTTP to a server whose certificate it does not trust")
 
 
+@pytest.mark.shows("a registry refuses connections, hangs, or answers with errors or what is not HTTP")
 async def test_when_it_is_back_held_tags_follow_it_again(tmp_path: Path) -> None:
     old, new = raw(wasm_module(3000, seed=1)), raw(wasm_module(3000, seed=2))
     async with mirrored(tmp_path, defaults=ALWAYS_ASK) as (up, url):

@@ -41,6 +41,7 @@ def refusal(mirror: MirrorProcess) -> str:
     return line
 
 
+@pytest.mark.shows("a setting is wrong, or the port is taken")
 def test_a_port_in_use_is_said_in_one_line(tmp_path: Path) -> None:
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
@@ -56,6 +57,7 @@ def test_an_address_that_is_not_here_is_said_in_one_line(tmp_path: Path) -> None
     assert "192.0.2.1:8080 cannot be listened on" in line
 
 
+@pytest.mark.shows("the data directory is in use, cannot be written, or was written by a newer release")
 def test_a_data_dir_that_cannot_be_made_is_said_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("not a directory")
     for place in (tmp_path / "file" / "data", Path("/proc/wasm-mirror")):
@@ -93,6 +95,7 @@ def newer_database(data: Path) -> str:
 
 @pytest.mark.parametrize("write", [newer_format, unreadable_format, newer_database])
 @pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.shows("the data directory is in use, cannot be written, or was written by a newer release")
 def test_what_a_newer_release_wrote_is_said_in_one_line(
     tmp_path: Path, write: Callable[[Path], str], workers: int
 ) -> None:
@@ -109,6 +112,7 @@ def test_a_configuration_that_is_not_there_is_said_in_one_line(tmp_path: Path) -
     assert str(mirror.config_file) in refusal(mirror)
 
 
+@pytest.mark.shows("a setting is wrong, or the port is taken")
 def test_a_wrong_setting_is_said_with_its_line(tmp_path: Path) -> None:
     mirror = MirrorProcess(tmp_path, NOWHERE, {"workers": "many"})
     line = refusal(mirror)
@@ -167,6 +171,7 @@ def refuses(mirror: MirrorProcess) -> bool:
 
 
 @pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.shows("requests are still running when the time to stop is over")
 async def test_a_pull_that_takes_too_long_is_cut_and_its_fill_resumed_after_the_start(
     tmp_path: Path, workers: int
 ) -> None:

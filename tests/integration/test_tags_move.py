@@ -65,6 +65,7 @@ INCOMPLETE = {
 
 
 @pytest.mark.parametrize(("fault", "path"), INCOMPLETE.values(), ids=INCOMPLETE.keys())
+@pytest.mark.shows("a tag moves to a version that cannot be had whole")
 async def test_a_version_that_cannot_be_had_whole_does_not_take_the_place_of_the_old_one(
     tmp_path: Path, fault: Fault, path: str
 ) -> None:

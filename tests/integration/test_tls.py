@@ -64,6 +64,7 @@ async def test_a_pull_over_tls(tmp_path: Path, workers: int) -> None:
 
 
 @pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.shows("new files for HTTPS do not fit together")
 def test_new_files_are_used_for_new_connections_once_they_fit(tmp_path: Path, workers: int) -> None:
     old, new = certificate(tmp_path / "old"), certificate(tmp_path / "new")
     used = Certificate(Path(shutil.copy(old.certificate, tmp_path)), Path(shutil.copy(old.key, tmp_path)))

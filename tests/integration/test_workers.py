@@ -24,6 +24,7 @@ LAYER = ARTIFACT.layers[0]
 TWO = {"workers": 2}
 
 
+@pytest.mark.shows("a worker dies")
 async def test_a_worker_that_dies_is_replaced(tmp_path: Path) -> None:
     with FaultyUpstream() as up, MirrorProcess(tmp_path, {"up": up.url}, TWO) as mirror:
         publish(up, "team/plugin", "v1", ARTIFACT)
@@ -40,6 +41,7 @@ async def test_a_worker_that_dies_is_replaced(tmp_path: Path) -> None:
         assert mirror.log_text().count("a worker has ended with status -9; starting another") == 1
 
 
+@pytest.mark.shows("a worker dies")
 async def test_a_fill_whose_holder_is_killed_is_taken_over_unseen(tmp_path: Path) -> None:
     gate = Gate()
     with FaultyUpstream() as up, MirrorProcess(tmp_path, {"up": up.url}, TWO) as mirror:
@@ -91,6 +93,7 @@ async def test_a_withheld_layer_whose_holder_is_killed_is_taken_over_too(tmp_pat
 
 
 @pytest.mark.parametrize("drain_for", ["0s", "500ms"])
+@pytest.mark.shows("the supervisor of the workers is killed")
 async def test_workers_end_when_their_supervisor_is_killed_and_finish_what_runs(tmp_path: Path, drain_for: str) -> None:
     gate = Gate()
     settings = {**TWO, "drain_for": drain_for}

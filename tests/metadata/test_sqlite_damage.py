@@ -116,6 +116,7 @@ async def works(store: SqliteMetadata) -> None:
 
 
 @pytest.mark.parametrize("harm", HARMS)
+@pytest.mark.shows("the database is damaged or lost")
 async def test_with_a_backup_nothing_that_it_holds_is_lost(
     tmp_path: Path, harm: Callable[[Path], None], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -134,6 +135,7 @@ async def test_with_a_backup_nothing_that_it_holds_is_lost(
 
 
 @pytest.mark.parametrize("harm", HARMS)
+@pytest.mark.shows("the database is damaged or lost")
 async def test_without_a_backup_what_can_be_read_is_salvaged(tmp_path: Path, harm: Callable[[Path], None]) -> None:
     """Which may be nothing; but what is there is right."""
     harm(await prepare(tmp_path, backup=False))

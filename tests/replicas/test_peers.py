@@ -88,6 +88,7 @@ async def test_a_replica_with_an_empty_disk_serves_all_that_another_holds_while_
             replicas.wait_joined()
 
 
+@pytest.mark.shows("a replica has another secret")
 async def test_a_replica_with_another_secret_is_told_nothing_and_asks_upstream_itself(tmp_path: Path) -> None:
     other = tmp_path / "other"
     other.write_text(secrets.token_hex(32))

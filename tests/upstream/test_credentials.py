@@ -52,6 +52,7 @@ async def test_a_password_file_may_end_with_a_line_break(tmp_path: Path, written
     assert await login(Credentials(username="robot", password_file=path)) == Login("robot", SecretStr("pw"))
 
 
+@pytest.mark.shows("a file with credentials changes")
 async def test_a_file_is_read_again_after_it_changed(tmp_path: Path) -> None:
     path = tmp_path / "password"
     path.write_text("old")
@@ -65,6 +66,7 @@ async def test_a_file_is_read_again_after_it_changed(tmp_path: Path) -> None:
     assert await source.login("a") == Login("robot", SecretStr("new"))
 
 
+@pytest.mark.shows("a file with credentials is absent or cannot be read")
 async def test_a_file_that_goes_away_leaves_what_it_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = tmp_path / "password"
     path.write_text("pw")
@@ -78,6 +80,7 @@ async def test_a_file_that_goes_away_leaves_what_it_said(tmp_path: Path, caplog:
     assert len(caplog.records) == 1
 
 
+@pytest.mark.shows("a file with credentials is absent or cannot be read")
 async def test_a_file_that_was_never_there_is_an_outage_and_its_path_stays_in_the_log(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
