@@ -1,5 +1,10 @@
 """A blob on its way: whole, from an offset, cut off, stopped, longer or shorter than announced."""
 
+from collections.abc import AsyncIterator, Mapping
+from types import MappingProxyType
+from typing import cast
+
+import httpx
 import pytest
 
 from mirror.errors import (
@@ -7,7 +12,7 @@ from mirror.errors import (
     UpstreamTimeout,
     UpstreamUnavailable,
 )
-from mirror.upstream.blob import BlobStream
+from mirror.upstream.blob import LEAST_RATE, BlobStream
 from mirror.upstream.transport import Transport
 from tests.support.faults import Fault, Gate
 from tests.support.upstream import FaultyUpstream
@@ -15,6 +20,7 @@ from tests.upstream.support import (
     BLOB,
     BLOB_DIGEST,
     REPOSITORY,
+    Clock,
     content,
     holding,
     pulling_from,
@@ -185,3 +191,51 @@ async def test_the_first_bytes_do_not_wait_for_the_last() -> None:
             gate.release()
             assert b"".join([chunk async for chunk in chunks]) == BLOB[1000:]
             await stream.aclose()
+
+
+class Trickle:
+    """A response whose body comes by and by: so many bytes, each time after so many seconds of ``clock``."""
+
+    status_code = 200
+    headers: Mapping[str, str] = MappingProxyType({})
+
+    def __init__(self, clock: Clock, *pieces: tuple[float, int]) -> None:
+        self._clock = clock
+        self._pieces = pieces
+
+    async def aiter_raw(self) -> AsyncIterator[bytes]:
+        for seconds, size in self._pieces:
+            self._clock.now += seconds
+            yield bytes(size)
+
+
+def trickling(clock: Clock, *pieces: tuple[float, int]) -> BlobStream:
+    response = cast(httpx.Response, Trickle(clock, *pieces))
+    return BlobStream(response, endpoint="registry.example", offset=0, size=None, clock=clock)
+
+
+async def test_a_body_that_trickles_is_given_up() -> None:
+    stream = trickling(Clock(), *[(9.0, 100)] * 10)
+    came = bytearray()
+    with pytest.raises(UpstreamTimeout, match=r"registry\.example sends a blob too slowly: 400 bytes in 36 s"):
+        await collect(stream, came)
+    assert len(came) == 300
+
+
+async def test_a_body_that_begins_fast_and_then_trickles_is_given_up() -> None:
+    with pytest.raises(UpstreamTimeout, match="too slowly"):
+        await collect(trickling(Clock(), (0.0, 10_000_000), (30.0, 1), *[(9.0, 1)] * 5), bytearray())
+
+
+async def test_a_slow_body_is_read_to_its_end() -> None:
+    came = bytearray()
+    await collect(trickling(Clock(), *[(9.0, int(9.0 * LEAST_RATE))] * 100, (9.0, 1)), came)
+    assert len(came) == 100 * 9 * LEAST_RATE + 1
+
+
+async def test_who_reads_slowly_is_not_taken_for_a_slow_endpoint() -> None:
+    clock, came = Clock(), 0
+    async for chunk in trickling(clock, *[(0.1, 10)] * 100):
+        clock.now += 100.0
+        came += len(chunk)
+    assert came == 1000

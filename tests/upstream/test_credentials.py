@@ -15,7 +15,7 @@ from mirror.errors import UpstreamUnavailable
 from mirror.upstream.credentials import source_of
 from mirror.upstream.tokens import Login
 from mirror.upstream.watched import LOOK_AGAIN_AFTER
-from tests.upstream.support import Clock
+from tests.upstream.support import Clock, helper, says
 
 SETTING = "upstreams.corp.credentials"
 
@@ -24,6 +24,18 @@ async def login(
     credentials: Credentials | None, endpoint: str = "https://registry.example", repository: str = "team/a"
 ) -> Login | None:
     return await source_of(credentials, httpx.URL(endpoint), SETTING, Clock()).login(repository)
+
+
+async def login_by(folder: Path, fields: object, endpoint: str = "https://registry.example") -> Login | None:
+    """The login of a docker config with these fields, where the helpers ``own`` and ``all`` say who they are."""
+    path = folder / "config.json"
+    path.write_text(json.dumps(fields))
+    environment = {**helper(folder / "bin", "own", says("own", "s")), **helper(folder / "bin", "all", says("all", "s"))}
+    source = source_of(Credentials(docker_config=path), httpx.URL(endpoint), SETTING, Clock(), environment)
+    try:
+        return await source.login("team/a")
+    finally:
+        await source.aclose()
 
 
 def auth(user: str, password: str) -> dict[str, str]:
@@ -202,3 +214,94 @@ def test_a_login_does_not_print_its_secret() -> None:
     shown = repr(Login("robot", SecretStr("hidden"))) + str(Login("robot", SecretStr("hidden")).basic())
     assert "hidden" not in shown
     assert base64.b64encode(b"robot:hidden").decode() not in shown
+
+
+@pytest.mark.parametrize(
+    ("fields", "user"),
+    [
+        ({"credHelpers": {"registry.example": "own"}}, "own"),
+        ({"credHelpers": {"https://registry.example/v1/": "own"}}, "own"),
+        ({"credHelpers": {"registry.example": "own"}, "credsStore": "all"}, "own"),
+        ({"credHelpers": {"registry.example": "own"}, "auths": {"registry.example": auth("entry", "s")}}, "own"),
+        ({"credHelpers": {"other.example": "own"}}, None),
+        ({"credHelpers": {"other.example": "own"}, "credsStore": "all"}, "all"),
+        ({"credsStore": "all"}, "all"),
+        ({"credsStore": "all", "auths": {"registry.example": {}}}, "all"),
+        ({"credsStore": "all", "auths": {"registry.example": auth("entry", "s")}}, "entry"),
+        ({"credsStore": "", "auths": None, "credHelpers": None}, None),
+    ],
+)
+async def test_a_docker_config_may_name_helpers(tmp_path: Path, fields: object, user: str | None) -> None:
+    found = await login_by(tmp_path, fields)
+    assert (found.username if found else None) == user
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "server"),
+    [
+        ("https://registry.example", "registry.example"),
+        ("http://registry.example:5000", "registry.example:5000"),
+        ("https://registry-1.docker.io", "https://index.docker.io/v1/"),
+    ],
+)
+async def test_a_helper_is_asked_for_the_server_by_dockers_name(tmp_path: Path, endpoint: str, server: str) -> None:
+    environment = helper(tmp_path, "echo", 'read server; printf \'{"Username": "u", "Secret": "%s"}\' "$server"')
+    source = source_of(Credentials(helper="echo"), httpx.URL(endpoint), SETTING, Clock(), environment)
+    assert await source.login("team/a") == Login("u", SecretStr(server))
+
+
+@pytest.mark.parametrize("fields", [{"credsStore": "../evil"}, {"credHelpers": {"x": "/bin/sh"}}, {"credHelpers": [1]}])
+async def test_a_docker_config_cannot_name_any_program(
+    tmp_path: Path, fields: object, caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(UpstreamUnavailable, match=rf"{SETTING}\.docker_config"):
+        await login_by(tmp_path, fields)
+    assert str(tmp_path) in caplog.text
+
+
+async def test_a_helper_that_is_missing_is_told_by_the_key_that_names_it(tmp_path: Path) -> None:
+    told = rf"docker-credential-desktop of {SETTING}\.docker_config is not on PATH"
+    with pytest.raises(UpstreamUnavailable, match=told):
+        await login_by(tmp_path, {"credsStore": "desktop"})
+
+
+async def test_a_helper_is_asked_once_however_often_the_config_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "config.json"
+    environment = helper(tmp_path / "bin", "own", f"echo asked >> {tmp_path}/asked; {says('u', 's')}")
+    clock = Clock()
+    source = source_of(
+        Credentials(docker_config=path), httpx.URL("https://registry.example"), SETTING, clock, environment
+    )
+    for number in range(3):
+        path.write_text(json.dumps({"credsStore": "own", "HttpHeaders": {"x": "y" * number}}))
+        clock.now += LOOK_AGAIN_AFTER
+        assert await source.login("team/a") == Login("u", SecretStr("s"))
+    assert (tmp_path / "asked").read_text() == "asked\n"
+
+
+async def test_a_password_that_was_replaced_is_tried_in_the_place_of_the_refused_one(tmp_path: Path) -> None:
+    path = tmp_path / "password"
+    path.write_text("old")
+    clock = Clock()
+    source = source_of(Credentials(username="u", password_file=path), httpx.URL("https://x"), SETTING, clock)
+    old = await source.login("a")
+    assert await source.instead_of(old, "a") is None
+    path.write_text("newer")
+    clock.now += LOOK_AGAIN_AFTER
+    assert await source.instead_of(old, "a") == Login("u", SecretStr("newer"))
+
+
+async def test_a_file_that_comes_late_is_found(tmp_path: Path) -> None:
+    path = tmp_path / "password"
+    clock = Clock()
+    source = source_of(Credentials(username="u", password_file=path), httpx.URL("https://x"), SETTING, clock)
+    with pytest.raises(UpstreamUnavailable):
+        await source.login("a")
+    path.write_text("pw")
+    clock.now += LOOK_AGAIN_AFTER
+    assert await source.login("a") == Login("u", SecretStr("pw"))
+
+
+def test_an_identity_token_goes_by_dockers_name_where_there_is_no_other() -> None:
+    basic = Login("", SecretStr("I"), is_identity_token=True).basic().get_secret_value()
+    assert base64.b64decode(basic.removeprefix("Basic ")) == b"<token>:I"

@@ -1,9 +1,12 @@
 """Tokens, credentials and kept-alive connections, against a registry on a real socket."""
 
 import asyncio
+import json
+from pathlib import Path
 
 import pytest
 
+from mirror.config import Credentials
 from mirror.digest import Digest
 from mirror.errors import (
     MirrorError,
@@ -11,17 +14,20 @@ from mirror.errors import (
     UpstreamInvalid,
     UpstreamUnavailable,
 )
+from mirror.upstream.watched import LOOK_AGAIN_AFTER
 from tests.support.faults import Fault, Gate
 from tests.support.tokens import TokenService
 from tests.support.upstream import FaultyUpstream
 from tests.support.waiting import eventually
 from tests.upstream.support import (
     BLOB,
+    IDENTITY_TOKEN,
     LOGIN,
     MANIFEST,
     MANIFEST_DIGEST,
     PASSWORD,
     REPOSITORY,
+    Clock,
     content,
     holding,
     pulling_from,
@@ -110,6 +116,48 @@ async def test_basic_credentials_are_sent_where_basic_is_asked_for() -> None:
             await upstream.head_manifest(REPOSITORY, "v1")
             await upstream.get_manifest(REPOSITORY, "v1", deadline=within())
         assert [request.status for request in up.requests] == [401, 200, 200]
+
+
+@pytest.mark.parametrize("refused", [404, 405])
+async def test_an_identity_token_opens_what_is_private_where_oauth_is_not_spoken(tmp_path: Path, refused: int) -> None:
+    path = tmp_path / "config.json"
+    with FaultyUpstream() as up:
+        holding(up).require_bearer(TokenService({"<token>": IDENTITY_TOKEN}, anonymous=False, accepts_post=False))
+        up.inject(Fault(status=refused), method="POST")
+        path.write_text(json.dumps({"auths": {up.host: {"identitytoken": IDENTITY_TOKEN}}}))
+        async with pulling_from(up, credentials=Credentials(docker_config=path)) as upstream:
+            assert (await upstream.head_manifest(REPOSITORY, "v1")).digest == MANIFEST_DIGEST
+        assert [request.method for request in up.matching(path="/token")] == ["POST", "GET"]
+
+
+async def test_an_identity_token_that_is_refused_is_not_tried_in_another_way(tmp_path: Path) -> None:
+    path = tmp_path / "config.json"
+    with FaultyUpstream() as up:
+        holding(up).require_bearer(TokenService(anonymous=False, refresh_token="another"))
+        path.write_text(json.dumps({"auths": {up.host: {"identitytoken": IDENTITY_TOKEN}}}))
+        async with pulling_from(up, credentials=Credentials(docker_config=path)) as upstream:
+            with pytest.raises(UpstreamDenied):
+                await upstream.head_manifest(REPOSITORY, "v1")
+        assert [request.method for request in up.matching(path="/token")] == ["POST"]
+
+
+@pytest.mark.parametrize("scheme", ["basic", "bearer"])
+async def test_a_password_that_was_rotated_costs_no_answer(tmp_path: Path, scheme: str) -> None:
+    path = tmp_path / "password"
+    path.write_text("before")
+    login, clock = Credentials(username="robot", password_file=path), Clock()
+    with FaultyUpstream() as up:
+        holding(up)
+        users = {"robot": "before"}
+        tokens = TokenService(users, anonymous=False)
+        up.require_basic(users) if scheme == "basic" else up.require_bearer(tokens)
+        async with pulling_from(up, credentials=login, wiring={"clock": clock}) as upstream:
+            await upstream.head_manifest(REPOSITORY, "v1")
+            path.write_text("afterwards")
+            users["robot"] = "afterwards"
+            tokens.revoke()
+            clock.now += LOOK_AGAIN_AFTER
+            assert (await upstream.head_manifest(REPOSITORY, "v1")).digest == MANIFEST_DIGEST
 
 
 @pytest.mark.parametrize(
