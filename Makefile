@@ -9,7 +9,7 @@ PY := $(VENV)/bin/python
 READY := $(VENV)/.ready
 PYTEST := $(PY) -m pytest -n auto
 
-.PHONY: help run test e2e bench check setup lock
+.PHONY: help run test e2e chaos bench check setup lock
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -25,6 +25,9 @@ test: setup ## all tests but those of tests/e2e
 e2e: setup ## the tests with real clients and registries; a missing program is a failure
 	@$(PY) -m tests.support.tools build
 	@WASM_MIRROR_REQUIRE_TOOLS=1 $(PYTEST) tests --ignore=tests/bench -m "e2e or needs" $(ARGS)
+
+chaos: setup ## two minutes in which everything fails at random, under load; make chaos ARGS="--seconds 600 --seed 7"
+	@$(PY) -m tests.chaos $(ARGS)
 
 bench: setup ## the benchmarks: one table, every figure beside its peers
 	@$(PY) -m tests.bench $(ARGS)
