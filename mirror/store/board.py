@@ -51,7 +51,7 @@ _EMPTY = Note()
 
 
 class Board:
-    """Notes by name. Where its file fails, or without a path, it works for this process alone.
+    """Notes by name. Without a path it works for this process alone, as it does for the names that its file fails.
 
     It is written by writes, not through the map: a full disk then gives an error, and not a signal that kills.
     """
@@ -64,12 +64,8 @@ class Board:
             try:
                 self._attach(path, _header())
             except OSError as error:
-                self._detach(f"{path} cannot be used ({error.strerror})")
-
-    @property
-    def shared(self) -> bool:
-        """Whether other workers see it."""
-        return self._map is not None
+                log.error("%s cannot be used (%s): workers will not learn from one another", path, error.strerror)
+                self.close()
 
     def get(self, name: str) -> Note:
         """What is noted of ``name``; an empty note if nothing is."""
@@ -94,8 +90,8 @@ class Board:
                 finally:
                     fcntl.flock(self._fd, fcntl.LOCK_UN)
             except OSError as error:
-                self._detach(f"the disk fails ({error.strerror or error})")
-        note = self._here[name] = step(self._here.get(name, _EMPTY))
+                log.error("the disk fails (%s): other workers will not learn of %s", error.strerror or error, name)
+        note = self._here[name] = step(self.get(name))
         return note
 
     def close(self) -> None:
@@ -119,10 +115,6 @@ class Board:
         finally:
             fcntl.flock(self._fd, fcntl.LOCK_UN)
         self._map = mmap.mmap(self._fd, _SIZE, access=mmap.ACCESS_READ)
-
-    def _detach(self, why: str) -> None:
-        log.error("%s: other workers will not learn which endpoints fail", why)
-        self.close()
 
     def _change_file(self, name: str, step: Callable[[Note], Note]) -> Note:
         key = _key(name)

@@ -211,7 +211,11 @@ def _read(note: Note, now: float) -> Standing:
         (rests_until, _LONGEST_REST),
         (resets_at, ratelimit.LONGEST_BELIEF),
     )
-    if note == _NOTHING or any(until > now + limit + 1 for until, limit in ahead):
+    if (
+        note == _NOTHING
+        or not all(map(math.isfinite, note.numbers))
+        or any(until > now + limit + 1 for until, limit in ahead)
+    ):
         return _FRESH
     state = Breaker(int(failures), rest, open_until, next_probe)
     return Standing(state, cool_until, rests_until, remaining, resets_at, note.text)

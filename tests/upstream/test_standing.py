@@ -1,0 +1,113 @@
+"""How an endpoint stands, as it lies on the board."""
+
+import dataclasses
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mirror.errors import (
+    DigestMismatch,
+    ManifestUnknown,
+    MirrorError,
+    UpstreamCutShort,
+    UpstreamDenied,
+    UpstreamInvalid,
+    UpstreamTimeout,
+    UpstreamUnavailable,
+)
+from mirror.store.board import NUMBERS, Board, Note
+from mirror.upstream.breaker import State
+from mirror.upstream.standing import COOL_FOR, Standing, Standings, is_outage
+from tests.upstream.support import Clock
+
+FAILURE = UpstreamUnavailable("a.example refuses connections")
+
+
+def with_status(status: int, *, retry_after: float | None = None) -> UpstreamUnavailable:
+    return UpstreamUnavailable("it answers", detail={"endpoint": "a", "status": status}, retry_after=retry_after)
+
+
+@pytest.mark.parametrize(
+    ("failure", "expected"),
+    [
+        (FAILURE, True),
+        (UpstreamTimeout("slow"), True),
+        (UpstreamCutShort("cut", received=3), True),
+        (with_status(500), True),
+        (with_status(503, retry_after=5), True),
+        (with_status(429), True),
+        (with_status(429, retry_after=5), False),
+        (with_status(408), False),
+        (with_status(403), False),
+        (UpstreamDenied("no"), False),
+        (UpstreamInvalid("what?"), False),
+        (DigestMismatch("wrong"), False),
+        (ManifestUnknown("none"), False),
+    ],
+)
+def test_what_says_that_an_endpoint_is_out_of_order(failure: MirrorError, expected: bool) -> None:
+    assert is_outage(failure) == expected
+
+
+def test_upstreams_with_the_same_endpoint_stand_apart() -> None:
+    board, clock = Board(), Clock()
+    one, other = (Standings(name, board, clock) for name in ("one", "other"))
+    one.cool_down("a.example")
+    assert one.state("a.example").cools_for == COOL_FOR
+    assert other.state("a.example").cools_for == 0
+
+
+def test_what_is_told_passes_with_time() -> None:
+    clock = Clock()
+    standings = Standings("corp", Board(), clock)
+    standings.observe("a", {"ratelimit": "limit=10, remaining=3, reset=40"})
+    standings.cool_down("a")
+    standings.rest("a", 20, FAILURE)
+    for _ in range(5):
+        standings.failed("a", FAILURE, clock.now)
+    state = standings.state("a")
+    assert (state.breaker, state.opens_for, state.rests_for, state.cools_for) == (State.OPEN, 10, 20, COOL_FOR)
+    assert (state.rate_limit, state.last_error) == (0.3, FAILURE.message)
+    clock.now += COOL_FOR
+    state = standings.state("a")
+    assert (state.breaker, state.opens_for, state.rests_for, state.cools_for) == (State.HALF_OPEN, 0, 0, 0)
+    assert (state.rate_limit, state.last_error) == (None, FAILURE.message)
+
+
+def test_a_shorter_rest_does_not_end_a_longer_one() -> None:
+    clock = Clock()
+    standings = Standings("corp", Board(), clock)
+    standings.rest("a", 20, FAILURE)
+    standings.rest("a", 1, FAILURE)
+    assert standings.state("a").rests_for == 20
+
+
+def test_a_success_writes_nothing_where_nothing_was_wrong() -> None:
+    class Silent(Board):
+        def change(self, *_: object) -> Note:
+            raise AssertionError("it writes")
+
+    standings = Standings("corp", Silent(), Clock())
+    assert standings.claim("a", pressing=True, yielding=True) is None
+    standings.answered("a")
+    standings.abandoned("a", 999.0)
+    standings.observe("a", {"content-type": "text/plain"})
+
+
+_numbers = st.one_of(st.sampled_from([0.0, -1.0, 1.0, 5.0, 999.0, 1001.0, 1e6, math.nan, math.inf]), st.floats())
+
+
+@given(st.lists(_numbers, min_size=NUMBERS, max_size=NUMBERS), st.text(max_size=20))
+def test_numbers_of_another_clock_are_no_reason_to_leave_an_endpoint_alone_for_long(
+    numbers: list[float], text: str
+) -> None:
+    board, clock = Board(), Clock()
+    standings = Standings("corp", board, clock)
+    board.change("corp a", lambda _: Note(tuple(numbers), text))
+    standing = standings.of("a")
+    assert isinstance(standing, Standing)
+    clock.now += 86400 + 10
+    assert standings.against("a", pressing=False, yielding=True) is None
+    assert dataclasses.astuple(standings.state("a"))
