@@ -2,28 +2,44 @@
 
 import asyncio
 import contextlib
+import socket
 import time
 from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+
+from starlette.types import ASGIApp
 
 from mirror.accesses import Accesses
 from mirror.cluster.alone import Alone
+from mirror.cluster.beat import Beat
+from mirror.cluster.leases import SharedLeases
+from mirror.cluster.secret import Secret
 from mirror.config import Settings
 from mirror.edge.app import App
+from mirror.edge.peers import PeerApp
 from mirror.edge.registry import Registry
 from mirror.fill import Fills
 from mirror.listing import Listing
 from mirror.manifests import Manifests
+from mirror.metadata.base import Metadata
+from mirror.metadata.redis import RedisMetadata
+from mirror.metadata.resilient import ResilientMetadata
 from mirror.metadata.sqlite import SqliteMetadata
 from mirror.names import Names
+from mirror.peers import Peers
 from mirror.pull import Pull
 from mirror.resolve import Resolver
+from mirror.shared.client import RedisClient
+from mirror.sharing import Shared, Sharing, Unshared
 from mirror.store.blobs import BlobStore
+from mirror.store.board import Board
 from mirror.store.directory import DataDirectory
 from mirror.store.generation import Generation
 from mirror.store.leases import Leases
 from mirror.suspicion import Suspicion
 from mirror.tags import Links, Tags
 from mirror.upstream.failover import Upstream
+from mirror.upstream.transport import Transport
 
 
 @contextlib.asynccontextmanager
@@ -31,26 +47,30 @@ async def wired(settings: Settings, directory: DataDirectory, draining: Callable
     """The application of one worker; on the way out, work under way is stopped so that it can be resumed."""
     async with contextlib.AsyncExitStack() as stack:
         store = BlobStore(directory)
-        metadata = SqliteMetadata.open(directory.database, holds=store.holds)
-        stack.push_async_callback(metadata.aclose)
+        local = SqliteMetadata.open(directory.database, holds=store.holds)
         generation = Generation(directory.generation)
         stack.callback(generation.close)
-        upstreams = {name: Upstream.of(name, of) for name, of in settings.upstreams.items()}
+        around = await _around(stack, settings, directory, local)
+        metadata = around.metadata
+        board = Board(directory.board)
+        stack.callback(board.close)
+        upstreams = {name: Upstream.of(name, of, board=board) for name, of in settings.upstreams.items()}
         for upstream in upstreams.values():
             stack.push_async_callback(upstream.aclose)
         accesses = Accesses(metadata, time.time)
         stack.push_async_callback(accesses.flush)
-        for work in (metadata.run_backups(), accesses.run()):
+        for work in (local.run_backups(), accesses.run()):
             stack.push_async_callback(_stop, asyncio.create_task(work))
 
-        leases = Leases(directory.leases)
-        alone = Alone()
-        tags, links = Tags(metadata, generation, alone, alone), Links(metadata, alone)
+        tags = Tags(metadata, generation, around.others, around.elsewhere)
+        links = Links(metadata, around.elsewhere)
         suspicion = Suspicion(asyncio.get_running_loop().time)
-        fills = Fills(directory, store, metadata, upstreams)
+        fills = Fills(directory, store, metadata, upstreams, around.sharing)
         stack.push_async_callback(fills.aclose)
-        manifests = Manifests(upstreams, store, links, fills, leases, alone, settings.wasm.max_module_size)
-        resolver = Resolver(upstreams, tags, manifests, leases, suspicion, time.time)
+        manifests = Manifests(
+            upstreams, store, links, fills, around.leases, around.elsewhere, settings.wasm.max_module_size
+        )
+        resolver = Resolver(upstreams, tags, manifests, around.leases, suspicion, time.time)
         stack.push_async_callback(resolver.aclose)
         pull = Pull(upstreams, store, tags, links, manifests, resolver, fills, accesses, time.time)
         stack.push_async_callback(pull.aclose)
@@ -58,7 +78,50 @@ async def wired(settings: Settings, directory: DataDirectory, draining: Callable
         stack.push_async_callback(listing.aclose)
 
         registry = Registry(Names(settings), pull, listing)
-        yield App(registry, None, draining, log_access=settings.log.access == "all")
+        peers: ASGIApp | None = None
+        if around.secret is not None:
+            peers = PeerApp(around.secret, store, fills.tail, local)
+        yield App(registry, peers, draining, log_access=settings.log.access == "all")
+
+
+@dataclass(frozen=True, slots=True)
+class _Around:
+    """What a mirror that has others around it does together with them, and one that is alone does by itself."""
+
+    metadata: Metadata
+    others: Alone | Beat
+    leases: Leases | SharedLeases
+    elsewhere: Alone | Peers
+    sharing: Sharing
+    secret: Secret | None
+
+
+async def _around(
+    stack: contextlib.AsyncExitStack, settings: Settings, directory: DataDirectory, local: SqliteMetadata
+) -> _Around:
+    leases, alone = Leases(directory.leases), Alone()
+    if not settings.metadata.shared:
+        stack.push_async_callback(local.aclose)
+        return _Around(local, alone, leases, alone, Unshared(), None)
+    clock = asyncio.get_running_loop().time
+    client = RedisClient.of(settings.metadata)
+    stack.push_async_callback(client.aclose)
+    redis = RedisMetadata(client, time.time)
+    metadata = ResilientMetadata(local, redis, lambda: client.up)
+    stack.push_async_callback(metadata.aclose)
+    address = settings.cluster.advertise or ""
+    beat = Beat(client, address, clock, metadata.returned)
+    await beat.once()
+    stack.push_async_callback(beat.leave)
+    stack.push_async_callback(_stop, asyncio.create_task(beat.run()))
+    shared_leases = SharedLeases(client, leases, address or f"{socket.gethostname()}:{directory.identity()}")
+    if settings.cluster.secret_file is None:
+        return _Around(metadata, beat, shared_leases, alone, Unshared(), None)
+    secret = Secret(settings.cluster.secret_file)
+    peers = Peers(beat.addresses, address, secret, Transport(), clock, time.time)
+    stack.push_async_callback(peers.aclose)
+    sharing = Shared(shared_leases, peers, redis, address)
+    return _Around(metadata, beat, shared_leases, peers, sharing, secret)
 
 
 async def check_metadata(directory: DataDirectory) -> None:

@@ -1,6 +1,7 @@
 """Leases among replicas: one holder, who loses them by dying or by sleeping."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -8,7 +9,6 @@ from typing import Any
 
 import pytest
 import redis
-from mirror.metadata.redis import RedisMetadata
 
 from mirror.cluster import leases as module
 from mirror.cluster.leases import SharedLeases
@@ -16,6 +16,7 @@ from mirror.config.models import MetadataSettings
 from mirror.digest import Digest
 from mirror.errors import LeaseLost
 from mirror.metadata.base import TagRecord
+from mirror.metadata.redis import RedisMetadata
 from mirror.shared import keys
 from mirror.shared.client import RedisClient
 from mirror.store.leases import Leases
@@ -101,16 +102,16 @@ async def test_who_slept_past_its_lease_cannot_publish_a_tag(tmp_path: Path) -> 
     with RedisServer(tmp_path / "redis") as server, server.client() as probe:
         async with replica(server, tmp_path, "a") as (a, client), replica(server, tmp_path, "b") as (b, other):
             async with a.hold("tag x") as fence:
-                await RedisMetadata(client).put_tag(RECORD, fence)
+                await RedisMetadata(client, time.time).put_tag(RECORD, fence)
                 probe.delete(keys.tag_lease("tag x"))  # it has slept, and its lease has ended
                 async with b.hold("tag x") as theirs:
                     newer = TagRecord("up", "team/plugin", "v1", Digest.of(b"b"), "m", 3, 2000.0)
-                    await RedisMetadata(other).put_tag(newer, theirs)
+                    await RedisMetadata(other, time.time).put_tag(newer, theirs)
                     with pytest.raises(LeaseLost):
-                        await RedisMetadata(client).put_tag(RECORD, fence)
+                        await RedisMetadata(client, time.time).put_tag(RECORD, fence)
                 with pytest.raises(LeaseLost):
-                    await RedisMetadata(client).put_tag(RECORD, fence)
-            found = await RedisMetadata(client).tag("up", "team/plugin", "v1")
+                    await RedisMetadata(client, time.time).put_tag(RECORD, fence)
+            found = await RedisMetadata(client, time.time).tag("up", "team/plugin", "v1")
             assert isinstance(found, TagRecord)
             assert found.digest == Digest.of(b"b")
 
