@@ -99,8 +99,6 @@ class ClusterCheck:
 
     async def _members(self, subject: Subject) -> Mapping[str, set[str]]:
         """The addresses of the replicas that are alive, each with the machines that advertise it."""
-        if not self._settings.metadata.shared:
-            return {}
         store = topology_of(self._settings.metadata)
         try:
             async with asyncio.timeout(_ANSWER_WITHIN):

@@ -34,7 +34,7 @@ class Disk:
 
     async def __call__(self, subject: Subject) -> None:
         """Note what is found; whatever happens, the files made for it are removed."""
-        folder = ProbeFolder(self._path)
+        folder = ProbeFolder(self._path, self._system)
         try:
             if not await asyncio.to_thread(self._writable, subject, folder):
                 return
@@ -49,18 +49,18 @@ class Disk:
         try:
             folder.make()
         except OSError as error:
-            subject.fail("writing", *self._unwritable(error))
+            subject.fail("access", *self._unwritable(error))
             return False
         if not there:
-            subject.ok("writing", "it is not there yet, and can be made")
+            subject.ok("access", "it is not there yet, and can be made")
         elif os.geteuid() == 0 and self._path.stat().st_uid != 0:
             subject.warn(
-                "writing",
+                "access",
                 "it can be written, but doctor runs as root, and root may write anywhere",
                 f"run doctor as the user that runs the mirror (the folder belongs to uid {self._path.stat().st_uid})",
             )
         else:
-            subject.ok("writing", f"uid {os.geteuid()} can write")
+            subject.ok("access", f"uid {os.geteuid()} can write")
         return True
 
     def _unwritable(self, error: OSError) -> tuple[str, str]:

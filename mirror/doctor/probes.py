@@ -7,6 +7,7 @@ import os
 import secrets
 import shutil
 import statistics
+import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -24,6 +25,7 @@ _SYNCS = 7
 class System:
     """The calls that a file system may get wrong. Tests put others in their place."""
 
+    mkdir: Callable[[Path], None] = os.mkdir
     statvfs: Callable[[Path], os.statvfs_result] = os.statvfs
     fsync: Callable[[int], None] = os.fsync
     replace: Callable[[Path, Path], None] = os.replace
@@ -40,33 +42,38 @@ class ProbeFolder:
     A ``data_dir`` that is not there yet is made, as the mirror would make it, and removed again when it is empty.
     """
 
-    def __init__(self, data_dir: Path) -> None:
+    def __init__(self, data_dir: Path, system: System) -> None:
         self._data_dir = data_dir
+        self._system = system
         self._made: list[Path] = []
         self._removed = False
+        self._busy = threading.Lock()
         self.path = data_dir / f"{_PREFIX}{secrets.token_hex(8)}"
 
     def make(self) -> None:
-        """Make it; raises `OSError`."""
-        missing = [self._data_dir, *self._data_dir.parents]
-        for folder in reversed([one for one in missing if not one.exists()]):
-            folder.mkdir(exist_ok=True)
-            self._made.append(folder)
-        self._sweep()
-        self.path.mkdir(mode=0o700)
-        if self._removed:  # in the meantime: who asked for it has been interrupted
-            self.remove()
+        """Make it, unless it was to be removed already; raises `OSError`."""
+        with self._busy:
+            if self._removed:
+                return
+            missing = [self._data_dir, *self._data_dir.parents]
+            for folder in reversed([one for one in missing if not one.exists()]):
+                with suppress(FileExistsError):  # by a mirror, this very moment
+                    self._system.mkdir(folder)
+                    self._made.append(folder)
+            self._sweep()
+            self._system.mkdir(self.path)
 
     def remove(self) -> None:
-        """Remove it with all that is in it, and what was made for it."""
-        self._removed = True
-        leaving = self.path.with_name(f"{self.path.name}.gone")
-        with suppress(OSError):
-            self.path.rename(leaving)  # so that a probe that is still at work makes no more files in it
-            shutil.rmtree(leaving, ignore_errors=True)
-        for folder in reversed(self._made):
-            with suppress(OSError):  # it has been put to use
-                folder.rmdir()
+        """Remove it with all that is in it, and what was made for it; waits for `make` in another thread."""
+        with self._busy:
+            self._removed = True
+            leaving = self.path.with_name(f"{self.path.name}.gone")
+            with suppress(OSError):
+                self.path.rename(leaving)  # so that a probe that is still at work makes no more files in it
+                shutil.rmtree(leaving, ignore_errors=True)
+            for folder in reversed(self._made):
+                with suppress(OSError):  # it has been put to use
+                    folder.rmdir()
 
     def _sweep(self) -> None:
         """Remove what a doctor left behind that was killed."""

@@ -118,6 +118,6 @@ def _summary(subjects: Sequence[Subject]) -> str:
     marks = [finding.mark for subject in subjects for finding in subject.findings]
     failing, doubtful = marks.count(Mark.FAIL), marks.count(Mark.WARN)
     if not failing and not doubtful:
-        return f"All is well: {len(marks)} findings, nothing to do."
+        return "All is well."
     verdict = f"{failing} would fail" if failing else "Nothing would fail"
     return f"{verdict}, {doubtful} to look at, {len(marks) - failing - doubtful} well."

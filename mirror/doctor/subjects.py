@@ -23,7 +23,6 @@ def examinations(settings: Settings) -> Sequence[tuple[Subject, Examination]]:
             found.append((Subject(check.key, endpoint.url), check))
     if settings.metadata.place is not None:
         found += _store(settings.metadata, settings.metadata.place)
-    if settings.metadata.shared or settings.cluster.advertise is not None:
         found.append((Subject("cluster", settings.cluster.advertise or "alone"), ClusterCheck(settings)))
     found.append((Subject("data_dir", str(settings.data_dir)), Disk(settings.data_dir)))
     found.append((Subject("this machine", "limits, and where the mirror listens"), Machine(settings)))
