@@ -26,7 +26,7 @@ class Witness:
     def __init__(self) -> None:
         self.wrongs: list[str] = []
         self.outcomes: Counter[str] = Counter()
-        self.slowest_held = 0.0
+        self.slowest_held = (0.0, "nothing that is held")
 
     def wrong(self, what: str) -> None:
         """No outage excuses this."""
@@ -126,7 +126,8 @@ class Client:
             told = "cannot be reached" if got is None else f"says {got.status} {got.body[:300]!r}, whole={got.whole}"
             self._witness.wrong(f"{replica.name} {told} for what it holds, after {seconds:.2f} s: {path}")
             return
-        self._witness.slowest_held = max(self._witness.slowest_held, got.seconds)
+        told = f"{path} at {replica.name}, {got.cache_status}"
+        self._witness.slowest_held = max(self._witness.slowest_held, (got.seconds, told))
         if got.seconds > HELD_WITHIN:
             self._witness.wrong(f"{replica.name} took {got.seconds:.1f} s for what it holds: {path}")
 

@@ -43,9 +43,10 @@ class Summary:
     def __str__(self) -> str:
         seen = ", ".join(f"{count} × {what}" for what, count in self.witness.outcomes.most_common())
         wrongs = "\n".join(f"WRONG: {what}" for what in self.witness.wrongs)
+        slowest, what = self.witness.slowest_held
         return (
-            f"{self.events} events in {self.seconds:.0f} s; clients saw {seen}; "
-            f"the slowest answer from what was held began after {self.witness.slowest_held:.2f} s\n{wrongs}"
+            f"{self.events} events in {self.seconds:.0f} s; clients saw {seen}.\n"
+            f"The slowest answer from what was held began after {slowest:.2f} s: {what}\n{wrongs}"
         ).rstrip()
 
 
@@ -117,6 +118,7 @@ class _Story:
 
     async def all_fails(self, seconds: float) -> None:
         """Troubles and clients, for so long."""
+        self._say("all is up")
         over, say = asyncio.Event(), self._say
         parts = {
             "authors": (of_authors(self._library), 0.7),
