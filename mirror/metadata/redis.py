@@ -23,7 +23,6 @@ MAX_HOLDERS = 16
 
 _PORTION = 200  # records that a script writes at once: a millisecond, for which Redis does nothing else
 _READ_PORTION = 500
-_BULK_WITHIN = 2.0
 _SHORTEST_NEGATIVE, _LONGEST_NEGATIVE = 1.0, 10 * 365 * 86400.0
 
 T = TypeVar("T")
@@ -32,14 +31,17 @@ T = TypeVar("T")
 class RedisMetadata:
     """Metadata in Redis; see `mirror.metadata.base.Metadata` for what its methods promise.
 
-    ``clock`` gives seconds since the epoch. The client belongs to whoever made it.
+    ``clock`` gives seconds since the epoch, ``within`` are those that the answer to a command is waited for. The client
+    belongs to whoever made it.
     """
 
     links_incomplete = False
 
-    def __init__(self, client: RedisClient, clock: Callable[[], float]) -> None:
+    def __init__(self, client: RedisClient, clock: Callable[[], float], within: float = 0.5) -> None:
         self._client = client
         self._clock = clock
+        self._within = within
+        self._bulk_within = 4 * within
         self._put_tag = client.script(scripts.PUT_TAG)
         self._delete_tag = client.script(scripts.DELETE_TAG)
         self._announce_move = client.script(scripts.ANNOUNCE_MOVE)
@@ -52,7 +54,7 @@ class RedisMetadata:
 
     async def tag(self, upstream: str, repository: str, tag: str) -> TagEntry | None:
         """See `Metadata`."""
-        answer = await self._client.call("HGETALL", keys.tag(upstream, repository, tag))
+        answer = await self._client.call("HGETALL", keys.tag(upstream, repository, tag), within=self._within)
         return records.parse_tag(upstream, repository, tag, answer)
 
     async def announce_move(self, record: TagRecord, fence: Fence | None = None) -> None:
@@ -60,6 +62,7 @@ class RedisMetadata:
         found = await self._announce_move(
             _tag_keys(record.upstream, record.repository, record.tag, fence),
             [_token(fence), records.VERSION, str(record.digest)],
+            within=self._within,
         )
         _not_lost(found, record.tag)
 
@@ -69,6 +72,7 @@ class RedisMetadata:
         found = await self._put_tag(
             _tag_keys(record.upstream, record.repository, record.tag, fence),
             [_token(fence), records.VERSION, _milliseconds(keys.TAG_LASTS), digest, media_type, size, at, serial],
+            within=self._within,
         )
         stands = replace(record, serial=int(_not_lost(found, record.tag)), moving=False)
         await self._end_negatives([record])
@@ -81,6 +85,7 @@ class RedisMetadata:
         found = await self._delete_tag(
             _tag_keys(upstream, repository, tag, fence),
             [_token(fence), records.VERSION, _milliseconds(keys.TAG_LASTS), repr(float(at))],
+            within=self._within,
         )
         return Tombstone(upstream, repository, tag, at, int(_not_lost(found, tag)))
 
@@ -93,7 +98,7 @@ class RedisMetadata:
             taken = await self._merge_tags(
                 [keys.generation(), *names],
                 [records.VERSION, _milliseconds(keys.TAG_LASTS), *values],
-                within=_BULK_WITHIN,
+                within=self._within,
             )
             await self._end_negatives([portion[number - 1] for number in taken])
 
@@ -110,7 +115,7 @@ class RedisMetadata:
 
     async def link(self, upstream: str, repository: str, digest: Digest) -> Link | None:
         """See `Metadata`."""
-        answer = await self._client.call("HGETALL", keys.link(upstream, repository, digest))
+        answer = await self._client.call("HGETALL", keys.link(upstream, repository, digest), within=self._within)
         return records.parse_link(upstream, repository, digest, answer)
 
     async def put_links(self, links: Iterable[Link]) -> None:
@@ -126,7 +131,7 @@ class RedisMetadata:
 
     async def negative(self, upstream: str, repository: str, reference: str, now: float) -> float | None:
         """See `Metadata`."""
-        answer = await self._client.call("GET", keys.negative(upstream, repository, reference))
+        answer = await self._client.call("GET", keys.negative(upstream, repository, reference), within=self._within)
         until = _number(answer)
         return until if until is not None and until > now else None
 
@@ -134,11 +139,11 @@ class RedisMetadata:
         """See `Metadata`."""
         lasts = min(max(until - self._clock(), _SHORTEST_NEGATIVE), _LONGEST_NEGATIVE)
         key = keys.negative(upstream, repository, reference)
-        await self._client.call("SET", key, repr(float(until)), "PX", _milliseconds(lasts))
+        await self._client.call("SET", key, repr(float(until)), "PX", _milliseconds(lasts), within=self._within)
 
     async def kept(self, key: str) -> KeptAnswer | None:
         """See `Metadata`."""
-        return records.parse_kept(await self._client.call("HGETALL", keys.kept(_hashed(key))))
+        return records.parse_kept(await self._client.call("HGETALL", keys.kept(_hashed(key)), within=self._within))
 
     async def keep(self, key: str, answer: KeptAnswer) -> None:
         """See `Metadata`."""
@@ -146,7 +151,7 @@ class RedisMetadata:
 
     async def blob(self, digest: Digest) -> BlobRecord | None:
         """See `Metadata`."""
-        return records.parse_blob(digest, await self._client.call("HGETALL", keys.blob(digest)))
+        return records.parse_blob(digest, await self._client.call("HGETALL", keys.blob(digest), within=self._within))
 
     async def put_blob(self, record: BlobRecord) -> None:
         """See `Metadata`."""
@@ -156,27 +161,27 @@ class RedisMetadata:
         """See `Metadata`; here, each is a transaction of its own."""
         lasts = _milliseconds(keys.BLOB_LASTS)
         await _all_of(
-            self._touch([keys.access(digest)], [lasts, repr(float(at))], within=_BULK_WITHIN)
+            self._touch([keys.access(digest)], [lasts, repr(float(at))], within=self._bulk_within)
             for digest, at in accesses.items()
         )
 
     async def last_access(self, digest: Digest) -> float | None:
         """See `Metadata`."""
-        return _number(await self._client.call("GET", keys.access(digest)))
+        return _number(await self._client.call("GET", keys.access(digest), within=self._within))
 
     async def holders(self, digest: Digest) -> Sequence[str]:
         """The addresses of replicas that said within a day that they hold a blob, the last one first. Only a hint."""
-        found = await self._holders([keys.holders(digest)], [_milliseconds(keys.HOLDER_LASTS)])
+        found = await self._holders([keys.holders(digest)], [_milliseconds(keys.HOLDER_LASTS)], within=self._within)
         return [address.decode() for address in found]
 
     async def add_holder(self, digest: Digest, address: str) -> None:
         """Note that the replica at ``address`` holds a blob; of more than `MAX_HOLDERS` the oldest go."""
         lasts = _milliseconds(keys.HOLDER_LASTS)
-        await self._add_holder([keys.holders(digest)], [lasts, MAX_HOLDERS, address])
+        await self._add_holder([keys.holders(digest)], [lasts, MAX_HOLDERS, address], within=self._within)
 
     async def remove_holder(self, digest: Digest, address: str) -> None:
         """Note that the replica at ``address`` does not hold a blob any more."""
-        await self._client.call("ZREM", keys.holders(digest), address)
+        await self._client.call("ZREM", keys.holders(digest), address, within=self._within)
 
     async def aclose(self) -> None:
         """See `Metadata`; what is under way is finished before the client is closed."""
@@ -184,7 +189,9 @@ class RedisMetadata:
     async def _put_portion(self, links: Sequence[Link]) -> None:
         names = [keys.link(link.upstream, link.repository, link.digest) for link in links]
         values = [text for link in links for text in (link.media_type, "" if link.size == -1 else str(link.size))]
-        await self._put_links(names, [records.VERSION, _milliseconds(keys.LINK_LASTS), *values], within=_BULK_WITHIN)
+        await self._put_links(
+            names, [records.VERSION, _milliseconds(keys.LINK_LASTS), *values], within=self._bulk_within
+        )
 
     async def _end_negatives(self, entries: Iterable[TagEntry]) -> None:
         """They lie in other slots than tags. Where this fails they end by themselves, in seconds."""
@@ -195,16 +202,16 @@ class RedisMetadata:
         ]
         if ended:
             with contextlib.suppress(StoreError):
-                await self._client.pipeline(ended)
+                await self._client.pipeline(ended, within=self._within)
 
     async def _set(self, key: str, lasts: float, fields: Sequence[str | bytes]) -> None:
-        await self._set_hash([key], [_milliseconds(lasts), "v", records.VERSION, *fields])
+        await self._set_hash([key], [_milliseconds(lasts), "v", records.VERSION, *fields], within=self._within)
 
     async def _all(self, pattern: str, parse: Callable[[str, Sequence[bytes]], T | None]) -> AsyncIterator[Sequence[T]]:
-        async for names in self._client.scan(pattern):
+        async for names in self._client.scan(pattern, self._bulk_within):
             for first in range(0, len(names), _READ_PORTION):
                 portion = names[first : first + _READ_PORTION]
-                answers = await self._client.pipeline([("HGETALL", name) for name in portion], within=_BULK_WITHIN)
+                answers = await self._client.pipeline([("HGETALL", name) for name in portion], within=self._bulk_within)
                 parsed = [parse(name, answer) for name, answer in zip(portion, answers, strict=True)]
                 found = [one for one in parsed if one is not None]
                 if found:

@@ -1,6 +1,8 @@
 """What Redis does in one step, in Lua; for `mirror.metadata.redis`.
 
 What a script calls ``now`` comes from Redis, so that the clocks of replicas do not matter. Durations are milliseconds.
+A Redis that is full refuses a script at its first write, if that needs memory, and never later; so no script begins
+with a needless DEL.
 Source: https://redis.io/docs/latest/develop/programmability/eval-intro/
 """
 
@@ -25,7 +27,7 @@ end
 _ENTRY = """
 -- Replace the entry of a tag. Fields that a later release added to the one before it go, too.
 local function set(key, version, lasts, digest, media_type, size, at, serial, moving)
-  redis.call('DEL', key)
+  if redis.call('EXISTS', key) == 1 then redis.call('DEL', key) end
   if digest == '' then
     redis.call('HSET', key, 'v', version, 'deleted_at', at, 'serial', serial)
   else
@@ -119,7 +121,7 @@ end
 
 SET_HASH = """
 -- KEYS: a hash. ARGV: lasts; names and values by turns.
-redis.call('DEL', KEYS[1])
+if redis.call('EXISTS', KEYS[1]) == 1 then redis.call('DEL', KEYS[1]) end
 redis.call('HSET', KEYS[1], unpack(ARGV, 2))
 redis.call('PEXPIRE', KEYS[1], ARGV[1])
 """

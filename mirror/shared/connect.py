@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import aiofiles
 from redis.asyncio.connection import Connection, ConnectionPool, SSLConnection
@@ -78,9 +78,7 @@ class Server:
         journey = _Journey(commands, asyncio.get_running_loop().create_future())
         self._waiting.append(journey)
         if len(self._carriers) < _CARRIERS:
-            carrier = asyncio.create_task(self._carry())
-            self._carriers.add(carrier)
-            carrier.add_done_callback(self._carriers.discard)
+            self._carriers.add(asyncio.create_task(self._carry()))
         return await journey.answers
 
     async def aclose(self) -> None:
@@ -96,33 +94,38 @@ class Server:
 
     async def _carry(self) -> None:
         """Send what waits, all that has come together at once, until nothing waits."""
-        while self._waiting:
-            batch: list[_Journey] = []
-            while self._waiting and sum(len(journey.commands) for journey in batch) < _TOGETHER:
-                journey = self._waiting.popleft()
-                if not journey.answers.done():  # its caller has not given up
-                    batch.append(journey)
-            try:
-                answers = iter(await self._send([command for journey in batch for command in journey.commands]))
-            except (RedisError, OSError) as error:
-                _fail(batch, error)
-            except BaseException:
-                _fail(batch, _CLOSED)
-                raise
-            else:
-                self._heard_at = asyncio.get_running_loop().time()
-                for journey in batch:
-                    own = [next(answers) for _ in journey.commands]
-                    if not journey.answers.done():
-                        journey.answers.set_result(own)
+        try:
+            while self._waiting:
+                await self._take_along()
+        finally:  # in the same step in which nothing waited, so that nobody relies on a carrier that stops
+            self._carriers.discard(cast("asyncio.Task[None]", asyncio.current_task()))
 
-    async def _send(self, commands: Sequence[Command]) -> list[Any]:
-        if not commands:
-            return []
+    async def _take_along(self) -> None:
+        batch: list[_Journey] = []
+        while self._waiting and sum(len(journey.commands) for journey in batch) < _TOGETHER:
+            journey = self._waiting.popleft()
+            if not journey.answers.done():  # its caller has not given up
+                batch.append(journey)
+        try:
+            if batch:
+                await self._travel(batch)
+        except (RedisError, OSError) as error:
+            _fail(batch, error)
+        except BaseException:
+            _fail(batch, _CLOSED)
+            raise
+
+    async def _travel(self, batch: Sequence["_Journey"]) -> None:
+        """Send all of ``batch`` at once, and hand out each answer as it comes."""
         connection: Connection = await self._pool.get_connection()  # type: ignore[no-untyped-call]  # as redis-py left it
         try:
+            commands = [command for journey in batch for command in journey.commands]
             await connection.send_packed_command(connection.pack_commands(commands))
-            return [await _answer(connection) for _ in commands]
+            for journey in batch:
+                answers = [await _answer(connection) for _ in journey.commands]
+                self._heard_at = asyncio.get_running_loop().time()
+                if not journey.answers.done():
+                    journey.answers.set_result(answers)
         finally:
             await self._pool.release(connection)
 
