@@ -42,6 +42,10 @@ from mirror.upstream.failover import Upstream
 from mirror.upstream.transport import Transport
 
 
+_PEER_IDLE_FOR = 2.0
+"""Seconds after which another replica that sends nothing is asked anew, or, when its lease has ended, no more."""
+
+
 @contextlib.asynccontextmanager
 async def wired(settings: Settings, directory: DataDirectory, draining: Callable[[], bool]) -> AsyncIterator[App]:
     """The application of one worker; on the way out, work under way is stopped so that it can be resumed."""
@@ -118,7 +122,7 @@ async def _around(
     if settings.cluster.secret_file is None:
         return _Around(metadata, beat, shared_leases, alone, Unshared(), None)
     secret = Secret(settings.cluster.secret_file)
-    peers = Peers(beat.addresses, address, secret, Transport(), clock, time.time)
+    peers = Peers(beat.addresses, address, secret, Transport(idle_for=_PEER_IDLE_FOR), clock, time.time)
     stack.push_async_callback(peers.aclose)
     sharing = Shared(shared_leases, peers, redis, address)
     return _Around(metadata, beat, shared_leases, peers, sharing, secret)
