@@ -130,12 +130,13 @@ async def test_a_manifest_that_announces_too_much_is_not_read_at_all() -> None:
         json.dumps({**manifest(), "mediaType": OCI_INDEX}).encode(),
     ],
 )
-async def test_a_manifest_that_breaks_the_rules_is_refused(body: bytes) -> None:
+async def test_a_manifest_that_breaks_the_rules_is_refused_and_its_sender_named(body: bytes) -> None:
     with FaultyUpstream() as up:
         up.add_manifest(REPOSITORY, body, tag="v1")
         async with pulling_from(up) as upstream:
-            with pytest.raises(UpstreamInvalid):
+            with pytest.raises(UpstreamInvalid, match=f"^{up.host} sends a manifest for {REPOSITORY}:v1") as failed:
                 await upstream.get_manifest(REPOSITORY, "v1", deadline=within())
+            assert failed.value.detail == {"endpoint": up.host}
         assert up.count() == 1
 
 

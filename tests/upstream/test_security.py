@@ -12,11 +12,11 @@ import pytest
 from pydantic import SecretStr
 
 from mirror.config import Credentials, EndpointSettings
-from mirror.errors import MirrorError, UpstreamDenied, UpstreamError, UpstreamInvalid
+from mirror.errors import MirrorError, UpstreamDenied, UpstreamError, UpstreamInvalid, UpstreamUnavailable
 from mirror.upstream import dial
 from mirror.upstream.transport import Transport
 from mirror.upstream.trust import OneTrust
-from tests.support.certificates import self_signed
+from tests.support.certificates import Certificate, self_signed
 from tests.support.faults import Fault
 from tests.support.tokens import TokenService
 from tests.support.upstream import FaultyUpstream
@@ -32,10 +32,13 @@ from tests.upstream.support import (
     SECRETS,
     Resolver,
     content,
+    helper,
     holding,
     manifest,
     private,
     pulling_from,
+    says,
+    showing,
     within,
 )
 
@@ -373,3 +376,140 @@ async def test_the_urls_of_a_foreign_layer_are_never_fetched(stack: ExitStack) -
         with pytest.raises(MirrorError):
             await upstream.open_blob(REPOSITORY, found.layers[0].digest, deadline=within())
     assert foreign.accepted_connections == 0
+
+
+# What an endpoint has of its own stays its own: client certificate, authorities, helpers, prefix.
+
+
+def two_certificates(folder: Path) -> tuple[Certificate, Certificate]:
+    for name in ("server", "client"):
+        (folder / name).mkdir()
+    return self_signed(folder / "server"), self_signed(folder / "client")
+
+
+async def test_a_client_certificate_is_shown_to_no_host_that_the_endpoint_sends_us_to(
+    stack: ExitStack, tmp_path: Path
+) -> None:
+    """Neither to storage nor to a token service, though the settings name them: each wants one, and gets none."""
+    server, client = two_certificates(tmp_path)
+    up = holding(stack.enter_context(FaultyUpstream(tls=showing(server, to=client))))
+    other = holding(stack.enter_context(FaultyUpstream(tls=showing(server, to=client))))
+    endpoint = EndpointSettings(
+        url=up.url,
+        ca_file=server.certificate,
+        client_certificate=client.certificate,
+        client_key=client.key,
+        redirect_hosts=(other.host,),
+        auth_hosts=(other.host,),
+    )
+    up.inject(Fault(redirect=f"{other.url}{{path}}"))
+    async with pulling_from(endpoint) as upstream:
+        with pytest.raises(UpstreamError, match=other.host):
+            await upstream.head_manifest(REPOSITORY, "v1")
+    assert up.count() == 1
+    up.clear()
+    other.tokens = up.require_bearer(realm=f"{other.url}/token")
+    async with pulling_from(endpoint) as upstream:
+        with pytest.raises(UpstreamError, match=other.host):
+            await upstream.head_manifest(REPOSITORY, "v1")
+    assert other.count() == 0
+
+
+async def test_a_connection_with_a_client_certificate_is_not_lent_to_another_endpoint(
+    stack: ExitStack, tmp_path: Path
+) -> None:
+    """Two endpoints at one host, as two mirrors of a Harbor: what one may see the other may not."""
+    server, client = two_certificates(tmp_path)
+    up = holding(stack.enter_context(FaultyUpstream(tls=showing(server, to=client))))
+    files = {"client_certificate": client.certificate, "client_key": client.key}
+    first = EndpointSettings(url=up.url, ca_file=server.certificate, repository_prefix="nothing/", **files)
+    second = EndpointSettings(url=up.url, ca_file=server.certificate)
+    async with pulling_from(first, second) as upstream:
+        with pytest.raises(UpstreamError):
+            await upstream.head_manifest(REPOSITORY, "v1")
+    assert all("/nothing/" in request.path for request in up.requests)
+    assert up.count() > 0
+
+
+@pytest.mark.usefixtures("everything_is_public")
+async def test_a_private_authority_counts_for_the_hosts_that_the_settings_name_alone(
+    stack: ExitStack, tmp_path: Path
+) -> None:
+    certificate = self_signed(tmp_path)
+    up, storage = (holding(stack.enter_context(FaultyUpstream(tls=certificate.for_servers))) for _ in range(2))
+    up.inject(Fault(redirect=f"{storage.url}{{path}}"))
+    named = EndpointSettings(url=up.url, ca_file=certificate.certificate, redirect_hosts=(storage.host,))
+    async with pulling_from(named) as upstream:
+        assert (await upstream.head_manifest(REPOSITORY, "v1")).digest == MANIFEST_DIGEST
+    learnt = EndpointSettings(url=up.url, ca_file=certificate.certificate)
+    async with pulling_from(learnt) as upstream:
+        with pytest.raises(UpstreamUnavailable, match=f"{storage.host}, to which .* not trusted"):
+            await upstream.head_manifest(REPOSITORY, "v1")
+    assert storage.count() == 1
+
+
+async def test_the_authority_of_one_endpoint_is_not_trusted_for_another(stack: ExitStack, tmp_path: Path) -> None:
+    certificate = self_signed(tmp_path)
+    first, second = (holding(stack.enter_context(FaultyUpstream(tls=certificate.for_servers))) for _ in range(2))
+    first.inject(Fault(status=500))
+    async with pulling_from(
+        EndpointSettings(url=first.url, ca_file=certificate.certificate), EndpointSettings(url=second.url)
+    ) as upstream:
+        with pytest.raises(UpstreamUnavailable, match=f"{second.host} has a certificate that is not trusted"):
+            await upstream.head_manifest(REPOSITORY, "v1")
+    assert second.count() == 0
+
+
+@pytest.mark.usefixtures("everything_is_public")
+@pytest.mark.parametrize("username", ["robot", "<token>"])
+async def test_what_a_helper_says_goes_where_credentials_may_go_alone(
+    stack: ExitStack, tmp_path: Path, username: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in helper(tmp_path, "fake", says(username, PASSWORD)).items():
+        monkeypatch.setenv(name, value)
+    login = Credentials(helper="fake")
+    up, attacker = private(stack.enter_context(FaultyUpstream())), stack.enter_context(FaultyUpstream())
+    attacker.tokens = TokenService()
+    up.require_bearer(up.tokens, realm=f"{attacker.url}/token")
+    async with pulling_from(up, credentials=login) as upstream:
+        with pytest.raises(UpstreamDenied, match="they went nowhere"):
+            await upstream.head_manifest(REPOSITORY, "v1")
+    other = holding(stack.enter_context(FaultyUpstream()))
+    other.require_basic({"robot": PASSWORD})
+    other.inject(Fault(redirect=f"{attacker.url}{{path}}"))
+    async with pulling_from(other, credentials=login) as upstream:
+        with pytest.raises(MirrorError):
+            await upstream.head_manifest(REPOSITORY, "v1")
+    assert attacker.count() > 0
+    assert_no_secret_came(attacker)
+
+
+@pytest.mark.usefixtures("everything_is_public")
+async def test_an_identity_token_that_is_not_taken_by_post_goes_nowhere_else_by_get(
+    stack: ExitStack, tmp_path: Path
+) -> None:
+    up, attacker = private(stack.enter_context(FaultyUpstream())), stack.enter_context(FaultyUpstream())
+    attacker.tokens = TokenService()
+    up.inject(Fault(status=404), method="POST", path="/token")
+    up.inject(Fault(redirect=f"{attacker.url}/token"), method="GET", path="/token")
+    async with pulling_from(up, credentials=identity(tmp_path, up)) as upstream:
+        with pytest.raises(UpstreamDenied):
+            await upstream.head_manifest(REPOSITORY, "v1")
+    assert attacker.count(path="/token") == 1
+    assert_no_secret_came(attacker)
+
+
+async def test_a_prefix_opens_no_way_to_another_endpoints_repositories(stack: ExitStack) -> None:
+    """The token of a repository with a prefix is not used for one without, nor the reverse."""
+    up = stack.enter_context(FaultyUpstream())
+    tokens = up.require_bearer()
+    for repository in ("proxy/team/a", "team/a"):
+        up.add_manifest(repository, manifest(), tag="v1")
+    prefixed = EndpointSettings(url=up.url, repository_prefix="proxy")
+    for endpoint in (prefixed, EndpointSettings(url=up.url)):
+        async with pulling_from(endpoint) as upstream:
+            await upstream.head_manifest("team/a", "v1")
+    assert [issued.scopes for issued in tokens.issued] == [
+        ("repository:proxy/team/a:pull",),
+        ("repository:team/a:pull",),
+    ]
