@@ -107,7 +107,8 @@ class Pull:
 
     async def blob(self, reference: Reference, *, read: bool) -> Answer:
         """The blob with ``reference``'s digest; without ``read`` (HEAD) a blob that is not held is not fetched."""
-        upstream, digest = self._open(reference), reference.digest
+        self._open(reference)
+        digest = reference.digest
         assert digest is not None
         link = await self._links.get(reference.upstream, reference.repository, digest)
         blob = await self._held(digest, link)
@@ -117,8 +118,6 @@ class Pull:
             self._accesses.blob(digest)
             how = Hit() if link is not None else Revalidated()
             return Answer(OCTETS, digest, Held(blob), how, blob.stored_at)
-        if upstream.policy.offline:
-            raise _offline(reference, digest)
         began = asyncio.get_running_loop().time()
         running, announced = self._fills.running(digest), None
         if link is None or (running is None and not read):

@@ -15,7 +15,14 @@ import httpx
 
 from mirror.config import UpstreamSettings
 from mirror.digest import Digest
-from mirror.errors import UpstreamCutShort, UpstreamError, UpstreamInvalid, UpstreamTimeout, UpstreamUnavailable
+from mirror.errors import (
+    BlobUnknown,
+    UpstreamCutShort,
+    UpstreamError,
+    UpstreamInvalid,
+    UpstreamTimeout,
+    UpstreamUnavailable,
+)
 from mirror.freshness import Policy
 from mirror.oci import Manifest
 from mirror.store.board import Board
@@ -158,6 +165,7 @@ class Upstream:
 
     async def head_blob(self, repository: str, digest: Digest, *, deadline: float) -> int | None:
         """The size of a blob, None when upstream does not tell; raises `BlobUnknown`."""
+        self._refuse_when_offline(digest)
         question = Question(repository, lambda endpoint: endpoint.head_blob(repository, digest))
         return await self._persistently(question, deadline)
 
@@ -167,6 +175,7 @@ class Upstream:
         The deadline is for the first byte: after that an endpoint that sends nothing for 10 s is given up. After a cut,
         the next call asks another endpoint first, where there is one.
         """
+        self._refuse_when_offline(digest)
         question = Question(
             repository, lambda endpoint: endpoint.open_blob(repository, digest, offset), hedged=True, held=HeldStream
         )
@@ -193,6 +202,10 @@ class Upstream:
             await endpoint.aclose()
         if self._transport is not None:
             await self._transport.aclose()
+
+    def _refuse_when_offline(self, digest: Digest) -> None:
+        if self.policy.offline:
+            raise BlobUnknown(f"{digest} is not held, and {self.name} is offline in the mirror's settings")
 
     async def _persistently(self, question: Question[T], deadline: float) -> T:
         """Ask in rounds, until there is an answer, or one that no retry would change, or no time for another round."""
