@@ -107,10 +107,8 @@ class Board:
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         fcntl.flock(self._fd, fcntl.LOCK_EX)
         try:
-            if os.fstat(self._fd).st_size < _SIZE:
-                os.posix_fallocate(self._fd, 0, _SIZE)
-            if os.pread(self._fd, _HEADER, 0) != header:
-                os.pwrite(self._fd, bytes(_SIZE), 0)
+            if os.pread(self._fd, _HEADER, 0) != header or os.fstat(self._fd).st_size < _SIZE:
+                os.pwrite(self._fd, bytes(_SIZE), 0)  # all of it, so that no disk that fills up later stops a write
                 os.pwrite(self._fd, header, 0)
         finally:
             fcntl.flock(self._fd, fcntl.LOCK_UN)

@@ -25,18 +25,21 @@ NOTE = Note(tuple(float(number) for number in range(NUMBERS)), "it refuses conne
 
 @contextmanager
 def worker(what: str, file: Path, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
-    """Another process with the board, which works already; killed at the end."""
+    """Another process with the board, which works as soon as it is told to `go`; killed at the end."""
     command = [sys.executable, "-m", "tests.store.board_process", what, str(file), *arguments]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stdin=subprocess.PIPE) as child:
         assert child.stdout is not None
-        assert child.stdin is not None
         try:
             assert child.stdout.readline() == b"there\n"
-            child.stdin.write(b"go\n")
-            child.stdin.flush()
             yield child
         finally:
             child.kill()
+
+
+def go(child: subprocess.Popen[bytes]) -> None:
+    assert child.stdin is not None
+    child.stdin.write(b"go\n")
+    child.stdin.flush()
 
 
 def put(board: Board, name: str, note: Note) -> None:
@@ -72,14 +75,18 @@ def test_no_change_is_lost_between_processes(tmp_path: Path) -> None:
     with ExitStack() as stack:
         (board,) = stack.enter_context(boards(tmp_path / "board", 1))
         names = ("a", "a", "b")
-        for child in [stack.enter_context(worker("count", tmp_path / "board", name, "3000")) for name in names]:
+        children = [stack.enter_context(worker("count", tmp_path / "board", name, "3000")) for name in names]
+        for child in children:
+            go(child)
+        for child in children:
             assert child.stdout is not None
             assert child.stdout.readline() == b"done\n"
         assert (board.get("a").numbers[0], board.get("b").numbers[0]) == (6000, 3000)
 
 
 def test_nobody_sees_half_a_note(tmp_path: Path) -> None:
-    with boards(tmp_path / "board", 1) as (board,), worker("write", tmp_path / "board", "a"):
+    with boards(tmp_path / "board", 1) as (board,), worker("write", tmp_path / "board", "a") as child:
+        go(child)
         seen = set()
         wait_until(lambda: board.get("a") != Note(), what="the first note")
         for _ in range(30_000):
@@ -94,6 +101,7 @@ def test_a_writer_that_is_killed_leaves_a_whole_note_and_no_lock(tmp_path: Path)
         for _ in range(5):
             before = board.get("a")
             with worker("write", tmp_path / "board", "a") as child:
+                go(child)
                 wait_until(functools.partial(differs, board, before), what="a note")
                 child.kill()
                 child.wait()

@@ -22,7 +22,7 @@ from mirror.errors import (
 from mirror.store.board import Board
 from mirror.upstream.backoff import Backoff
 from mirror.upstream.breaker import FIRST_REST, OPENS_AFTER, PRESSING_EVERY, State
-from mirror.upstream.failover import COOL_FOR, Upstream
+from mirror.upstream.failover import COOL_FOR, ENDS_THERE, Upstream
 from mirror.upstream.rounds import OutOfTime
 from tests.support.faults import Fault, Gate
 from tests.support.upstream import FaultyUpstream
@@ -405,7 +405,7 @@ async def test_a_silence_of_a_second_is() -> None:
     with FaultyUpstream() as up:
         up.inject(Fault(hang=True))
         async with pulling_from(up) as upstream:
-            heads = [upstream.head_manifest(REPOSITORY, "v1", deadline=within(1.05)) for _ in range(OPENS_AFTER)]
+            heads = [upstream.head_manifest(REPOSITORY, "v1", deadline=within(1.5)) for _ in range(OPENS_AFTER)]
             failures = await asyncio.gather(*heads, return_exceptions=True)
             assert {type(failure) for failure in failures} == {OutOfTime}
             assert not upstream.reachable
@@ -436,7 +436,8 @@ async def test_those_who_wait_send_one_probe_at_a_time_between_them() -> None:
     with FaultyUpstream() as up:
         up.add_manifest(REPOSITORY, manifest(), tag="v1")
         fault = up.inject(Fault(status=503))
-        async with pulling_from(up, wiring={"clock": clock, "sleep": naps.sleep}) as upstream:
+        wiring = {"clock": clock, "sleep": naps.sleep, "random": naps.random}
+        async with pulling_from(up, wiring=wiring) as upstream:
             await failing_heads(upstream)
             fault.remove()
             up.inject(Fault(hold=gate))
@@ -449,6 +450,21 @@ async def test_those_who_wait_send_one_probe_at_a_time_between_them() -> None:
             assert up.count() == OPENS_AFTER + 1
             gate.release()
             assert len(await asyncio.gather(*pulls)) == 20
+    assert set(naps.taken) == {0.25}, "looking costs nothing, and is not done less and less often"
+
+
+async def test_a_body_that_ends_at_the_same_byte_is_known_though_nobody_is_asked_in_between() -> None:
+    time = Time()
+    with FaultyUpstream() as up:
+        up.add_manifest(REPOSITORY, manifest(), tag="v1")
+        up.inject(Fault(status=500), method="HEAD")
+        up.inject(Fault(cut_after=5), method="GET")
+        async with pulling_from(up, wiring=time.wiring) as upstream:
+            await failing_heads(upstream, OPENS_AFTER - 1)
+            with pytest.raises(UpstreamInvalid, match="time and again"):
+                await upstream.get_manifest(REPOSITORY, "v1", deadline=time.now + 20)
+        assert up.count(method="GET") == ENDS_THERE
+    assert 0.25 in time.naps.taken
 
 
 async def test_a_probe_that_is_stopped_leaves_its_place_to_another() -> None:

@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 
 from mirror.digest import Digest
-from mirror.errors import ManifestUnknown, MirrorError, UpstreamDenied, UpstreamUnavailable
+from mirror.errors import ManifestUnknown, UpstreamDenied, UpstreamUnavailable
 from mirror.upstream.breaker import State
 from mirror.upstream.failover import Upstream
 from mirror.upstream.hedge import first_good
+from mirror.upstream.queue import FairQueue
 from tests.support.faults import Fault, Gate
 from tests.support.upstream import FaultyUpstream
 from tests.support.waiting import eventually
@@ -95,13 +96,14 @@ async def test_the_first_may_still_win_when_the_second_has_nothing() -> None:
         assert (await asked).digest == MANIFEST_DIGEST
 
 
-async def test_a_refusal_is_final_though_the_other_might_answer() -> None:
-    async with hedging() as ((first, second), upstream):
-        first.inject(Fault(hang=True))
-        second.inject(Fault(status=403))
+@pytest.mark.parametrize("which", [0, 1])
+async def test_a_refusal_is_final_though_the_other_might_answer(which: int) -> None:
+    async with hedging() as (endpoints, upstream):
+        endpoints[which].inject(Fault(delay=0.1, status=403))
+        endpoints[1 - which].inject(Fault(hang=True))
         with pytest.raises(UpstreamDenied):
             await upstream.get_manifest(REPOSITORY, "v1", deadline=within())
-        await eventually(lambda: first.open_connections == 0, what="the end of the other request")
+        await eventually(lambda: endpoints[1 - which].open_connections == 0, what="the end of the other request")
 
 
 async def test_when_both_fail_the_origins_word_counts() -> None:
@@ -112,20 +114,21 @@ async def test_when_both_fail_the_origins_word_counts() -> None:
             await upstream.get_manifest(REPOSITORY, "v1", deadline=within())
 
 
-async def test_no_more_than_two_are_asked_at_a_time() -> None:
-    async with hedging(3) as (endpoints, upstream):
-        for one in endpoints:
-            one.inject(Fault(hang=True))
-        with pytest.raises(MirrorError):
-            await upstream.head_manifest(REPOSITORY, "v1", deadline=within(0.3))
-        assert [one.count() for one in endpoints[:2]] == [1, 1]
+async def test_a_full_upstream_is_not_burdened_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks, gate = [], Gate()
 
+    def has_room(queue: FairQueue) -> bool:
+        looks.append(queue.waiting)
+        return queue.under_way < queue.limit
 
-async def test_a_full_upstream_is_not_burdened_twice() -> None:
+    monkeypatch.setattr(FairQueue, "has_room", property(has_room))
     async with hedging(max_requests=1) as ((first, second), upstream):
-        first.inject(Fault(delay=0.2))
-        assert await _whole(upstream)
-        assert (first.count(), second.count()) == (1, 0)
+        first.inject(Fault(hold=gate))
+        asked = asyncio.create_task(upstream.get_manifest(REPOSITORY, "v1", deadline=within()))
+        await eventually(lambda: len(looks) > 5, what="that a second one is thought of")
+        gate.release()
+        await asked
+        assert (first.count(), second.count(), max(looks)) == (1, 0, 0)
 
 
 async def test_neither_leaves_a_place_taken() -> None:
@@ -198,6 +201,16 @@ async def test_the_last_failure_is_told_and_a_third_follows_on_a_failure() -> No
     racing.ends[2].set_exception(UpstreamUnavailable("three"))
     with pytest.raises(UpstreamUnavailable):
         await racing.task
+
+
+async def test_no_more_than_two_are_under_way_at_a_time() -> None:
+    racing = Racing(3)
+    await eventually(lambda: racing.begun == [0, 1])
+    until = asyncio.get_running_loop().time() + 5 * AT_ONCE
+    await eventually(lambda: asyncio.get_running_loop().time() > until)
+    assert racing.begun == [0, 1]
+    racing.ends[1].set_result("two")
+    assert await racing.task == "two"
 
 
 async def test_while_there_is_no_room_the_second_waits_for_it() -> None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given
@@ -94,6 +95,26 @@ def test_a_success_writes_nothing_where_nothing_was_wrong() -> None:
     standings.answered("a")
     standings.abandoned("a", 999.0)
     standings.observe("a", {"content-type": "text/plain"})
+
+
+def test_of_two_workers_that_would_send_a_probe_at_once_one_does() -> None:
+    class Contended(Board):
+        """Where, while one looks, the other acts."""
+
+        def change(self, name: str, step: Callable[[Note], Note]) -> Note:
+            if acts:
+                assert acts.pop().claim("a", pressing=False, yielding=True) is None
+            return super().change(name, step)
+
+    board, clock, acts = Contended(), Clock(), list[Standings]()
+    one, other = (Standings("corp", board, clock) for _ in range(2))
+    for _ in range(5):
+        one.failed("a", FAILURE, clock.now)
+    clock.now += 10
+    acts.append(other)
+    refusal = one.claim("a", pressing=False, yielding=True)
+    assert refusal is not None
+    assert "a failed 5 times in a row" in refusal.message
 
 
 _numbers = st.one_of(st.sampled_from([0.0, -1.0, 1.0, 5.0, 999.0, 1001.0, 1e6, math.nan, math.inf]), st.floats())
