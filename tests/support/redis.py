@@ -8,8 +8,10 @@ They keep nothing on disk, listen on 127.0.0.1 only, and are ready when they ans
         settings = {"metadata": {"url": server.url}}
 """
 
+import contextlib
 import os
 import signal
+import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
@@ -131,3 +133,124 @@ class RedisServer(ServerProcess):
                 return True
             except redis.RedisError:
                 return False
+
+
+class _Together(contextlib.ExitStack):
+    """Several servers that are started and stopped together; a context manager."""
+
+    servers: Sequence[RedisServer]
+
+    def __enter__(self) -> Self:
+        super().__enter__()
+        try:
+            self._start()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def _start(self) -> None:
+        raise NotImplementedError
+
+    def masters(self) -> Sequence[RedisServer]:
+        """The servers that take writes, as they say themselves."""
+        return [server for server in self.servers if role(server) == "master"]
+
+    def flush(self) -> None:
+        """Forget all data."""
+        for server in self.masters():
+            server.flush()
+
+
+class WatchedRedis(_Together):
+    """A master with two replicas, and three Sentinels that choose another master half a second after its death."""
+
+    SERVICE = "mymaster"
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self._folder = folder
+        self.servers: list[RedisServer] = []
+        self.sentinels: list[RedisServer] = []
+
+    @property
+    def url(self) -> str:
+        """Its place in the settings."""
+        return f"redis+sentinel://{','.join(sentinel.host for sentinel in self.sentinels)}/{self.SERVICE}"
+
+    def _start(self) -> None:
+        for number in range(3):
+            replica = ["--replicaof", f"127.0.0.1 {self.servers[0].port}"] if number else []
+            own = ["--repl-diskless-sync-delay", "0", *replica]
+            self.servers.append(self.enter_context(RedisServer(self._folder / f"redis-{number}", own)))
+        for number in range(3):
+            folder = self._folder / f"sentinel-{number}"
+            folder.mkdir()
+            file = folder / "sentinel.conf"
+            file.write_text(
+                f"sentinel monitor {self.SERVICE} 127.0.0.1 {self.servers[0].port} 2\n"
+                f"sentinel down-after-milliseconds {self.SERVICE} 500\n"
+                f"sentinel failover-timeout {self.SERVICE} 3000\n"
+            )
+            self.sentinels.append(self.enter_context(RedisServer(folder, [str(file)], program="redis-sentinel")))
+        wait_until(self._is_whole, timeout=30, what="the Sentinels know one another and the replicas")
+
+    def _is_whole(self) -> bool:
+        for sentinel in self.sentinels:
+            with sentinel.client() as client:
+                seen = dict(client.sentinel_master(self.SERVICE))
+            if seen["num-other-sentinels"] != 2 or seen["num-slaves"] != 2:
+                return False
+        return all(_is_linked(server) for server in self.servers)
+
+
+class RedisCluster(_Together):
+    """Three masters, each with a replica that takes its place a second after its death."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self._folder = folder
+        self.servers: list[RedisServer] = []
+
+    @property
+    def url(self) -> str:
+        """Its place in the settings; two of six servers are enough to find the others."""
+        return f"redis+cluster://{','.join(server.host for server in self.servers[:2])}"
+
+    def _start(self) -> None:
+        places = []
+        for number in range(6):
+            bus = self.enter_context(ReservedPort())
+            own = ["--cluster-enabled", "yes", "--cluster-port", str(bus.number), "--cluster-node-timeout", "1000"]
+            own += ["--repl-diskless-sync-delay", "0"]
+            server = self.enter_context(RedisServer(self._folder / f"redis-{number}", own))
+            self.servers.append(server)
+            places.append(f"{server.host}@{bus.number}")
+        create = ["--cluster", "create", *places, "--cluster-replicas", "1", "--cluster-yes"]
+        done = subprocess.run([require("redis-cli"), *create], capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, done.stdout + done.stderr
+        wait_until(self._is_whole, timeout=30, what="the servers of the Cluster know one another")
+
+    def _is_whole(self) -> bool:
+        for server in self.servers:
+            with server.client() as client:
+                state = str(client.execute_command("CLUSTER", "INFO"))
+                nodes = str(client.execute_command("CLUSTER", "NODES"))
+            if "cluster_state:ok" not in state or nodes.count(" connected") != 6 or nodes.count("slave") != 3:
+                return False
+        return all(_is_linked(server) for server in self.servers)
+
+
+def role(server: RedisServer) -> str:
+    """``master`` or ``slave``, as it says itself; ``none`` when it says nothing."""
+    with server.client(socket_timeout=1) as client:
+        try:
+            return str(client.execute_command("ROLE")[0])
+        except (redis.ConnectionError, redis.TimeoutError):
+            return "none"
+
+
+def _is_linked(server: RedisServer) -> bool:
+    """Whether a replica has all that its master had; a master has."""
+    with server.client() as client:
+        return "down" not in str(client.info("replication").get("master_link_status"))

@@ -6,7 +6,8 @@ import pytest
 import redis
 
 from tests.support.certificates import self_signed
-from tests.support.redis import RedisServer
+from tests.support.redis import RedisCluster, RedisServer, WatchedRedis
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.needs("redis-server")
 
@@ -54,3 +55,22 @@ def test_a_server_with_tls_takes_only_clients_with_a_certificate(tmp_path: Path)
             pytest.raises((redis.ConnectionError, redis.TimeoutError)),
         ):
             client.ping()
+
+
+@pytest.mark.needs("redis-sentinel")
+def test_sentinels_name_another_master_when_the_first_dies(tmp_path: Path) -> None:
+    with WatchedRedis(tmp_path) as watched:
+        (first,) = watched.masters()
+        assert watched.url.count(",") == 2
+        first.kill()
+        wait_until(lambda: [server for server in watched.masters() if server is not first], timeout=30)
+
+
+@pytest.mark.needs("redis-cli")
+def test_a_cluster_has_three_masters_and_three_replicas(tmp_path: Path) -> None:
+    with RedisCluster(tmp_path) as cluster:
+        assert len(cluster.masters()) == 3
+        with cluster.servers[0].client() as client:
+            slots = client.execute_command("CLUSTER SLOTS")
+        assert len(slots) == 3
+        cluster.flush()
