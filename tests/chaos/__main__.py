@@ -28,7 +28,8 @@ def main() -> int:
         print(asyncio.run(told(folder, seed=seed, seconds=options.seconds, log=log, replicas=options.replicas)))
     except (AssertionError, ExceptionGroup) as wrong:
         traceback.print_exception(wrong)
-        print(f"\nRepeat it: python -m tests.chaos --seconds {options.seconds:g} --seed {seed}; logs in {folder}")
+        print(f"\nWRONG: {wrong}")
+        print(f"Repeat it: python -m tests.chaos --seconds {options.seconds:g} --seed {seed}; logs in {folder}")
         return 1
     shutil.rmtree(folder)
     return 0

@@ -122,7 +122,7 @@ class _Story:
         over, say = asyncio.Event(), self._say
         parts = {
             "authors": (of_authors(self._library), 0.7),
-            "upstream": (of_upstream(self._endpoints), 1.0),
+            "upstream": (of_upstream(self._endpoints), 0.5),
             "replicas": (of_replicas(self._replicas), 1.0),
             "more replicas": (of_replicas(self._replicas), 4.0),
         }
@@ -148,6 +148,10 @@ class _Story:
         await eventually(lambda: not self._spools(), timeout=SETTLE_WITHIN, what="all downloads have come to their end")
         if self._redis is not None:
             await self._nothing_is_leased(self._redis)
+        self._nothing_was_wrong()
+
+    def _nothing_was_wrong(self) -> None:
+        """Nothing that clients saw was what no outage excuses."""
         assert not self.witness.wrongs, "\n".join(self.witness.wrongs)
 
     async def _serves_all(self, replica: Replica) -> None:
@@ -159,6 +163,7 @@ class _Story:
 
     async def _until_served(self, client: Client, replica: Replica, repository: str, version: Artifact) -> None:
         async def served() -> bool:
+            self._nothing_was_wrong()
             return await client.pull_version(replica, repository, version)
 
         what = f"{replica.name} serves {repository}@{version.digest}"
@@ -174,6 +179,7 @@ class _Story:
         newest = self._library.newest(repository)
 
         async def follows() -> bool:
+            self._nothing_was_wrong()
             return await client.pull(replica, repository) is newest
 
         what = f"{replica.name} serves {newest.digest} as {repository}:{TAG}, as upstream does"

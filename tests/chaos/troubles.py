@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from tests.chaos.library import Library
@@ -31,15 +31,25 @@ _BLOB_FAULTS = {
     "cuts blobs": Fault(cut_after=100_000),
     "resets in mid-blob": Fault(cut_after=300_000, reset=True),
     "stalls in mid-blob": Fault(stall_after=200_000),
-    "sends blobs with a wrong bit": Fault(flip_at=-1),
-    "sends wrong blobs": Fault(tamper_from=500),
-    "sends too much of a blob": Fault(length_off_by=-10),
-    "has half of each blob": Fault(truncate_to=1000),
 }
 _MANIFEST_FAULTS = {
     "sends manifests with a wrong bit": Fault(flip_at=20),
     "cuts manifests": Fault(cut_after=10),
 }
+_LIES = {
+    "sends blobs with a wrong bit at their end": Fault(flip_at=-1),
+    "sends blobs with a wrong bit": Fault(flip_at=500),
+    "sends wrong blobs": Fault(tamper_from=500),
+    "says that blobs are shorter": Fault(length_off_by=-10),
+    "has the beginning of each blob": Fault(truncate_to=900),
+}
+_WAYS: Sequence[tuple[Mapping[str, Fault], str | None]] = (
+    (_FAULTS, None),
+    (_BLOB_FAULTS, "/blobs/"),
+    (_MANIFEST_FAULTS, "/manifests/"),
+    (_LIES, "/blobs/"),
+    (_LIES, "/blobs/"),
+)
 
 
 def of_replicas(replicas: Sequence[Replica]) -> Draw:
@@ -70,7 +80,7 @@ def of_upstream(endpoints: Sequence[FaultyUpstream]) -> Draw:
         who = "upstream" if number == len(endpoints) else f"endpoint {number}"
         if chance.random() < 0.2:
             return f"{who} refuses", _refusing(those)
-        faults, path = chance.choice([(_FAULTS, None), (_BLOB_FAULTS, "/blobs/"), (_MANIFEST_FAULTS, "/manifests/")])
+        faults, path = chance.choice(_WAYS)
         name = chance.choice(list(faults))
         return f"{who} {name}", _injected(those, faults[name], path)
 
