@@ -197,14 +197,17 @@ async def test_a_lost_lease_is_passed_on_and_the_later_word_taken() -> None:
     assert shared.tags[KEY] == sleeper.local.tags[KEY] == moved
 
 
-async def test_a_move_is_announced_to_all_and_remembered_by_the_shared_store_only() -> None:
-    """A replica that was told of it and is left alone does not take it for under way for ever."""
+async def test_a_move_is_announced_to_all_and_remembered_by_who_announced_it_and_the_shared_store() -> None:
+    """Another replica that was told of it and is left alone does not take it for under way for ever."""
     shared = Memory()
     one, other = Replica(shared), Replica(shared)
     await one.metadata.put_tag(TAG)
     await one.metadata.announce_move(TAG)
     assert await other.tag() == await one.tag() == replace(TAG, moving=True)
     await eventually(lambda: other.local.tags.get(KEY) == TAG)
+    one.shared_door.shut()  # the other workers on its disk ask the local store
+    assert await one.tag() == replace(TAG, moving=True)
+    one.shared_door.open()
     moved = await one.metadata.put_tag(MOVED)
     assert await other.tag() == await one.tag() == moved
 

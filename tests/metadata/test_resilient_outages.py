@@ -1,14 +1,14 @@
 """The pair while the shared store dies, forgets, comes back: no call fails, and nothing that was known is lost."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 
 import pytest
 
 from mirror.digest import Digest
-from mirror.metadata.base import Metadata
+from mirror.metadata.base import Link, Metadata, TagEntry
 from mirror.metadata.resilient import ResilientMetadata
 from tests.metadata.conformance import ANSWER, GONE, LINK, TAG, A, B
 from tests.metadata.memory import Door, Memory, MemoryMetadata, behind
@@ -77,6 +77,7 @@ async def test_a_shared_store_that_is_away_is_left_alone() -> None:
     setattr(door, "enter", tries.append)  # noqa: B010 - to hear of the tries
     store = pair(Door(), door)
     await story(store)
+    assert await store.link("ghcr.io", "team/other", A) is None
     store.returned()
     await store.write_back()
     await store.aclose()
@@ -234,6 +235,30 @@ async def test_closing_stops_what_is_done_behind_and_loses_no_write() -> None:
     assert len(shared.tags) < 3000
     one.metadata.returned()
     assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+async def test_what_was_read_from_the_others_is_noted_before_closing() -> None:
+    """However slow the disk is."""
+
+    class Slow(MemoryMetadata):
+        """Takes its time."""
+
+        async def merge_tags(self, entries: Sequence[TagEntry]) -> None:
+            await asyncio.sleep(0.05)
+            await super().merge_tags(entries)
+
+        async def put_links(self, links: Iterable[Link]) -> None:
+            await asyncio.sleep(0.05)
+            await super().put_links(links)
+
+    local, shared = Slow(Memory()), MemoryMetadata(Memory())
+    await shared.put_tag(TAG)
+    await shared.put_links([LINK])
+    store = ResilientMetadata(local, shared, lambda: True)
+    assert await store.tag(*KEY) == TAG
+    assert await store.link("ghcr.io", "team/filter", A) == LINK
+    await store.aclose()
+    assert (local.memory.tags, local.memory.links) == (shared.memory.tags, shared.memory.links)
 
 
 async def test_a_full_disk_is_no_reason_to_fail() -> None:
