@@ -12,31 +12,36 @@ HOUSE = """
     digest
     oci
     freshness
-    config: values section hosts known contradictions upstreams models schema problems document environment load
+    config: values section hosts redis known contradictions upstreams models schema problems document environment load
     config: show reference __init__
     logs
     names
     flight
     suspicion
     wasm: artifact
-    store: generation leases overflow directory blobs spool growing
-    metadata: base schema salvage recovery session statements thread sqlite
+    store: generation leases overflow directory board blobs spool growing
+    shared: keys connect topology client
+    metadata: base schema salvage recovery session statements thread sqlite records scripts redis behind resilient
+    cluster: alone secret documents beat leases
     tags
     accesses
-    upstream: stream origins dial transport answers blob challenges tokens auth credentials backoff session client
-    upstream: failover
+    upstream: stream origins proxy dial watched trust transport answers blob challenges tokens renewal helpers
+    upstream: credentials auth backoff breaker ratelimit standing queue session client endpoints hedge rounds failover
+    peers
     answer
     download
+    sharing
     fill
     manifests
     resolve
     listing
     pull
-    edge: ranges headers respond registry app
+    edge: ranges headers respond registry peers app
     wiring
     tls
     server
     supervisor
+    doctor: report heard refused asking remedies reach upstreams info shared probes disk cluster machine subjects visit __init__
     cli
 """
 
