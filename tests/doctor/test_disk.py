@@ -4,6 +4,7 @@ import asyncio
 import errno
 import itertools
 import os
+import shutil
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -12,10 +13,11 @@ from typing import Any
 import pytest
 
 from mirror.doctor.disk import Disk
-from mirror.doctor.probes import System, file_system, holder_of
+from mirror.doctor.probes import ProbeFolder, System, file_system, holder_of
 from mirror.doctor.report import Mark
 from mirror.store.directory import FORMAT, DataDirectory
 from tests.doctor.support import Found, found_by
+from tests.support.waiting import eventually
 
 
 async def disk(path: Path, **system: Any) -> Found:
@@ -223,21 +225,61 @@ async def test_an_interrupted_examination_leaves_nothing_behind(tmp_path: Path) 
 
 
 async def test_an_examination_that_is_interrupted_at_its_first_step_leaves_nothing_behind(tmp_path: Path) -> None:
-    at_work, goes_on = threading.Event(), threading.Event()
+    at_work, goes_on, made = threading.Event(), threading.Event(), list[Path]()
 
     def mkdir(path: Path) -> None:
         at_work.set()
         goes_on.wait(30)
         path.mkdir()
+        made.append(path)
 
     task = asyncio.create_task(disk(tmp_path / "data", mkdir=mkdir))
     await asyncio.to_thread(at_work.wait, 10)
     task.cancel()
-    await asyncio.sleep(0)
+    await asyncio.wait([task], timeout=0.2)  # as much as it does while the disk is busy
     goes_on.set()
     with pytest.raises(asyncio.CancelledError):
         await task
+    await eventually(lambda: len(made) == 2)
     assert files(tmp_path) == []
+
+
+def test_a_folder_that_was_removed_is_made_no_more(tmp_path: Path) -> None:
+    folder = ProbeFolder(tmp_path / "data", System())
+    folder.remove()
+    folder.make()
+    assert files(tmp_path) == []
+
+
+def test_a_probe_that_is_still_at_work_makes_no_file_while_its_folder_is_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = ProbeFolder(tmp_path, System())
+    folder.make()
+    remove = shutil.rmtree
+
+    def slow(path: Path, ignore_errors: bool) -> None:
+        with pytest.raises(FileNotFoundError):
+            (folder.path / "late").write_text("")
+        remove(path, ignore_errors=ignore_errors)
+
+    monkeypatch.setattr("mirror.doctor.probes.shutil.rmtree", slow)
+    folder.remove()
+    assert files(tmp_path) == []
+
+
+async def test_a_disk_that_hangs_while_things_are_put_away_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    goes_on = threading.Event()
+    monkeypatch.setattr("mirror.doctor.disk._REMOVED_WITHIN", 0.1)
+    monkeypatch.setattr(ProbeFolder, "remove", lambda _: goes_on.wait(30))
+    try:
+        async with asyncio.timeout(10):
+            found = await disk(tmp_path)
+    finally:
+        goes_on.set()
+    assert found.mark("mmap") is Mark.OK
 
 
 async def test_a_disk_that_hangs_is_given_up(tmp_path: Path) -> None:
