@@ -41,7 +41,7 @@ HOUSE = """
     tls
     server
     supervisor
-    doctor: report heard refused asking remedies reach upstreams info shared probes disk cluster machine subjects visit __init__
+    doctor: report heard refused asking remedies reach upstreams info shared probes disk cluster machine visit subjects __init__
     cli
 """
 
