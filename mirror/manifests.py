@@ -168,7 +168,9 @@ class Manifests:
         limit = upstream.policy.revalidate_for if self._links.incomplete else self.patience(reference.upstream)
         deadline = asyncio.get_running_loop().time() + limit
         try:
-            head = await upstream.head_manifest(reference.repository, str(manifest.digest), deadline=deadline)
+            head = await upstream.head_manifest(
+                reference.repository, str(manifest.digest), deadline=deadline, yielding=False
+            )
         except UpstreamDenied:
             raise
         except UpstreamError:

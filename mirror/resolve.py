@@ -90,8 +90,10 @@ class Resolver:
 
         Upstream's word is waited for no longer than ``revalidate_for``, and not at all while it is suspected; then
         `UpstreamTimeout` is raised, and the question goes on. When the tag has moved, this waits until the new version
-        can be had.
+        can be had. While no endpoint is to be asked, nobody is.
         """
+        if not self._upstreams[reference.upstream].reachable:
+            raise UpstreamUnavailable(f"{reference.upstream} keeps failing, and is left alone for now")
         task, word = self.begin(reference, known)
         if self._suspicion.rests_on(reference.upstream):
             raise UpstreamTimeout(f"{reference.upstream} took too long lately and has not answered since")
