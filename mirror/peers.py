@@ -18,6 +18,7 @@ import httpx
 from mirror import __version__
 from mirror.cluster.documents import to_link, to_tag
 from mirror.cluster.secret import Secret
+from mirror.config.hosts import parse_endpoint
 from mirror.digest import Digest
 from mirror.errors import (
     BlobUnknown,
@@ -64,8 +65,9 @@ class _Peer:
     """One of the others, and what is remembered of it. Times are by the clock of `Peers`."""
 
     def __init__(self, address: str) -> None:
+        """Raises `ValueError` for what is not the URL of a host."""
         self.address = address
-        self.host = host_of(httpx.URL(address))
+        self.host = host_of(httpx.URL(parse_endpoint(address)))
         self.shunned_until = -math.inf
         self.complaint = ""
         self.distrusted: dict[Digest, float] = {}
@@ -226,7 +228,7 @@ class Peers:
         if peer is None:
             try:
                 peer = _Peer(address)
-            except httpx.InvalidURL as error:
+            except ValueError as error:
                 raise UpstreamInvalid(f"{address!r} is not the address of a replica") from error
             alive = set(self._addresses())
             self._peers = {known: one for known, one in self._peers.items() if known in alive}

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import os
 import time
 import tracemalloc
 from pathlib import Path
@@ -186,6 +185,17 @@ async def test_a_fill_that_has_failed_already_is_told_as_an_error(tmp_path: Path
         filling = one.fill(CONTENT, size=len(CONTENT))
         filling.fail(UpstreamUnavailable("down"))
         assert (await one.signed("GET", BLOB)).code == "UPSTREAM_UNAVAILABLE"
+
+
+async def test_a_fill_that_fails_before_anything_is_known_is_told_as_an_error(tmp_path: Path) -> None:
+    async with replicas(tmp_path) as (one,):
+        for headers in ({}, {"Range": "bytes=5-"}):
+            filling = one.fill(CONTENT, size=None)
+            asked = asyncio.create_task(one.signed("GET", BLOB, headers))
+            await eventually(lambda: one.asked)
+            filling.fail(UpstreamUnavailable("down"))
+            assert (await asked).status == 503
+            one.asked.clear()
 
 
 async def test_a_replica_that_leaves_is_waited_for_no_longer(tmp_path: Path) -> None:

@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import dataclasses
 import json
-import os
 import tracemalloc
 from collections.abc import Callable, Coroutine
 from pathlib import Path
@@ -89,6 +88,9 @@ async def test_a_blob_that_is_not_there_is_unknown(tmp_path: Path) -> None:
         for held in (True, False):
             with pytest.raises(BlobUnknown):
                 await peers.open_blob(one.url, DIGEST, offset=0, held=held, deadline=soon())
+        one.fill(CONTENT, size=len(CONTENT))
+        with pytest.raises(BlobUnknown):
+            await peers.open_blob(one.url, DIGEST, offset=0, held=True, deadline=soon())
 
 
 async def test_a_blob_comes_over_tls_from_whom_we_trust_only(tmp_path: Path) -> None:
@@ -160,7 +162,7 @@ async def test_a_replica_that_holds_a_blob_has_no_reason_to_be_slow(
 ) -> None:
     monkeypatch.setattr(peers_module, "_BEGINS_WITHIN", 0.1)
     async with serving(Fake()) as url, asking(tmp_path, url) as peers:
-        with pytest.raises(UpstreamTimeout):
+        with pytest.raises(UpstreamTimeout, match="in time"):
             await peers.open_blob(url, DIGEST, offset=0, held=True, deadline=soon(60))
 
 
@@ -257,6 +259,7 @@ async def test_all_are_asked_at_once(tmp_path: Path) -> None:
         assert everybody.is_set()
 
 
+@pytest.mark.shows("replicas cannot reach one another")
 async def test_replicas_that_hang_cost_half_a_second_once(tmp_path: Path) -> None:
     clock, fakes = Clock(), [Fake(), Fake()]
     async with (
@@ -278,6 +281,7 @@ async def test_replicas_that_hang_cost_half_a_second_once(tmp_path: Path) -> Non
         assert [fake.asked for fake in fakes] == [2, 2]
 
 
+@pytest.mark.shows("replicas cannot reach one another")
 async def test_a_replica_that_refuses_connections_is_left_alone_for_two_seconds(tmp_path: Path) -> None:
     clock = Clock()
     dialled = Fake(saying(404))
@@ -292,14 +296,17 @@ async def test_a_replica_that_refuses_connections_is_left_alone_for_two_seconds(
                 assert dialled.asked == 1
 
 
+NO_ADDRESSES = ("", "nonsense", "http://[", "http://h:x", "http://h:99999999", "ftp://127.0.0.1", "http://a@127.0.0.1")
+
+
 async def test_an_address_that_is_none_is_passed_over(tmp_path: Path) -> None:
-    async with replicas(tmp_path) as (one,), asking(tmp_path, "http://[", "", "nonsense", one) as peers:
+    async with replicas(tmp_path) as (one,), asking(tmp_path, *NO_ADDRESSES, one) as peers:
         one.put(CONTENT)
         one.knows.tags.append(RECORD)
         assert await peers.find(DIGEST, ["http://["]) == one.url
         assert await peers.tag(*NAME) == RECORD
-        for address in ("http://[", "", "nonsense"):
-            with pytest.raises(UpstreamError):
+        for address in NO_ADDRESSES:
+            with pytest.raises(UpstreamInvalid, match="not the address of a replica"):
                 await peers.open_blob(address, DIGEST, offset=0, held=True, deadline=soon())
 
 
@@ -497,6 +504,9 @@ def telling(replica: Replica, document: bytes) -> ASGIApp:
         json.dumps({**ENTRY, "serial": 1.5}).encode(),
         json.dumps({**ENTRY, "serial": True}).encode(),
         json.dumps({**ENTRY, "fetched_at": "now"}).encode(),
+        json.dumps({**ENTRY, "fetched_at": -1.5}).encode(),
+        json.dumps({**ENTRY, "fetched_at": 1e300}).encode(),
+        json.dumps({**ENTRY, "fetched_at": False}).encode(),
         json.dumps({**ENTRY, "fetched_at": float("nan")}).encode(),
         json.dumps({**ENTRY, "fetched_at": float("inf")}).encode(),
         json.dumps({**ENTRY, "media_type": "a\r\nb"}).encode(),

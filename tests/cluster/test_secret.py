@@ -183,6 +183,7 @@ def test_a_secret_that_comes_back_is_no_longer_on_its_way_out(tmp_path: Path) ->
         secret(tmp_path, *lines)
         clock.seconds += LOOK_AGAIN_AFTER
         assert accepts(running, old)
+    assert running.sign("GET", TARGET, NOW).header.count(",s=") == 2
     clock.seconds += 2 * ACCEPTED_FOR
     assert accepts(running, old)
 
