@@ -1,6 +1,7 @@
 """From the settings of an upstream to its endpoints: prefix, TLS files, proxies, helpers, each for one endpoint."""
 
 import asyncio
+import json
 import shutil
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import ExitStack, asynccontextmanager
@@ -114,6 +115,27 @@ async def test_tokens_are_for_the_repository_with_its_prefix(stack: ExitStack) -
     assert up.count(status=401) == 1  # the second one's scope is foreseen
     scopes = [issued.scopes for issued in tokens.issued]
     assert scopes == [(f"repository:ghcr-proxy/team/{name}:pull",) for name in "ab"]
+
+
+async def test_credentials_are_chosen_by_the_repository_with_its_prefix(stack: ExitStack, tmp_path: Path) -> None:
+    up, path = stack.enter_context(FaultyUpstream()), tmp_path / "config.json"
+    for project in ("ghcr-proxy", "other"):
+        up.add_manifest(f"{project}/{REPOSITORY}", MANIFEST, tag="v1")
+        up.add_blob(f"{project}/{REPOSITORY}", BLOB)
+    up.require_basic({"robot": PASSWORD})
+    entry = {"username": "robot", "password": PASSWORD}
+    path.write_text(json.dumps({"auths": {f"{up.host}/ghcr-proxy": entry}}))
+    login = Credentials(docker_config=path)
+    async with asking(EndpointSettings(url=up.url, repository_prefix="ghcr-proxy"), credentials=login) as endpoint:
+        await endpoint.head_manifest(REPOSITORY, "v1")
+        await endpoint.get_manifest(REPOSITORY, "v1")
+        await endpoint.head_blob(REPOSITORY, BLOB_DIGEST)
+        await content(await endpoint.open_blob(REPOSITORY, BLOB_DIGEST, 0))
+        await endpoint.list_tags(REPOSITORY, None, None)
+        await endpoint.referrers(REPOSITORY, MANIFEST_DIGEST, None, None)
+    async with asking(EndpointSettings(url=up.url, repository_prefix="other"), credentials=login) as endpoint:
+        with pytest.raises(UpstreamDenied):
+            await endpoint.head_manifest(REPOSITORY, "v1")
 
 
 # TLS.
@@ -323,6 +345,7 @@ async def test_a_helper_is_asked_again_when_what_it_said_is_refused(
             up.inject(Fault(status=status), path="/manifests/", times=1)
         assert (await endpoint.head_manifest(REPOSITORY, "v1")).digest == MANIFEST_DIGEST
     assert (tmp_path / "asked").read_text() == "x\nx\n"
+    assert len(tokens.issued) == (0 if scheme == "basic" else 2 if status else 1)  # none is used on of the first login
 
 
 async def test_a_refusal_asks_a_helper_again_once_and_not_each_time(stack: ExitStack, tmp_path: Path) -> None:

@@ -209,6 +209,14 @@ async def test_tls_goes_through_a_tunnel_and_names_are_left_to_the_proxy(
     assert not any("proxy" in name for request in up.requests for name in request.headers)
 
 
+async def test_a_tunnel_is_asked_for_with_the_proxys_credentials(stack: ExitStack, certificate: Certificate) -> None:
+    up = holding(stack.enter_context(FaultyUpstream(tls=certificate.for_servers)))
+    async with RecordingProxy({"registry.test:443": up.port}, credentials="robot:pass word") as proxy:
+        transport = through(proxy, trust=certificate, credentials="robot:pass%20word")
+        async with pulling_from(EndpointSettings(url="https://registry.test"), transport=transport) as upstream:
+            assert (await upstream.head_manifest(REPOSITORY, "v1")).digest == MANIFEST_DIGEST
+
+
 async def test_without_tls_requests_are_handed_to_the_proxy(stack: ExitStack) -> None:
     up = holding(stack.enter_context(FaultyUpstream()))
     async with RecordingProxy({"registry.test:5000": up.port}, credentials="robot:pass word") as proxy:
@@ -268,6 +276,7 @@ async def test_a_proxy_that_does_not_connect_is_an_outage(answer: bytes, words: 
             await upstream.head_manifest(REPOSITORY, "v1")
 
 
+@pytest.mark.shows("the proxy between the mirror and a registry is away")
 async def test_a_proxy_that_is_not_there_is_an_outage() -> None:
     proxy = RecordingProxy({})
     with socket.socket() as bound:
