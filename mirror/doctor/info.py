@@ -9,14 +9,14 @@ from collections.abc import Mapping
 from mirror.config.redis import Topology
 from mirror.doctor.report import Subject
 
-_NEEDED = (6, 0)
+_NEEDED = (6, 2)
 _MIB = 1 << 20
 _NEARLY_FULL = 0.9
 _MODES = {
     "cluster": ("one server of a Cluster", "redis+cluster://HOST:PORT,… with a few of its servers"),
     "sentinel": ("a Sentinel, which keeps no data", "redis+sentinel://HOST:PORT,…/SERVICE with all Sentinels"),
 }
-_HARMLESS = {"volatile-lru", "volatile-lfu"}
+_BY_USE = {"allkeys-lru", "allkeys-lfu", "volatile-lru", "volatile-lfu"}
 
 
 def parse(text: str) -> Mapping[str, str]:
@@ -46,7 +46,7 @@ def _version(subject: Subject, info: Mapping[str, str]) -> None:
         subject.fail(
             "version",
             f"{found}{other}",
-            "the mirror needs Redis 6.0 or newer (users by ACL, scripts that read the clock and write): upgrade it",
+            "the mirror needs Redis 6.2 or newer, or what speaks its protocol, such as Valkey: upgrade it",
         )
     elif numbers:
         subject.ok("version", f"{found}{other}")
@@ -76,21 +76,22 @@ def _memory(subject: Subject, info: Mapping[str, str]) -> None:
     said = f"{used / _MIB:.0f} MiB used of {limit / _MIB:.0f} MiB, maxmemory-policy {policy or 'not told'}"
     if policy == "noeviction":
         _bounded(subject, said, used / limit)
-    elif policy.startswith("allkeys") or policy not in _HARMLESS:
-        what = "the mirror's keys as well as others'" if policy.startswith("allkeys") else "the mirror's keys"
+    elif policy in _BY_USE:
+        subject.ok("memory", f"{said}: when it is full, what is used least goes, which costs requests to upstreams")
+    else:
         subject.warn(
             "memory",
-            f"{said}: when it is full {what} are evicted, those that replicas need now among them",
-            "set maxmemory-policy to volatile-lru, or to noeviction with enough memory; nothing wrong is served "
-            "either way, but what is evicted costs requests to upstreams",
+            f"{said}: when it is full it evicts what replicas are using, leases and tags among it",
+            "set maxmemory-policy to volatile-lru or allkeys-lru, or to noeviction with enough memory; nothing wrong "
+            "is served either way, but what is evicted costs requests to upstreams",
         )
-    else:
-        subject.ok("memory", said)
 
 
 def _bounded(subject: Subject, said: str, part: float) -> None:
-    advice = "raise maxmemory, or set maxmemory-policy to volatile-lru: when it is full every write is refused, and "
-    advice += "replicas go on alone"
+    advice = (
+        "raise maxmemory, or set maxmemory-policy to volatile-lru or allkeys-lru: when it is full every write is "
+        "refused, and replicas go on alone"
+    )
     if part >= 1:
         subject.fail("memory", said, advice)
     elif part >= _NEARLY_FULL:

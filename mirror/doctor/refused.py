@@ -6,7 +6,7 @@ from redis.exceptions import AuthenticationError, MovedError
 
 from mirror.config.redis import RedisPlace, Topology
 
-ACL = "ACL SETUSER NAME on >PASSWORD ~wm1:* +@read +@write +@scripting +@connection +time +info +cluster|slots"
+ACL = "ACL SETUSER NAME on >PASSWORD ~wm1:* +@all -@dangerous +info"
 
 
 def refused(error: Exception, place: RedisPlace) -> tuple[str, str, str]:
@@ -59,7 +59,7 @@ _SIGNS = (
     ("out of range", "that server does not have the database at the end of metadata.url: mostly there are 0 to 15"),
     ("password_file", "let metadata.password_file be there, and readable for the user that runs the mirror"),
     ("username_file", "let metadata.username_file be there, and readable for the user that runs the mirror"),
-    ("unknown command", "what answers there lacks commands that the mirror needs: it takes a Redis 6.0 or newer"),
+    ("unknown command", "what answers there lacks commands that the mirror needs: it takes a Redis 6.2 or newer"),
 )
 
 

@@ -33,9 +33,13 @@ redis.call('HDEL', KEYS[1], 'at')
 redis.call('SET', KEYS[1], '1', 'PX', ARGV[1])
 redis.call('INCR', KEYS[1])
 redis.call('EXISTS', KEYS[1])
-local found = redis.call('GET', KEYS[1])
+redis.call('GET', KEYS[1])
 redis.call('DEL', KEYS[1])
-return found
+redis.call('ZADD', KEYS[1], 1, 'at')
+redis.call('PEXPIRE', KEYS[1], ARGV[1])
+redis.call('ZREVRANGEBYSCORE', KEYS[1], '+inf', 0)
+redis.call('ZREMRANGEBYSCORE', KEYS[1], 0, 1)
+redis.call('DEL', KEYS[1])
 """
 _LASTS = 10_000  # milliseconds
 

@@ -175,7 +175,8 @@ async def test_names_in_a_strangers_certificate_do_not_steer_a_terminal(tmp_path
     assert found["TLS"].said.isprintable()
 
 
-async def test_a_server_without_tls_is_told_as_one() -> None:
+async def test_a_server_without_tls_is_told_as_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mirror.doctor.reach._HANDSHAKE_WITHIN", 0.3)  # it waits for the end of a header
     with FaultyUpstream() as up:
         found = await endpoint(f"https://{up.host}")
     assert found.mark("TLS") is Mark.FAIL
