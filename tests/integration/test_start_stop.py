@@ -66,6 +66,7 @@ def test_a_data_dir_that_cannot_be_made_is_said_in_one_line(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.shows("the data directory is in use, cannot be written, or was written by a newer release")
 def test_a_second_mirror_on_the_same_data_dir_is_refused(tmp_path: Path, workers: int) -> None:
     settings: dict[str, object] = {"data_dir": str(tmp_path / "shared"), "workers": workers}
     with MirrorProcess(tmp_path / "first", NOWHERE, settings) as first:

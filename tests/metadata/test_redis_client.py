@@ -195,6 +195,7 @@ async def test_a_server_without_its_replicas_is_away(server: RedisServer) -> Non
         await until_up(client)
 
 
+@pytest.mark.shows("Redis is full, and set not to evict")
 async def test_a_server_that_is_full_is_away_until_it_has_room(server: RedisServer) -> None:
     async with connected(settings(server)) as client:
         store = RedisMetadata(client, time.time, PATIENCE)
@@ -211,6 +212,7 @@ async def test_a_server_that_is_full_is_away_until_it_has_room(server: RedisServ
         await until_up(client)
 
 
+@pytest.mark.shows("Redis loses what it was told: it evicts keys, or a failover loses the last writes")
 async def test_a_server_that_evicts_is_never_away(server: RedisServer) -> None:
     async with connected(settings(server)) as client:
         store = RedisMetadata(client, time.time, PATIENCE)
@@ -292,6 +294,7 @@ async def test_a_user_may_stand_in_the_settings_or_be_the_default_one(server: Re
 
 
 @pytest.mark.parametrize("content", [None, "wrong", b"\xff"])
+@pytest.mark.shows("Redis refuses the user or the password")
 async def test_a_login_that_is_not_taken_is_an_outage_that_names_no_secret(
     server: RedisServer, tmp_path: Path, caplog: pytest.LogCaptureFixture, content: str | bytes | None
 ) -> None:

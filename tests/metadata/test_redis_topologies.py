@@ -175,6 +175,7 @@ async def writing(client: RedisClient) -> AsyncIterator[Writer]:
 
 
 @pytest.mark.parametrize("how", ["kill", "pause"])
+@pytest.mark.shows("Redis loses what it was told: it evicts keys, or a failover loses the last writes")
 async def test_a_failover_of_sentinel_costs_nothing_but_store_errors(tmp_path: Path, how: str) -> None:
     """The master dies, or hangs, in the middle of writes; they go on at the one that takes its place."""
     with WatchedRedis(tmp_path) as watched:
@@ -208,6 +209,7 @@ async def test_a_hanging_sentinel_holds_nobody_up(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("how", ["kill", "pause"])
+@pytest.mark.shows("Redis loses what it was told: it evicts keys, or a failover loses the last writes")
 async def test_a_failover_in_a_cluster_costs_nothing_but_store_errors(tmp_path: Path, how: str) -> None:
     """The server that has all tags dies, or hangs."""
     with RedisCluster(tmp_path) as cluster:

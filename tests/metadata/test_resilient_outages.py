@@ -103,6 +103,7 @@ async def test_what_was_flushed_is_served_and_written_back() -> None:
 
 
 @pytest.mark.parametrize("lost", ["one key", "the last writes", "everything"])
+@pytest.mark.shows("Redis loses what it was told: it evicts keys, or a failover loses the last writes")
 async def test_what_the_shared_store_lost_no_replica_that_knows_it_unlearns(lost: str) -> None:
     """The later entry is served by who has it at once, and by all as soon as it has asked."""
     shared = Memory()
@@ -139,6 +140,7 @@ async def test_a_tag_that_moved_while_the_shared_store_was_away_is_what_all_serv
     assert await one.tag() == await other.tag() == moved
 
 
+@pytest.mark.shows("two replicas move a tag, each for itself, while Redis is away")
 async def test_a_tag_that_two_replicas_moved_on_their_own_is_settled_by_the_time() -> None:
     """Both had the same right; from then on there is one answer."""
     shared = Memory()
@@ -156,6 +158,7 @@ async def test_a_tag_that_two_replicas_moved_on_their_own_is_settled_by_the_time
     assert await one.tag() == await other.tag() == moved
 
 
+@pytest.mark.shows("a replica was away for long, and knows old tags")
 async def test_a_tombstone_wins_over_the_record_of_a_replica_that_was_away() -> None:
     """Whatever that replica's clock says."""
     shared = Memory()

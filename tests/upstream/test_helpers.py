@@ -80,6 +80,7 @@ async def test_a_program_that_cannot_be_run_is_told(tmp_path: Path) -> None:
         await asking({"PATH": str(tmp_path)}).ask()
 
 
+@pytest.mark.shows("a credential helper fails, or hangs")
 async def test_a_helper_that_fails_is_told_with_what_it_wrote_to_standard_error_alone(tmp_path: Path) -> None:
     script = (
         "echo half-a-secret; printf 'no region\\n  in /var/lib/robot/config, see https://a.example/b/c\\033[0m' >&2; exit 3"
@@ -127,6 +128,7 @@ async def test_a_helper_that_does_not_listen_is_heard(tmp_path: Path) -> None:
     assert await asking(environment).ask() == Login("u", SecretStr("s"))
 
 
+@pytest.mark.shows("a credential helper fails, or hangs")
 async def test_a_helper_that_hangs_is_killed_with_all_that_it_started(tmp_path: Path) -> None:
     script = f"sleep 600 & echo $! $$ > {tmp_path}/pids; wait"
     began = time.monotonic()

@@ -287,6 +287,7 @@ async def test_a_proxy_that_is_not_there_is_an_outage() -> None:
                 await upstream.head_manifest(REPOSITORY, "v1")
 
 
+@pytest.mark.shows("the proxy between the mirror and a registry is away")
 async def test_a_proxy_that_does_not_answer_is_a_timeout() -> None:
     async with RecordingProxy({}, answer=b"HTTP/1.1 200") as proxy:
         transport = through(proxy, connect_within=0.1)

@@ -81,6 +81,7 @@ async def test_it_is_renewed_behind_everybodys_back() -> None:
     assert program.asked == 2
 
 
+@pytest.mark.shows("a credential helper fails, or hangs")
 async def test_one_that_cannot_be_renewed_stays_in_force_and_the_log_says_so_once(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
