@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import random
 import time
 import tracemalloc
 from pathlib import Path
@@ -20,7 +21,7 @@ from tests.support.asking import ask
 from tests.support.waiting import eventually
 
 MIB = 1024 * 1024
-CONTENT = os.urandom(300_000)
+CONTENT = random.Random(4).randbytes(300_000)
 DIGEST = Digest.of(CONTENT)
 BLOB = f"/peer/v1/blobs/{DIGEST}"
 RECORD = TagRecord("ghcr.io", "team/plugin", "v1", DIGEST, "application/json", 7, 1234.5678901, 3, moving=True)

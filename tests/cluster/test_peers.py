@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import dataclasses
 import json
+import random
 import tracemalloc
 from collections.abc import Callable, Coroutine
 from pathlib import Path
@@ -30,7 +31,7 @@ from tests.support.ports import ReservedPort
 from tests.support.waiting import eventually
 
 MIB = 1024 * 1024
-CONTENT = os.urandom(200_000)
+CONTENT = random.Random(4).randbytes(200_000)
 DIGEST = Digest.of(CONTENT)
 OTHER = b"something else"
 NAME = ("ghcr.io", "team/plugin", "v1")
