@@ -3,7 +3,7 @@
 import json
 import textwrap
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 import click
@@ -55,6 +55,10 @@ class Subject:
     def fail(self, check: str, said: str, advice: str) -> None:
         """It fails, or would."""
         self._note(check, Mark.FAIL, said, advice)
+
+    def take_over(self, other: "Subject", where: str) -> None:
+        """Note what was found about ``other``, which is a part of this one, at ``where``."""
+        self.findings += [replace(finding, said=f"{where}: {finding.said}") for finding in other.findings]
 
     def _note(self, check: str, mark: Mark, said: str, advice: str) -> None:
         # Names in certificates and answers of servers are what strangers wrote: they shall not steer a terminal.

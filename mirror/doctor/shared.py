@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from redis.exceptions import RedisError, ResponseError
 
 from mirror.config import MetadataSettings
+from mirror.config.hosts import join
 from mirror.config.redis import RedisPlace, Topology
 from mirror.doctor import info
 from mirror.doctor.reach import Place, connected, resolved, shown_certificate
@@ -110,7 +111,15 @@ class StoreCheck:
                 for answers in await asyncio.gather(*(master.exchange([("PING",)]) for master in masters)):
                     _raised(answers)
             subject.ok("answer", _masters(place, masters))
-            if all([await self._server(subject, master, place) for master in masters]):
+            good = True
+            for master in masters:
+                part = Subject(subject.name, subject.about)
+                good = await self._server(part, master, place) and good
+                if place.topology is Topology.CLUSTER:
+                    subject.take_over(part, join(*master.address))
+                else:
+                    subject.findings += part.findings
+            if good:
                 await self._scripts(subject, store)
         except TimeoutError:
             subject.fail(
@@ -161,7 +170,7 @@ def _raised(answers: Sequence[object]) -> None:
 
 
 def _masters(place: RedisPlace, masters: Sequence[Server]) -> str:
-    named = ", ".join(f"{host}:{port}" for host, port in (master.address for master in masters))
+    named = ", ".join(join(*master.address) for master in masters)
     match place.topology:
         case Topology.ALONE:
             return f"{named} answers"

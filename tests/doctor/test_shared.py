@@ -13,7 +13,7 @@ from mirror.doctor.shared import StoreCheck
 from tests.doctor.support import Found, certificate, found_by
 from tests.support.faults import Fault
 from tests.support.ports import ReservedPort
-from tests.support.redis import RedisServer
+from tests.support.redis import RedisCluster, RedisServer, WatchedRedis
 from tests.support.upstream import FaultyUpstream
 
 pytestmark = pytest.mark.needs("redis-server")
@@ -185,6 +185,31 @@ async def test_what_is_no_sentinel_is_told(tmp_path: Path) -> None:
         found = await store(f"redis+sentinel://{server.host}/mymaster")
     assert found.mark("answer") is Mark.FAIL
     assert "Sentinel" in found["answer"].advice
+
+
+@pytest.mark.needs("redis-sentinel")
+@pytest.mark.timeout(150)
+async def test_the_master_that_sentinels_name_is_examined(tmp_path: Path) -> None:
+    with WatchedRedis(tmp_path) as watched:
+        found = await store(watched.url)
+        other = await store(f"{watched.url}-that-nobody-knows")
+    assert {finding.mark for finding in found.findings} == {Mark.OK}, found
+    assert "Sentinels name 127.0.0.1:" in found["answer"].said
+    assert other.mark("answer") is Mark.FAIL
+    assert "the name at the end of metadata.url" in other["answer"].advice
+
+
+@pytest.mark.needs("redis-cli")
+@pytest.mark.timeout(150)
+async def test_each_master_of_a_cluster_is_examined(tmp_path: Path) -> None:
+    with RedisCluster(tmp_path) as cluster:
+        found = await store(cluster.url)
+    assert {finding.mark for finding in found.findings} == {Mark.OK}, found
+    assert "a Cluster of 3 masters" in found["answer"].said
+    roles = {finding.said.partition(": ")[0] for finding in found.findings if finding.check == "role"}
+    assert roles <= set(found["answer"].said.rpartition(": ")[2].split(", "))
+    assert len(roles) == 3
+    assert found.mark("scripts") is Mark.OK
 
 
 # TLS.
