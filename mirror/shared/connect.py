@@ -40,21 +40,23 @@ class Server:
     """One server of Redis. Raises the errors of redis-py, and `OSError`."""
 
     def __init__(
-        self, address: tuple[str, int], settings: MetadataSettings, *, login: bool = True, db: int = 0
+        self,
+        address: tuple[str, int],
+        settings: MetadataSettings,
+        contexts: "Contexts | None",
+        *,
+        login: bool = True,
+        database: int = 0,
     ) -> None:
-        place = settings.place
-        assert place is not None, "there is a Redis"
-        options: dict[str, Any] = {}
-        if place.tls:
-            options["contexts"] = _Contexts(settings.ca_file, settings.client_certificate, settings.client_key)
+        options: dict[str, Any] = {} if contexts is None else {"contexts": contexts}
         if login and settings.password_file is not None:
             options["credential_provider"] = FileCredentials(settings)
         self.address = address
         self._pool = ConnectionPool(
-            connection_class=_TlsConnection if place.tls else Connection,
+            connection_class=Connection if contexts is None else _TlsConnection,
             host=address[0],
             port=address[1],
-            db=db,
+            db=database,
             protocol=2,
             retry=Retry(NoBackoff(), 0),
             socket_timeout=_SILENT_FOR,
@@ -178,12 +180,13 @@ async def _line(path: Path, setting: str) -> str:
         raise RedisConnectionError(f"the file of {setting} is not UTF-8 text") from None
 
 
-class _Contexts(SslContexts):
+class Contexts(SslContexts):
     """What TLS is done with: made of its files, anew after they changed."""
 
-    def __init__(self, ca_file: Path | None, certificate: Path | None, key: Path | None) -> None:
+    def __init__(self, settings: MetadataSettings) -> None:
         super().__init__()
-        self._ca_file, self._certificate, self._key = ca_file, certificate, key
+        self._ca_file = settings.ca_file
+        self._certificate, self._key = settings.client_certificate, settings.client_key
         self._stamps: list[tuple[int, int, int]] = []
 
     def get(self) -> ssl.SSLContext:
@@ -201,6 +204,6 @@ class _Contexts(SslContexts):
 class _TlsConnection(SSLConnection):
     """TLS by the contexts of the server's pool, in place of those that each connection makes once for itself."""
 
-    def __init__(self, *, contexts: _Contexts, **options: Any) -> None:
+    def __init__(self, *, contexts: Contexts, **options: Any) -> None:
         super().__init__(**options)
         self.ssl_context = contexts

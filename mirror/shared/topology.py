@@ -14,7 +14,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 
 from mirror.config import redis as places
 from mirror.config.models import MetadataSettings
-from mirror.shared.connect import Command, Server
+from mirror.shared.connect import Command, Contexts, Server
 
 _REDIRECTED_AT_MOST = 4
 
@@ -81,8 +81,9 @@ async def _first(asked: Iterable[Awaitable[T | None]], otherwise: str) -> T:
 class _Servers:
     """The servers that are known now. After a failure all begin anew: old connections may be dead, or lead astray."""
 
-    def __init__(self, settings: MetadataSettings) -> None:
+    def __init__(self, settings: MetadataSettings, place: places.RedisPlace) -> None:
         self._settings = settings
+        self._contexts = Contexts(settings) if place.tls else None
         self._known: dict[tuple[Address, bool, int], Server] = {}
         self._closing: set[asyncio.Task[None]] = set()
 
@@ -90,7 +91,7 @@ class _Servers:
         """The server at ``address``."""
         key = (address, login, database)
         if key not in self._known:
-            self._known[key] = Server(address, self._settings, login=login, db=database)
+            self._known[key] = Server(address, self._settings, self._contexts, login=login, database=database)
         return self._known[key]
 
     def begin_anew(self) -> None:
@@ -111,7 +112,7 @@ class Alone:
     """One server, or a name that leads to the one that is the master now."""
 
     def __init__(self, settings: MetadataSettings, place: places.RedisPlace) -> None:
-        self._servers = _Servers(settings)
+        self._servers = _Servers(settings, place)
         self._place = place
 
     async def exchange(self, commands: Sequence[Command]) -> list[Any]:
@@ -139,7 +140,7 @@ class Watched:
     """
 
     def __init__(self, settings: MetadataSettings, place: places.RedisPlace) -> None:
-        self._servers = _Servers(settings)
+        self._servers = _Servers(settings, place)
         self._place = place
         # A Sentinel may want the same login as Redis, or none; to one that wants none it would be an error.
         self._logins = (False, True) if settings.password_file is not None else (False,)
@@ -187,7 +188,7 @@ class Cluster:
     """
 
     def __init__(self, settings: MetadataSettings, place: places.RedisPlace) -> None:
-        self._servers = _Servers(settings)
+        self._servers = _Servers(settings, place)
         self._seeds = place.servers
         self._masters: dict[int, Address] = {}
 

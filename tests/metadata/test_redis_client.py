@@ -148,13 +148,16 @@ async def test_callers_that_go_away_leave_no_answer_for_others(server: RedisServ
 
 async def test_a_slow_answer_is_not_an_outage_while_others_come(server: RedisServer) -> None:
     async with connected(settings(server)) as client:
-        blocked = asyncio.create_task(client.call("BLPOP", "nothing", 1, within=0.3))
+        blocked = asyncio.create_task(client.call("BLPOP", "nothing", 3, within=1))
         with server.client() as raw:
             await eventually(lambda: raw.info("clients")["blocked_clients"] == 1)
+        answers = 0
         while not blocked.done():
             assert await client.call("GET", "key", within=PATIENCE) is None
-        with pytest.raises(StoreError, match=r"no answer within 0\.3 s"):
+            answers += 1
+        with pytest.raises(StoreError, match="no answer within 1 s"):
             await blocked
+        assert answers > 5
         assert client.up
 
 
