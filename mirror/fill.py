@@ -257,7 +257,7 @@ class Fill:
             self.content.overflow = Overflow(spool.size)
             return True
         else:
-            self._begin_anew()
+            self.content.begin_anew(self._expected)
         return False
 
     async def _lead(self) -> None:
@@ -270,7 +270,7 @@ class Fill:
             self._lose_disk(error)
             if self.content.consumed:
                 raise StoreError(f"what was there of {self.digest} can no longer be read") from error
-            self._begin_anew()
+            self.content.begin_anew(self._expected)
             return
         async with self._fills.sharing.turn(self.digest, self._believed) as turn:
             try:
@@ -280,7 +280,7 @@ class Fill:
                 if not self._may_begin_anew(inherited):
                     raise
                 log.warning("%s; beginning anew", failure)
-                self._begin_anew()
+                self.content.begin_anew(self._expected)
                 return
             except (MirrorError, asyncio.CancelledError):
                 self._leave()
@@ -391,13 +391,6 @@ class Fill:
             except OSError as error:
                 log.error("the disk fails (%s); bytes of %s stay in a spool", error.strerror or error, self.digest)
                 self._disk_fails = True
-
-    def _begin_anew(self) -> None:
-        """Forget the bytes that are there; no reader has seen one of them."""
-        if self.content.spool is not None:
-            self.content.spool.close()
-        self.content.spool = self.content.overflow = None
-        self.content.size = self._expected
 
     async def _in_thread(self, call: Callable[[*_Arguments], _T], *arguments: *_Arguments) -> _T:
         """Wait for the call in any case: a file may not be closed while a thread works on it."""

@@ -30,6 +30,9 @@ log = logging.getLogger(__name__)
 _ASK_FOR = 10.0
 """Seconds that one question to upstream may take, behind the clients' backs."""
 
+_TAKEN_DOWN_WITHIN = 0.25
+"""Seconds that a client waits for what upstream has confirmed to be taken down."""
+
 _TURNS = 3
 """Times that a question is asked which somebody else took over before its answer could be taken down."""
 
@@ -40,6 +43,24 @@ class Leases(Protocol):
     def hold(self, name: str) -> AbstractAsyncContextManager[Fence | None]:
         """Wait for a lease and hold it; gives the proof of it, where there is one."""
         ...
+
+
+class Word:
+    """What upstream said to a question, for those who wait for it: ``confirmed`` is the record, when it still holds."""
+
+    def __init__(self) -> None:
+        self.confirmed: TagRecord | None = None
+        self._given = asyncio.Event()
+
+    async def wait(self) -> TagRecord | None:
+        """Until upstream has said anything, or the question has failed."""
+        await self._given.wait()
+        return self.confirmed
+
+    def give(self, confirmed: TagRecord | None = None) -> None:
+        """Upstream has said something."""
+        self.confirmed = self.confirmed or confirmed
+        self._given.set()
 
 
 class Resolver:
@@ -62,7 +83,7 @@ class Resolver:
         self._now = now
         self._flights: Flights[TagRecord] = Flights()
         self._lookups: Flights[TagRecord | None] = Flights()
-        self._words: dict[Reference, asyncio.Event] = {}
+        self._words: dict[Reference, Word] = {}
 
     async def first(self, reference: Reference) -> tuple[TagRecord, bool]:
         """The record of a tag, by one GET, where none may be served; and whether another request asked already.
@@ -102,21 +123,25 @@ class Resolver:
         policy = self._upstreams[reference.upstream].policy
         try:
             async with asyncio.timeout(policy.revalidate_for):
-                await word.wait()
+                confirmed = await word.wait()
         except TimeoutError as error:
             self._suspicion.failed(reference.upstream)
             raise UpstreamTimeout(
                 f"{reference.upstream} has not answered within {policy.revalidate_for:g} s (revalidate_for)"
             ) from error
+        if confirmed is not None:
+            # To be taken down first, in case that somebody else has learnt more; but a store that hangs is not waited for.
+            done, _ = await asyncio.wait({task}, timeout=_TAKEN_DOWN_WITHIN)
+            return task.result() if done else confirmed
         try:
             async with asyncio.timeout(self._manifests.patience(reference.upstream) + LAST_WORD):
                 return await asyncio.shield(task)
         except TimeoutError as error:
             raise UpstreamTimeout(f"the new version of {reference} has not come in time") from error
 
-    def begin(self, reference: Reference, known: TagRecord) -> tuple["asyncio.Task[TagRecord]", asyncio.Event]:
-        """Ask upstream without waiting: the task, and the event that upstream has given its word."""
-        word = self._words.setdefault(reference, asyncio.Event())
+    def begin(self, reference: Reference, known: TagRecord) -> tuple["asyncio.Task[TagRecord]", Word]:
+        """Ask upstream without waiting: the task, and what upstream will have said."""
+        word = self._words.setdefault(reference, Word())
         task, _ = self._flights.join(("again", reference), lambda: self._revalidate(reference, known, word))
         return task, word
 
@@ -142,7 +167,7 @@ class Resolver:
 
         return await self._in_turn(reference, fetch)
 
-    async def _revalidate(self, reference: Reference, known: TagRecord, word: asyncio.Event) -> TagRecord:
+    async def _revalidate(self, reference: Reference, known: TagRecord, word: Word) -> TagRecord:
         asked_at = self._now()
 
         async def revalidate(fence: Fence | None) -> TagRecord:
@@ -154,7 +179,7 @@ class Resolver:
         try:
             return await self._in_turn(reference, revalidate)
         finally:
-            word.set()
+            word.give()
             del self._words[reference]
 
     async def _in_turn(self, reference: Reference, work: Callable[[Fence | None], Awaitable[TagRecord]]) -> TagRecord:
@@ -167,9 +192,7 @@ class Resolver:
                 log.warning("what was learnt of %s is not taken down: %s", reference, error)
         raise UpstreamTimeout(f"this replica was too slow to take down what {reference} names; ask again")
 
-    async def _question(
-        self, reference: Reference, known: TagRecord, word: asyncio.Event, fence: Fence | None
-    ) -> TagRecord:
+    async def _question(self, reference: Reference, known: TagRecord, word: Word, fence: Fence | None) -> TagRecord:
         assert reference.tag is not None
         upstream = self._upstreams[reference.upstream]
         deadline = asyncio.get_running_loop().time() + _ASK_FOR
@@ -188,9 +211,11 @@ class Resolver:
             self._suspicion.failed(reference.upstream)
             raise
         self._suspicion.answered(reference.upstream)
-        word.set()
         if head.digest == known.digest:
-            return await self._tags.learn(dataclasses.replace(known, fetched_at=self._now(), moving=False), fence)
+            record = dataclasses.replace(known, fetched_at=self._now(), moving=False)
+            word.give(record)
+            return await self._tags.learn(record, fence)
+        word.give()
         return await self._move(reference, known, str(head.digest) if head.digest else reference.tag, fence)
 
     async def _move(self, reference: Reference, known: TagRecord, target: str, fence: Fence | None) -> TagRecord:

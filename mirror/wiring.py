@@ -41,7 +41,7 @@ from mirror.tags import Links, Tags
 from mirror.upstream.failover import Upstream
 from mirror.upstream.transport import Transport
 
-
+_PEER_CONNECTS_WITHIN = 1.0
 _PEER_IDLE_FOR = 2.0
 """Seconds after which another replica that sends nothing is asked anew, or, when its lease has ended, no more."""
 
@@ -122,7 +122,14 @@ async def _around(
     if settings.cluster.secret_file is None:
         return _Around(metadata, beat, shared_leases, alone, Unshared(), None)
     secret = Secret(settings.cluster.secret_file)
-    peers = Peers(beat.addresses, address, secret, Transport(idle_for=_PEER_IDLE_FOR), clock, time.time)
+    peers = Peers(
+        beat.addresses,
+        address,
+        secret,
+        Transport(connect_within=_PEER_CONNECTS_WITHIN, idle_for=_PEER_IDLE_FOR),
+        clock,
+        time.time,
+    )
     stack.push_async_callback(peers.aclose)
     sharing = Shared(shared_leases, peers, redis, address)
     return _Around(metadata, beat, shared_leases, peers, sharing, secret)

@@ -22,7 +22,10 @@ from tests.test_imports import HOUSE, places
 _ROOT = Path(__file__).parents[1]
 _README = (_ROOT / "README.md").read_text()
 _ARCHITECTURE = (_ROOT / "docs" / "architecture.md").read_text()
-_DOCUMENTS = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/architecture.md", "docs/configuration.md")
+_DOCUMENTS = (
+    *("README.md", "CONTRIBUTING.md", "CHANGELOG.md"),
+    *("docs/architecture.md", "docs/configuration.md", "docs/failures.md", "docs/redis.md"),
+)
 _EXAMPLE = "http://127.0.0.1:8080"
 _PLUGIN = "istio-ecosystem/wasm-extensions/basic_auth"
 _TTL = re.compile(r"ttl=\d+")

@@ -41,7 +41,8 @@ HOUSE = """
     tls
     server
     supervisor
-    doctor: report heard refused asking remedies reach upstreams info shared probes disk cluster machine visit subjects __init__
+    doctor: report visit heard reach asking remedies upstreams info refused shared probes disk cluster machine
+    doctor: subjects __init__
     cli
 """
 

@@ -1,5 +1,6 @@
 """The ASGI application: the registry, the addresses for machines beside it, and errors that tell no secrets."""
 
+import asyncio
 import logging
 import time
 from collections.abc import Callable
@@ -12,7 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mirror.edge.registry import Registry
 from mirror.edge.respond import Cut, send_error
-from mirror.errors import MirrorError, NotFound
+from mirror.errors import MirrorError, NotFound, UpstreamUnavailable
 
 log = logging.getLogger(__name__)
 access = logging.getLogger("mirror.access")
@@ -59,6 +60,9 @@ class App:
         except Cut:
             # To return with the body unfinished is how the server is told to cut the connection.
             return
+        except asyncio.CancelledError:  # the time to finish is over
+            if not started:
+                await send_error(send, scope["method"], UpstreamUnavailable("the mirror is stopping; ask again"))
         except Exception:
             log.exception("%s %s failed", scope["method"], scope["path"])
             if not started:

@@ -14,7 +14,7 @@ Nothing here asks anyone else, begins a download, or tells more than "no" to who
 import contextlib
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from typing import Protocol
 from urllib.parse import parse_qsl
 
@@ -136,6 +136,10 @@ class _Tailed(Flowing):
             raise UpstreamUnavailable(f"{self.content.digest} passes through this replica, and byte {start} is gone")
         if self.content.size is None:
             await self.content.reached(0)
+
+    def read(self, start: int, end: int | None) -> AsyncGenerator[bytes | memoryview]:
+        """The bytes as they come; cut when they turn out to be wrong."""
+        return self.content.stream(start, end, tentative=True)
 
 
 def _target(scope: Scope) -> str:

@@ -40,8 +40,7 @@ async def send_answer(
     span = None
     if ranged and ranges.range_stands(header(scope, b"if-range"), tag) and (wanted := header(scope, b"range")):
         await _exists(answer)
-        size = answer.body.size
-        span = ranges.parse_range(wanted, size) if size is not None else None
+        span = await _span(answer, wanted)
     start, end = (span.start, span.end) if span is not None else (0, None)
     await _wait(answer, start, end)
     if span is not None:
@@ -84,6 +83,18 @@ def header(scope: Scope, name: bytes) -> str | None:
     """The value of a request's header, or None. Repeated ones are joined by a comma."""
     values = [value for key, value in scope["headers"] if key == name]
     return b", ".join(values).decode("latin-1") if values else None
+
+
+async def _span(answer: Answer, wanted: str) -> ranges.Span | None:
+    """The range that is ``wanted``; raises `RangeInvalid` once it is certain that there are no such bytes."""
+    body = answer.body
+    try:
+        return ranges.parse_range(wanted, body.size) if body.size is not None else None
+    except RangeInvalid:
+        if not isinstance(body, Flowing) or body.content.verified:
+            raise
+    await _bounded(answer, body.content.whole())  # an upstream may have announced too little
+    return ranges.parse_range(wanted, body.content.available)
 
 
 async def _exists(answer: Answer) -> None:

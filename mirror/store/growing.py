@@ -45,6 +45,7 @@ class Growing:
         self.verified = False
         self.failure: MirrorError | None = None
         self.consumed = False
+        self._beginnings = 0
         self.spool: Spool | None = None
         self.overflow: Overflow | None = None
         self.blob: Blob | None = None
@@ -70,6 +71,15 @@ class Growing:
         """Wake all who wait for something to change."""
         event, self._moved = self._moved, asyncio.Event()
         event.set()
+
+    def begin_anew(self, size: int | None) -> None:
+        """Forget the bytes that came; none was sent to anyone who would believe them. ``size`` as at the beginning."""
+        if self.spool is not None:
+            self.spool.close()
+        self.spool = self.overflow = None
+        self.size = size
+        self._beginnings += 1
+        self.moved()
 
     def verify(self) -> None:
         """Say that the bytes that came are the whole, and have the digest."""
@@ -109,22 +119,28 @@ class Growing:
         while not self.verified:
             await self._next()
 
-    async def stream(self, start: int, end: int | None) -> AsyncGenerator[bytes | memoryview]:
+    async def stream(
+        self, start: int, end: int | None, *, tentative: bool = False
+    ) -> AsyncGenerator[bytes | memoryview]:
         """The bytes from ``start`` up to ``end`` (None: the last one), as they come.
 
-        Raises the fill's failure in place of the bytes that may not be sent.
+        Raises the fill's failure in place of the bytes that may not be sent. A ``tentative`` reader verifies for
+        itself: it does not keep the fill from beginning anew, and is cut when it does.
         """
         reader = object()
         self._readers[reader] = start
         position = start
+        beginnings = self._beginnings
         try:
             while end is None or position < end:
+                if tentative and beginnings != self._beginnings:
+                    raise UpstreamUnavailable(f"the bytes of {self.digest} that came first were wrong", retry_after=1)
                 stop = self._releasable(position, end)
                 if stop > position:
                     data = self._read(position, min(stop, position + CHUNK))
                     position += len(data)
                     self._advance(reader, position)
-                    self.consumed = True
+                    self.consumed |= not tentative
                     yield data
                 elif self.verified:
                     if end is not None:
@@ -132,7 +148,7 @@ class Growing:
                     return
                 elif self._ends_in_memory(end):
                     withheld = self._copy(position, end)
-                    self.consumed = True
+                    self.consumed |= not tentative
                     self._advance(reader, _NEEDS_NOTHING)  # the fill must not wait for one who waits for its end
                     await self.whole()
                     yield withheld

@@ -23,7 +23,10 @@ class Leases:
 
     @contextlib.asynccontextmanager
     async def hold(self, name: str) -> AsyncIterator[None]:
-        """Wait for the lease and hold it; the kernel needs no other proof of it. A disk that cannot keep leases costs a second request, never a pull."""
+        """Wait for the lease and hold it; the kernel needs no other proof of it.
+
+        A disk that cannot keep leases costs a second request, never a pull.
+        """
         path = self._folder / hashlib.blake2b(name.encode(), digest_size=16).hexdigest()
         try:
             fd = await _locked(path)

@@ -162,7 +162,20 @@ class Standings:
 
     def _change(self, host: str, step: Callable[[Standing, float], Standing]) -> None:
         now = self._clock()
-        self._board.change(self._name(host), lambda note: _written(step(_read(note, now), now)))
+        was = is_now = _FRESH
+
+        def changed(note: Note) -> Note:
+            nonlocal was, is_now
+            was = _read(note, now)
+            is_now = step(was, now)
+            return _written(is_now)
+
+        self._board.change(self._name(host), changed)
+        if is_now.breaker.rest > was.breaker.rest:
+            why = f"it failed {is_now.breaker.failures} times in a row, the last time so: {is_now.last_error}"
+            log.warning("%s: %s is left alone for %g s; %s", self._upstream, host, is_now.breaker.rest, why)
+        elif was.breaker.rest and not is_now.breaker.rest:
+            log.info("%s: %s answers again", self._upstream, host)
 
     def _name(self, host: str) -> str:
         return f"{self._upstream} {host}"

@@ -1,5 +1,6 @@
 """What an answer says about the mirror's own state, and what it never says: how the mirror is made."""
 
+import asyncio
 import json
 import logging
 from typing import cast
@@ -74,3 +75,10 @@ async def test_requests_are_logged_on_demand_without_their_query(caplog: pytest.
     (record,) = caplog.records
     assert record.getMessage().startswith("192.0.2.7 GET /v2/x 200 0.0")
     assert "secret" not in caplog.text
+
+
+async def test_a_request_that_is_stopped_because_the_time_is_over_is_told_to_ask_again() -> None:
+    sent = await asked(app(Fixed(then=asyncio.CancelledError())), "/v2/x/blobs/y")
+    assert (sent.status, sent.headers["retry-after"]) == (503, "1")
+    (error,) = json.loads(sent.body)["errors"]
+    assert error["code"] == "UPSTREAM_UNAVAILABLE"

@@ -240,3 +240,28 @@ async def test_a_tail_begins_no_download(tmp_path: Path) -> None:
         a = await town.add("a")
         assert a.fills.tail(DIGEST) is None
         assert not a.source.gets
+
+
+async def test_wrong_bytes_that_only_replicas_have_read_are_replaced_unseen_and_their_readers_cut(
+    tmp_path: Path,
+) -> None:
+    async with Town(tmp_path) as town:
+        a = await town.add("a")
+        tap = Tap(MIB)
+        a.source.script.append(Sending(content=CONTENT[:-1] + b"?", tap=tap))
+        fill = a.start(DIGEST, len(CONTENT))
+        tail = a.fills.tail(DIGEST)
+        assert tail is fill.content
+        received = bytearray()
+
+        async def read() -> None:
+            async for data in tail.stream(0, None, tentative=True):
+                received.extend(data)
+
+        reader = asyncio.create_task(read())
+        await eventually(lambda: len(received) > MIB // 2)
+        tap.open()
+        with pytest.raises(UpstreamUnavailable):
+            await reader
+        assert await Client(fill.content).body() == CONTENT
+        assert a.source.offsets == [0, 0]

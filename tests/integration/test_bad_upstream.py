@@ -241,6 +241,15 @@ def withheld(reply: Reply, content: bytes, known: bool) -> None:
         refused(reply)
 
 
+async def test_a_size_that_is_told_wrongly_does_not_make_a_range_impossible(tmp_path: Path) -> None:
+    with FaultyUpstream() as up:
+        publish(up, "team/plugin", "1", image([("text/plain", LARGE)]))
+        up.inject(Fault(truncate_to=900), method="GET", path="/blobs/", times=1)
+        async with running(tmp_path, {"ghcr.io": up}, SHORTLY) as mirror:
+            reply = await mirror.get(f"{PLUGIN}/blobs/{Digest.of(LARGE)}", {"Range": "bytes=2000-2999"})
+            refused(reply)
+
+
 @pytest.mark.parametrize("layout", ["compat", "docker"])
 @pytest.mark.parametrize("linked", [True, False], ids=["named by a manifest", "not known"])
 async def test_not_one_byte_of_a_wrong_archive_is_sent(tmp_path: Path, layout: str, linked: bool) -> None:

@@ -83,7 +83,8 @@ async def test_a_program_that_cannot_be_run_is_told(tmp_path: Path) -> None:
 @pytest.mark.shows("a credential helper fails, or hangs")
 async def test_a_helper_that_fails_is_told_with_what_it_wrote_to_standard_error_alone(tmp_path: Path) -> None:
     script = (
-        "echo half-a-secret; printf 'no region\\n  in /var/lib/robot/config, see https://a.example/b/c\\033[0m' >&2; exit 3"
+        "echo half-a-secret; "
+        "printf 'no region\\n  in /var/lib/robot/config, see https://a.example/b/c\\033[0m' >&2; exit 3"
     )
     with pytest.raises(UpstreamUnavailable) as failed:
         await asking(helper(tmp_path, "fake", script)).ask()
