@@ -20,6 +20,11 @@ log = logging.getLogger(__name__)
 _PAUSE = 0.05
 """Seconds between two tries to read from the holder of a lease, or to get the lease."""
 
+_PATIENCE = 5.0
+"""Seconds for which a holder that cannot be read from is put up with, longer than the lease of a dead one lasts. One
+that lives, and that only this replica cannot reach, may not make its clients wait: then upstream is asked twice.
+"""
+
 
 class Turn(Protocol):
     """A fill's turn to download: where it may take the bytes from."""
@@ -173,6 +178,7 @@ class _Through:
     async def open_blob(self, repository: str, digest: Digest, *, offset: int = 0, deadline: float) -> BlobStream:
         """The blob from ``offset`` on, from wherever it can be had now; raises what upstream raises."""
         clock = asyncio.get_running_loop().time
+        bypass_at = clock() + _PATIENCE
         while True:
             holder = await self._turn.lease.take()
             if holder is None:
@@ -188,6 +194,9 @@ class _Through:
                 log.debug("%s, which fetches %s: %s", holder, digest, failure)
                 if clock() + _PAUSE >= deadline:
                     raise _as_upstreams(failure) from failure
+                if clock() >= bypass_at:
+                    log.warning("%s fetches %s and cannot be read from: %s", holder, digest, failure)
+                    return await self._upstream.open_blob(repository, digest, offset=offset, deadline=deadline)
             await asyncio.sleep(_PAUSE)
 
     async def _from_whole(self, offset: int, deadline: float) -> BlobStream | None:

@@ -58,7 +58,7 @@ async def nothing_more() -> Message:
 class Fixed:
     """An application that sends some messages, and then raises."""
 
-    def __init__(self, *messages: Message, then: Exception | None = None) -> None:
+    def __init__(self, *messages: Message, then: BaseException | None = None) -> None:
         self._messages = messages
         self._then = then
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from mirror import sharing
 from mirror.digest import Digest
 from mirror.download import BlobStream
 from mirror.errors import BlobUnknown, UpstreamUnavailable
@@ -233,6 +234,21 @@ async def test_a_fill_that_fails_at_one_replica_is_tried_by_the_next(tmp_path: P
         gate.open()
         assert isinstance(await first.cut(), BlobUnknown)
         assert await second.body() == CONTENT
+
+
+async def test_a_replica_that_fetches_and_cannot_be_reached_does_not_make_the_others_wait(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sharing, "_PATIENCE", 0.2)
+    async with Town(tmp_path) as town:
+        a, b = await town.add("a"), await town.add("b")
+        a.source.script.append(Sending(tap=Tap(MIB)))
+        a.start(DIGEST, len(CONTENT))
+        await eventually(lambda: town.leases.get(DIGEST) == "a")
+        town.dead.add("a")  # for b, but its lease goes on
+        assert await Client(b.start(DIGEST, len(CONTENT)).content).body() == CONTENT
+        assert b.source.offsets == [0]
+        assert town.leases[DIGEST] == "a"
 
 
 async def test_a_tail_begins_no_download(tmp_path: Path) -> None:
