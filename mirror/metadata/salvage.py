@@ -69,10 +69,9 @@ def _columns(connection: sqlite3.Connection, table: str) -> list[str]:
 def _insertion(table: str, columns: list[str], rule: schema.Salvage) -> str:
     """Insert a row, unless a check refuses it; where the key is taken, the newer row stays."""
     statement = f"INSERT OR IGNORE INTO {table} ({', '.join(columns)}) VALUES ({', '.join('?' * len(columns))})"
-    newer = [name for name in rule.newer if name in columns]  # an older release's table may lack one
-    if not newer:
+    if not rule.newer:
         return statement
-    theirs, ours = (", ".join(f"{side}.{name}" for name in newer) for side in ("excluded", table))
+    theirs, ours = (", ".join(f"{side}.{name}" for name in rule.newer) for side in ("excluded", table))
     changes = ", ".join(f"{name} = excluded.{name}" for name in columns if name not in rule.key)
     return f"{statement} ON CONFLICT ({', '.join(rule.key)}) DO UPDATE SET {changes} WHERE ({theirs}) > ({ours})"
 

@@ -351,6 +351,18 @@ async def test_tombstones_are_bounded(tmp_path: Path, monkeypatch: pytest.Monkey
         assert await store.tag("ghcr.io", "team/filter", "v80") is not None
 
 
+async def test_a_tag_has_a_row_or_a_tombstone_and_never_both(tmp_path: Path) -> None:
+    """What the release before does not know must not pile up behind it."""
+    async with opened(tmp_path) as store:
+        for at in range(3):
+            await store.delete_tag("ghcr.io", "team/filter", "v1", float(at))
+            await store.put_tag(TAG)
+        with raw(tmp_path / NAME) as connection:
+            assert connection.execute("SELECT (SELECT count(*) FROM tag), count(*) FROM tombstone").fetchone() == (1, 0)
+            await store.delete_tag("ghcr.io", "team/filter", "v1", 9.0)
+            assert connection.execute("SELECT (SELECT count(*) FROM tag), count(*) FROM tombstone").fetchone() == (0, 1)
+
+
 async def test_portions_are_small_and_found_by_the_primary_key(tmp_path: Path) -> None:
     """Other reads go in between, however much there is."""
     async with opened(tmp_path) as store:

@@ -301,7 +301,9 @@ async def test_of_a_salvaged_tag_and_its_backup_the_later_one_counts(tmp_path: P
         assert len(set_aside(tmp_path)) == 1
 
 
-async def test_a_backup_that_the_release_before_made_is_restored(tmp_path: Path) -> None:
+async def test_a_backup_that_the_release_before_made_is_restored(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     """It lacks tables that this release knows, and is sound all the same."""
     backup = recovery.backup_of(tmp_path / NAME)
     with raw(backup) as connection:
@@ -309,6 +311,7 @@ async def test_a_backup_that_the_release_before_made_is_restored(tmp_path: Path)
         connection.execute("INSERT INTO tag VALUES (?, ?, ?, ?, ?, ?, ?)", OLD_ROW)
     async with opened(tmp_path) as store:
         assert await store.tag("ghcr.io", "team/filter", "v1") == TAG
+    assert "damaged" not in caplog.text
 
 
 async def test_what_the_release_before_left_damaged_is_salvaged(tmp_path: Path) -> None:
