@@ -40,6 +40,7 @@ from mirror.suspicion import Suspicion
 from mirror.tags import Links, Tags
 from mirror.upstream.failover import Upstream
 from mirror.upstream.transport import Transport
+from mirror.upstream.trust import trust_in
 
 _PEER_CONNECTS_WITHIN = 1.0
 _PEER_IDLE_FOR = 2.0
@@ -126,7 +127,11 @@ async def _around(
         beat.addresses,
         address,
         secret,
-        Transport(connect_within=_PEER_CONNECTS_WITHIN, idle_for=_PEER_IDLE_FOR),
+        Transport(
+            trust=trust_in(settings.cluster.ca_file, "cluster.ca_file", clock),
+            connect_within=_PEER_CONNECTS_WITHIN,
+            idle_for=_PEER_IDLE_FOR,
+        ),
         clock,
         time.time,
     )

@@ -88,6 +88,11 @@ class ClusterSettings(Section):
     secret_file: File | None = Field(
         None, description="A file with the secret that all replicas share, by which they know one another."
     )
+    ca_file: File | None = Field(
+        None,
+        description="PEM file with the authorities that sign the replicas' own certificates, where `advertise` is an "
+        "https URL. They are trusted beside the usual ones.",
+    )
 
     @model_validator(mode="after")
     def _both_or_none(self) -> Self:

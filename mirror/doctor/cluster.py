@@ -26,7 +26,7 @@ from mirror.upstream.answers import error_codes
 from mirror.upstream.origins import host_of
 from mirror.upstream.session import drain
 from mirror.upstream.transport import Transport
-from mirror.upstream.trust import Reach
+from mirror.upstream.trust import Reach, trust_in
 
 _CONNECT_WITHIN = 2.0
 _ANSWER_WITHIN = 3.0
@@ -73,7 +73,11 @@ class ClusterCheck:
         if secret is None:
             return
         others = [address for address in members if address != advertised][:_MAX_ASKED]
-        transport = Transport(connect_within=_CONNECT_WITHIN, idle_for=_ANSWER_WITHIN)
+        transport = Transport(
+            trust=trust_in(self._settings.cluster.ca_file, "cluster.ca_file", time.monotonic),
+            connect_within=_CONNECT_WITHIN,
+            idle_for=_ANSWER_WITHIN,
+        )
         try:
             own, *rest = await asyncio.gather(
                 *(ask(transport, address, secret, self._now) for address in [advertised, *others])

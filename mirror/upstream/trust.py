@@ -61,6 +61,11 @@ def trust_of(endpoint: EndpointSettings, setting: str, clock: Callable[[], float
     return _FileTrust(Watched({f"{setting}.{name}": path for name, path in given.items()}, load, clock))
 
 
+def trust_in(ca_file: Path | None, setting: str, clock: Callable[[], float]) -> Trust | None:
+    """Trust in the authorities of a file, at the key ``setting``, beside the usual ones; None without a file."""
+    return None if ca_file is None else _FileTrust(Watched({setting: ca_file}, _load, clock))
+
+
 @dataclass(frozen=True, slots=True)
 class _Contexts:
     endpoint: ssl.SSLContext

@@ -5,7 +5,7 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
@@ -132,17 +132,17 @@ def check(base: str, repository: str, tag: str) -> None:
     assert f"sha256:{digest.hexdigest()}" == expected, f"{base} sent wrong bytes for {expected}"
 
 
-def herd(clients: int, base: str, repository: str, tag: str) -> float:
-    """So many agents' pulls at the same time; seconds until the last one is done."""
+def herd(clients: int, bases: Sequence[str], repository: str, tag: str) -> float:
+    """So many agents' pulls at the same time, through ``bases`` by turns; seconds until the last one is done."""
     start = threading.Barrier(clients + 1)
     done: list[float] = []
 
-    def one() -> None:
+    def one(base: str) -> None:
         start.wait()
         pull(base, repository, tag, buffer=64 * 1024)
         done.append(time.monotonic())
 
-    threads = [threading.Thread(target=one) for _ in range(clients)]
+    threads = [threading.Thread(target=one, args=(bases[n % len(bases)],)) for n in range(clients)]
     for thread in threads:
         thread.start()
     start.wait()

@@ -27,11 +27,11 @@ def _with(lab: Lab, workers: int, rounds: int) -> list[Row]:
             wait_committed(mirror, alone.layer)
             artifact = lab.artifact(_SIZE)
             lab.upstream.forget()
-            cold.append(herd(_CLIENTS, base(mirror), REPOSITORY, artifact.tag))
+            cold.append(herd(_CLIENTS, [base(mirror)], REPOSITORY, artifact.tag))
             manifests.append(sum(lab.upstream.count("GET", "/manifests/").values()))
             blobs.append(max(lab.upstream.count("GET", "/blobs/").values()))
             wait_committed(mirror, artifact.layer)
-            least.append(one + herd(_CLIENTS, base(mirror), REPOSITORY, artifact.tag))
+            least.append(one + herd(_CLIENTS, [base(mirror)], REPOSITORY, artifact.tag))
     compared = Comparison(cold, least)
     name = f"cold herd of {_CLIENTS}, 2 MiB, workers: {workers}"
     return [

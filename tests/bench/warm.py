@@ -111,22 +111,21 @@ def _compare(what: str, tail: str, everyone: Mapping[str, str], size: int, round
     found: dict[str, list[float]] = {name: [] for name in everyone}
     for _ in range(rounds):
         for name, where in everyone.items():
-            address, _, prefix = where.removeprefix("http://").partition("/")
-            found[name].append(_load(f"http://{address}/v2/{prefix + '/' if prefix else ''}{REPOSITORY}/{tail}"))
+            found[name].append(load(where, tail))
     rows = []
     for name in everyone:
         if name != "mirror":
             compared = Comparison(found["mirror"], found[name])
             rows.append(
-                Row(
-                    f"warm {what}", _rate(compared.ours, size), f"{_rate(compared.theirs, size)} {name}", compared.ratio
-                )
+                Row(f"warm {what}", rate(compared.ours, size), f"{rate(compared.theirs, size)} {name}", compared.ratio)
             )
     return rows
 
 
-def _load(url: str) -> float:
-    """Answers a second to 16 connections."""
+def load(where: str, tail: str) -> float:
+    """Answers a second to 16 connections, to what lies at ``tail`` of the repository at the server ``where``."""
+    address, _, prefix = where.removeprefix("http://").partition("/")
+    url = f"http://{address}/v2/{prefix + '/' if prefix else ''}{REPOSITORY}/{tail}"
     command = ["wrk", "-t1", "-c16", f"-d{_SECONDS}s", "-H", f"Accept: {ACCEPT}", url]
     said = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout
     rate = re.search(r"^Requests/sec:\s+([\d.]+)", said, re.MULTILINE)
@@ -135,5 +134,6 @@ def _load(url: str) -> float:
     return float(rate[1])
 
 
-def _rate(answers: float, size: int) -> str:
+def rate(answers: float, size: int = 0) -> str:
+    """Answers a second, or bytes where each has ``size``."""
     return f"{answers * size / 1e6:,.0f} MB/s" if size else f"{answers:,.0f} /s"
