@@ -130,7 +130,7 @@ class Resolver:
                 f"{reference.upstream} has not answered within {policy.revalidate_for:g} s (revalidate_for)"
             ) from error
         if confirmed is not None:
-            # To be taken down first, in case that somebody else has learnt more; but a store that hangs is not waited for.
+            # Taken down first, in case that somebody else has learnt more; but a store that hangs is not waited for.
             done, _ = await asyncio.wait({task}, timeout=_TAKEN_DOWN_WITHIN)
             return task.result() if done else confirmed
         try:

@@ -1,5 +1,7 @@
 """Replicas that serve HTTPS trust each other by an authority of their own."""
 
+from pathlib import Path
+
 import pytest
 
 from tests.integration.client import blob, manifest
