@@ -287,7 +287,7 @@ class Fill:
                 raise
             self.content.verify()
             if await self._commit(verifier):
-                await turn.announce()
+                await self._fills.sharing.announce(self.digest)
 
     async def _bring(self, verifier: Verifier, turn: Turn) -> None:
         """Download what is missing, from whichever repository gives it."""

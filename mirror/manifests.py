@@ -2,13 +2,14 @@
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
 from mirror.digest import Digest
 from mirror.errors import ManifestUnknown, UpstreamDenied, UpstreamError, UpstreamInvalid
 from mirror.fill import Fill, Fills
+from mirror.meanwhile import first_of
 from mirror.metadata.base import Link
 from mirror.oci import MAX_MANIFEST_SIZE, Manifest, Reference
 from mirror.store.blobs import BlobStore
@@ -39,8 +40,8 @@ class Leases(Protocol):
 class Elsewhere(Protocol):
     """What the other replicas hold: `mirror.peers`."""
 
-    async def content(self, digest: Digest, limit: int) -> bytes | None:
-        """Verified content of ``limit`` bytes at most, or None."""
+    async def content(self, digest: Digest, limit: int, hinted: Sequence[str] = ()) -> bytes | None:
+        """Verified content of ``limit`` bytes at most, or None; those ``hinted`` at are likely to hold it."""
         ...
 
 
@@ -99,19 +100,29 @@ class Manifests:
         Raises `ManifestUnknown`, `UpstreamError`. For one task at a time in this worker.
         """
         async with self._leases.hold(f"manifest {reference.upstream}/{reference.repository}@{digest}"):
-            if (manifest := await self.known(reference, digest)) is not None:
+            if (manifest := await self._from_here_or_elsewhere(reference, digest)) is not None:
                 return manifest
-            if self.held(digest, "") is None and (body := await self._elsewhere.content(digest, MAX_MANIFEST_SIZE)):
-                await self._store_body(digest, body)
-                if (manifest := await self.known(reference, digest)) is not None:
-                    return manifest
             if self._upstreams[reference.upstream].policy.offline:
                 raise ManifestUnknown(
                     f"{digest} is not held, and {reference.upstream} is offline in the mirror's settings"
                 )
             if (manifest := self.held(digest, "")) is not None:
                 return await self._claim(reference, manifest)
-            return await self.fetch(reference, str(digest))
+            asking = self.fetch(reference, str(digest))
+            return await first_of(asking, lambda: self._from_here_or_elsewhere(reference, digest))
+
+    async def _from_here_or_elsewhere(self, reference: Reference, digest: Digest) -> Manifest | None:
+        """The manifest, if this repository is known to hold it, and this replica or another one has its bytes."""
+        if (manifest := await self.known(reference, digest)) is not None:
+            return manifest
+        place = reference.upstream, reference.repository
+        if await self._links.get(*place, digest) is None:
+            await self._links.ask_elsewhere(*place, digest)
+        if self.held(digest, "") is None:
+            hinted = await self._fills.sharing.holders_of(digest)
+            if (body := await self._elsewhere.content(digest, MAX_MANIFEST_SIZE, hinted)) is not None:
+                await self._store_body(digest, body)
+        return await self.known(reference, digest)
 
     async def fetch(self, reference: Reference, target: str) -> Manifest:
         """One GET of a tag or digest; the manifest is kept, and what it names is linked to the repository."""
@@ -190,6 +201,7 @@ class Manifests:
         try:
             if not self._store.holds(digest):
                 await asyncio.to_thread(self._store.put, digest, body)
+                await self._fills.sharing.announce(digest)
         except OSError as error:
             log.error("the disk fails (%s); the manifest %s is not kept", error.strerror or error, digest)
 

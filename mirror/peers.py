@@ -126,9 +126,10 @@ class Peers:
     async def find(self, digest: Digest, hinted: Sequence[str], without: Collection[str] = ()) -> str | None:
         """The address of a replica that holds the blob whole, within half a second; None when none says so.
 
-        Those that are ``hinted`` at are asked first, those in ``without`` not at all.
+        Those that are ``hinted`` at are asked first, and may take 2 s: they very likely save a download. Those in
+        ``without`` are not asked at all.
         """
-        others = [peer for peer in self._others() if peer.address not in without and self._trusts(peer, digest)]
+        others = [peer for peer in self._others(hinted) if peer.address not in without and self._trusts(peer, digest)]
         first = [peer for peer in others if peer.address in hinted]
         rest = [peer for peer in others if peer.address not in hinted]
 
@@ -137,7 +138,8 @@ class Peers:
             await drain(response)
             return True
 
-        async with contextlib.aclosing(self._answers((first, rest), holds)) as answers:
+        within = _BEGINS_WITHIN if first else _ROUND
+        async with contextlib.aclosing(self._answers((first, rest), holds, within)) as answers:
             async for peer, _ in answers:
                 return peer.address
         return None
@@ -214,14 +216,14 @@ class Peers:
         """Close all connections."""
         await self._transport.aclose()
 
-    def _others(self) -> list[_Peer]:
-        """Those that are alive, but for this one and those that are left alone for now."""
+    def _others(self, wanted: Collection[str] = ()) -> list[_Peer]:
+        """Those that are alive, but for this one and, unless they are ``wanted``, those left alone for now."""
         peers = []
         for address in dict.fromkeys(self._addresses()):
             with contextlib.suppress(UpstreamInvalid):  # another release may write what is no address to this one
                 if address != self._own:
                     peers.append(self._peer(address))
-        return [peer for peer in peers if peer.shunned_until <= self._clock()]
+        return [peer for peer in peers if peer.address in wanted or peer.shunned_until <= self._clock()]
 
     def _peer(self, address: str) -> _Peer:
         peer = self._peers.get(address)
@@ -248,14 +250,14 @@ class Peers:
             log.warning("replica %s", error)
 
     async def _answers(
-        self, waves: Sequence[Sequence[_Peer]], ask: Callable[[_Peer], Awaitable[_T | None]]
+        self, waves: Sequence[Sequence[_Peer]], ask: Callable[[_Peer], Awaitable[_T | None]], within: float = _ROUND
     ) -> AsyncGenerator[tuple[_Peer, _T]]:
-        """What replicas answer, each as it comes, for half a second in all; not those that know nothing, or fail.
+        """What replicas answer, each as it comes, ``within`` seconds in all; not those that know nothing, or fail.
 
         All of a wave are asked at once, when the wave before has answered or has had its head start.
         """
         time = asyncio.get_running_loop().time
-        ends_at = time() + _ROUND
+        ends_at = time() + within
         left = [wave for wave in waves if wave]
         asked: dict[asyncio.Task[_T | None], _Peer] = {}
         next_at = ends_at
@@ -273,7 +275,7 @@ class Peers:
                 if time() >= ends_at:
                     for peer in asked.values():
                         self._shun(peer)
-                        self._complain(peer, UpstreamTimeout(f"{peer.host} does not answer within {_ROUND:g} s"))
+                        self._complain(peer, UpstreamTimeout(f"{peer.host} does not answer within {within:g} s"))
                     return
         finally:
             for task in asked:

@@ -36,6 +36,7 @@ from mirror.fill import Fills
 from mirror.flight import Flights
 from mirror.freshness import Freshness
 from mirror.manifests import LAST_WORD, Manifests
+from mirror.meanwhile import first_of
 from mirror.metadata.base import Link, TagRecord
 from mirror.names import not_allowed
 from mirror.oci import Manifest, Reference
@@ -231,16 +232,22 @@ class Pull:
         return await asyncio.shield(task)
 
     async def _ask_for_blob(self, reference: Reference, digest: Digest) -> int | None:
-        link = await self._links.ask_elsewhere(reference.upstream, reference.repository, digest)
-        if link is not None:
-            return link.size if link.size >= 0 else None
-        upstream = self._upstreams[reference.upstream]
+        place = reference.upstream, reference.repository
+        link = await self._links.ask_elsewhere(*place, digest)
+        if link is None:
+            asking = self._announced(reference, digest)
+            link = await first_of(asking, lambda: self._links.ask_elsewhere(*place, digest))
+        return link.size if link.size >= 0 else None
+
+    async def _announced(self, reference: Reference, digest: Digest) -> Link:
+        """A link that upstream vouches for, with the size that it announces."""
+        upstream, place = self._upstreams[reference.upstream], (reference.upstream, reference.repository)
         deadline = asyncio.get_running_loop().time() + upstream.policy.hold_for
         size = await upstream.head_blob(reference.repository, digest, deadline=deadline)
-        if await self._links.get(reference.upstream, reference.repository, digest) is None:
+        if await self._links.get(*place, digest) is None:
             # Without the size: what a header announces binds nobody, as a descriptor does.
-            await self._links.add([Link(reference.upstream, reference.repository, digest, "", -1)])
-        return size
+            await self._links.add([Link(*place, digest, "", -1)])
+        return Link(*place, digest, "", -1 if size is None else size)
 
     def _filling(self, reference: Reference, digest: Digest, link: Link | None, began: float) -> Answer:
         """A blob on its way here. ``began`` (the loop's clock) is when the client asked."""

@@ -19,6 +19,7 @@ from mirror.errors import (
 )
 from mirror.flight import Flights
 from mirror.manifests import LAST_WORD, Manifests
+from mirror.meanwhile import first_of
 from mirror.metadata.base import Fence, TagRecord
 from mirror.oci import Manifest, Reference
 from mirror.suspicion import Suspicion
@@ -157,15 +158,26 @@ class Resolver:
             assert reference.tag is not None
             if (record := await self._tags.load(reference)) is not None and self._answers(record, asked_at):
                 return record
-            try:
-                manifest = await self._manifests.fetch(reference, reference.tag)
-            except NotFound as error:
-                await self._note_absence(reference)
-                raise error
-            self._suspicion.answered(reference.upstream)
-            return await self._tags.learn(self._record(reference, manifest), fence)
+            return await first_of(self._get(reference, reference.tag, fence), lambda: self._stand_in(reference))
 
         return await self._in_turn(reference, fetch)
+
+    async def _get(self, reference: Reference, tag: str, fence: Fence | None) -> TagRecord:
+        try:
+            manifest = await self._manifests.fetch(reference, tag)
+        except NotFound:
+            await self._note_absence(reference)
+            raise
+        self._suspicion.answered(reference.upstream)
+        return await self._tags.learn(self._record(reference, manifest), fence)
+
+    async def _stand_in(self, reference: Reference) -> TagRecord | None:
+        """A record that may be served while upstream does not answer, wherever it is known."""
+        record = await self._tags.load(reference) or await self._tags.ask_elsewhere(reference)
+        if record is None:
+            return None
+        policy, silence = self._upstreams[reference.upstream].policy, UpstreamTimeout("it has not answered")
+        return record if freshness.may_stand_in(record, silence, policy, self._now()) else None
 
     async def _revalidate(self, reference: Reference, known: TagRecord, word: Word) -> TagRecord:
         asked_at = self._now()

@@ -33,13 +33,9 @@ class Turn(Protocol):
         """What to read from in place of ``upstream``."""
         ...
 
-    async def announce(self) -> None:
-        """The blob is held here now."""
-        ...
-
 
 class Sharing(Protocol):
-    """How the replicas share their downloads."""
+    """How the replicas share what they download and hold."""
 
     @property
     def more_sources(self) -> int:
@@ -51,6 +47,14 @@ class Sharing(Protocol):
 
         ``tried`` are the replicas that said that they hold it whole and were believed once; it grows.
         """
+        ...
+
+    async def holders_of(self, digest: Digest) -> Sequence[str]:
+        """The addresses of replicas that are said to hold something whole."""
+        ...
+
+    async def announce(self, digest: Digest) -> None:
+        """Tell the others that this replica holds something whole: before a lease goes, so that none asks upstream."""
         ...
 
 
@@ -68,7 +72,11 @@ class Unshared:
         """Upstream itself."""
         return upstream
 
-    async def announce(self) -> None:
+    async def holders_of(self, digest: Digest) -> Sequence[str]:
+        """There is nobody."""
+        return ()
+
+    async def announce(self, digest: Digest) -> None:
         """There is nobody."""
 
 
@@ -114,7 +122,7 @@ class Shared:
     def __init__(self, leases: Leases, replicas: Replicas, holders: Holders, address: str) -> None:
         self.leases = leases
         self.replicas = replicas
-        self.holders = holders
+        self._holders = holders
         self.address = address
 
     @asynccontextmanager
@@ -123,6 +131,21 @@ class Shared:
         async with self.leases.fill(digest) as lease:
             yield SharedTurn(self, digest, lease, tried)
 
+    async def holders_of(self, digest: Digest) -> Sequence[str]:
+        """As Redis knows; nobody where it does not answer."""
+        try:
+            return await self._holders.holders(digest)
+        except StoreError as error:
+            log.debug("who holds %s is not known: %s", digest, error)
+            return ()
+
+    async def announce(self, digest: Digest) -> None:
+        """Through Redis, where it answers."""
+        try:
+            await self._holders.add_holder(digest, self.address)
+        except StoreError as error:
+            log.debug("that %s is held here could not be told: %s", digest, error)
+
 
 class SharedTurn:
     """The turn of one writer."""
@@ -130,6 +153,7 @@ class SharedTurn:
     def __init__(self, shared: Shared, digest: Digest, lease: Lease, tried: set[str]) -> None:
         self.digest = digest
         self.lease = lease
+        self.address = shared.address
         self.replicas = shared.replicas
         self.tried = tried
         self._shared = shared
@@ -138,20 +162,9 @@ class SharedTurn:
         """Other replicas first, then ``upstream``."""
         return _Through(self, upstream)
 
-    async def announce(self) -> None:
-        """Tell the others before the lease goes, so that none of them asks upstream."""
-        try:
-            await self._shared.holders.add_holder(self.digest, self._shared.address)
-        except StoreError as error:
-            log.debug("that %s is held here could not be told: %s", self.digest, error)
-
     async def whole(self) -> str | None:
         """A replica that says that it holds the blob, and was not tried yet."""
-        hinted: Sequence[str] = ()
-        try:
-            hinted = await self._shared.holders.holders(self.digest)
-        except StoreError as error:
-            log.debug("who holds %s is not known: %s", self.digest, error)
+        hinted = await self._shared.holders_of(self.digest)
         return await self.replicas.find(self.digest, hinted, self.tried)
 
 
@@ -185,6 +198,9 @@ class _Through:
                 stream = await self._from_whole(offset, deadline)
                 if stream is not None:
                     return stream
+                return await self._upstream.open_blob(repository, digest, offset=offset, deadline=deadline)
+            if holder == self._turn.address:
+                log.error("another replica says that it is at %s, as this one; see cluster.advertise", holder)
                 return await self._upstream.open_blob(repository, digest, offset=offset, deadline=deadline)
             try:
                 return self._noted(

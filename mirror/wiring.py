@@ -52,7 +52,7 @@ async def wired(settings: Settings, directory: DataDirectory, draining: Callable
     """The application of one worker; on the way out, work under way is stopped so that it can be resumed."""
     async with contextlib.AsyncExitStack() as stack:
         store = BlobStore(directory)
-        local = SqliteMetadata.open(directory.database, holds=store.holds)
+        local = SqliteMetadata.open(directory.database, holds=store.holds, holds_any=store.holds_any)
         generation = Generation(directory.generation)
         stack.callback(generation.close)
         around = await _around(stack, settings, directory, local)
@@ -119,7 +119,7 @@ async def _around(
     await beat.once()
     stack.push_async_callback(beat.leave)
     stack.push_async_callback(_stop, asyncio.create_task(beat.run()))
-    shared_leases = SharedLeases(client, leases, address or f"{socket.gethostname()}:{directory.identity()}")
+    shared_leases = SharedLeases(client, leases, address, f"{socket.gethostname()}/{directory.identity()}")
     if settings.cluster.secret_file is None:
         return _Around(metadata, beat, shared_leases, alone, Unshared(), None)
     secret = Secret(settings.cluster.secret_file)
@@ -145,7 +145,8 @@ async def check_metadata(directory: DataDirectory) -> None:
 
     Raises `StartError`.
     """
-    await SqliteMetadata.open(directory.database, holds=BlobStore(directory).holds).aclose()
+    store = BlobStore(directory)
+    await SqliteMetadata.open(directory.database, holds=store.holds, holds_any=store.holds_any).aclose()
 
 
 async def _stop(task: "asyncio.Task[None]") -> None:

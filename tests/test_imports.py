@@ -17,6 +17,7 @@ HOUSE = """
     logs
     names
     flight
+    meanwhile
     suspicion
     wasm: artifact
     store: generation leases overflow directory board blobs spool growing

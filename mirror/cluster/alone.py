@@ -1,5 +1,7 @@
 """A mirror without others: what `mirror.cluster.beat` and `mirror.peers` are for replicas."""
 
+from collections.abc import Sequence
+
 from mirror.digest import Digest
 from mirror.metadata.base import Link, TagEntry
 
@@ -21,6 +23,6 @@ class Alone:
         """None."""
         return None
 
-    async def content(self, digest: Digest, limit: int) -> bytes | None:
+    async def content(self, digest: Digest, limit: int, hinted: Sequence[str] = ()) -> bytes | None:
         """None."""
         return None

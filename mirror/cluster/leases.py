@@ -40,12 +40,15 @@ _RELEASE = "return redis.call('GET', KEYS[1]) == ARGV[1] and redis.call('DEL', K
 
 
 class SharedLeases:
-    """The leases of one replica. ``holder`` tells replicas apart: its address, or another name without spaces."""
+    """The leases of one replica: ``address`` is where others read from it, empty if nowhere.
 
-    def __init__(self, client: RedisClient, local: Leases, holder: str) -> None:
+    ``identity`` tells it from all others, also from one that says by mistake that it is at the same address.
+    """
+
+    def __init__(self, client: RedisClient, local: Leases, address: str, identity: str) -> None:
         self._client = client
         self._local = local
-        self.holder = holder
+        self.holder = f"{address} {identity}"
         self._take = client.script(_TAKE)
         self._renew = client.script(_RENEW)
         self._release = client.script(_RELEASE)
@@ -71,10 +74,10 @@ class SharedLeases:
         return Lease(self, key)
 
     async def take(self, key: str, token: str) -> str | None:
-        """Who holds the lease, or None when it is taken now. Raises `StoreError`."""
+        """The address of who holds the lease, or None when it is taken now. Raises `StoreError`."""
         arguments = [token, self.holder, str(round(LASTS * 1000))]
         found = await self._take([key], arguments, within=_WITHIN)
-        return None if not found else found.decode().partition(" ")[2]
+        return None if not found else found.decode().split(" ")[1]
 
     async def renew(self, key: str, value: str) -> bool:
         """Hold it for as long again; whether it was still held. Raises `StoreError`."""
@@ -101,7 +104,10 @@ class Lease:
         return f"{self._token} {self._leases.holder}"
 
     async def take(self) -> str | None:
-        """Take it; the holder, if another replica has it. None too where Redis does not answer: ``held`` tells."""
+        """Take it; the address of the holder, if another replica has it.
+
+        None too where Redis does not answer: ``held`` tells.
+        """
         if self.held:
             return None
         try:

@@ -67,6 +67,10 @@ class BlobStore:
         """Whether the blob is held."""
         return self._directory.blob(digest).exists()
 
+    def holds_any(self) -> bool:
+        """Whether any blob is held. Blocks on the disk: for a thread."""
+        return next(self.scan(), None) is not None
+
     def commit(self, digest: Digest, fd: int, path: Path) -> None:
         """Make the verified file at ``path``, open as ``fd``, visible as ``digest``; durable when this returns.
 

@@ -30,13 +30,15 @@ RECORD = TagRecord("up", "team/plugin", "v1", DIGEST, "application/vnd.oci.image
 
 
 @asynccontextmanager
-async def replica(server: RedisServer, folder: Path, name: str) -> AsyncIterator[tuple[SharedLeases, RedisClient]]:
+async def replica(
+    server: RedisServer, folder: Path, name: str, address: str = ""
+) -> AsyncIterator[tuple[SharedLeases, RedisClient]]:
     """The leases of the replica ``name``, whose Redis answers."""
     client = RedisClient.of(MetadataSettings(url=server.url))
     (folder / name).mkdir(exist_ok=True)
     try:
         await client.script("return 1")(["wm1:{tags}:probe"], [], probe=True)
-        yield SharedLeases(client, Leases(folder / name), name), client
+        yield SharedLeases(client, Leases(folder / name), address or name, name), client
     finally:
         await client.aclose()
 
@@ -49,9 +51,9 @@ async def test_one_replica_holds_a_lease_and_the_next_gets_it_when_it_is_done(tm
             async def work(leases: SharedLeases) -> None:
                 async with leases.hold("tag x") as fence:
                     assert fence is not None
-                    order.append(f"{leases.holder} in")
+                    order.append(f"{leases.holder[0]} in")
                     await asyncio.sleep(0)
-                    order.append(f"{leases.holder} out")
+                    order.append(f"{leases.holder[0]} out")
 
             await asyncio.gather(*(work(leases) for leases in (a, b)))
             assert order in (["a in", "a out", "b in", "b out"], ["b in", "b out", "a in", "a out"])
@@ -96,6 +98,18 @@ async def test_another_worker_of_the_same_replica_goes_on_at_once(tmp_path: Path
             assert await dead.take() is None
             assert await lease.take() is None
             assert lease.held
+
+
+async def test_replicas_that_say_that_they_are_at_one_address_are_two_all_the_same(tmp_path: Path) -> None:
+    with RedisServer(tmp_path / "redis") as server:
+        async with (
+            replica(server, tmp_path, "a", "http://service") as (a, _),
+            replica(server, tmp_path, "b", "http://service") as (b, _),
+            a.fill(DIGEST) as first,
+            b.fill(DIGEST) as second,
+        ):
+            assert await first.take() is None
+            assert await second.take() == "http://service"
 
 
 async def test_who_slept_past_its_lease_cannot_publish_a_tag(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 from mirror import sharing
 from mirror.digest import Digest
 from mirror.download import BlobStream
-from mirror.errors import BlobUnknown, UpstreamUnavailable
+from mirror.errors import BlobUnknown, MirrorError, UpstreamUnavailable
 from mirror.sharing import Shared
 from tests.fill.source import MemorySource, MemoryStream, Sending, Tap
 from tests.fill.workers import MIB, Client, Worker, some_bytes, worker
@@ -104,7 +104,10 @@ class Flow:
                 if self.endpoint in self.town.dead:
                     raise UpstreamUnavailable(f"{self.endpoint} cut the connection")
                 if reading.done():
-                    data = reading.result()
+                    try:
+                        data = reading.result()
+                    except MirrorError as error:  # seen through a connection, a cut
+                        raise UpstreamUnavailable(f"{self.endpoint} cut the connection") from error
                     if data is None:
                         return
                     yield bytes(data)

@@ -84,8 +84,8 @@ class Replicas:
     def holder_of(self, digest: Digest) -> MirrorProcess | None:
         """The replica that has the lease for downloading a blob; None while nobody does."""
         with self._redis.client() as client:
-            held = str(client.get(keys.fill_lease(digest)) or "")
-        return next((mirror for mirror in self._mirrors if mirror.url == held.partition(" ")[2]), None)
+            holder = str(client.get(keys.fill_lease(digest)) or "").split(" ")
+        return next((mirror for mirror in self._mirrors if mirror.url in holder), None)
 
     def start(self, *those: MirrorProcess) -> None:
         """Start them at once (default: all), and wait until all that run know of one another."""
