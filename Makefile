@@ -2,6 +2,7 @@
 
 PYTHON ?= python3
 CONFIG ?= config/wasm-mirror.yaml
+E2E ?= e2e or integration or needs
 ARGS ?=
 
 VENV := .venv
@@ -18,13 +19,14 @@ help: ## this list
 run: setup ## serve config/wasm-mirror.yaml; another file: make run CONFIG=file.yaml
 	@$(VENV)/bin/wasm-mirror serve --config $(CONFIG)
 
-test: setup ## all tests but those of tests/e2e
-	@$(PYTEST) tests --ignore=tests/e2e --ignore=tests/bench $(ARGS)
-	@echo "Left out: tests/e2e, with real clients and registries (make e2e), and tests/bench (make bench)."
+test: setup ## all tests but those that make e2e is for
+	@$(PYTEST) tests --ignore=tests/e2e --ignore=tests/bench -m "not integration" $(ARGS)
+	@echo "Left out: tests/e2e, with real clients and registries, and those marked integration, with many servers (make"
+	@echo "e2e); tests/bench (make bench)."
 
-e2e: setup ## the tests with real clients and registries; a missing program is a failure
+e2e: setup ## the tests with real clients, registries, many servers; a missing program is a failure
 	@$(PY) -m tests.support.tools build
-	@WASM_MIRROR_REQUIRE_TOOLS=1 $(PYTEST) tests --ignore=tests/bench -m "e2e or needs" $(ARGS)
+	@WASM_MIRROR_REQUIRE_TOOLS=1 $(PYTEST) tests --ignore=tests/bench -m "$(E2E)" $(ARGS)
 
 chaos: setup ## two minutes in which everything fails at random, under load; make chaos ARGS="--seconds 600 --seed 7"
 	@$(PY) -m tests.chaos $(ARGS)

@@ -22,7 +22,7 @@ from tests.support.replicas import Replicas, replicated
 from tests.support.upstream import FaultyUpstream
 from tests.support.waiting import eventually
 
-pytestmark = pytest.mark.needs("redis-server")
+pytestmark = [pytest.mark.integration, pytest.mark.needs("redis-server")]
 
 NAME = "up/team/plugin"
 MODULE = wasm_module(8 << 20)

@@ -14,7 +14,7 @@ from tests.support.replicas import Replicas, replicated
 from tests.support.upstream import FaultyUpstream
 from tests.support.waiting import wait_until
 
-pytestmark = pytest.mark.needs("redis-server")
+pytestmark = [pytest.mark.integration, pytest.mark.needs("redis-server")]
 
 HELD = compat(wasm_module(100_000))
 LAYER = HELD.layers[0]

@@ -16,7 +16,7 @@ from tests.support.redis import RedisServer
 from tests.support.replicas import replicated
 from tests.support.waiting import eventually, wait_until
 
-pytestmark = pytest.mark.needs("redis-server")
+pytestmark = [pytest.mark.integration, pytest.mark.needs("redis-server")]
 
 NAME = "up/team/plugin"
 TAG = Want(f"/v2/{NAME}/manifests/v1")

@@ -57,6 +57,7 @@ def test_a_server_with_tls_takes_only_clients_with_a_certificate(tmp_path: Path)
             client.ping()
 
 
+@pytest.mark.integration
 @pytest.mark.needs("redis-sentinel")
 def test_sentinels_name_another_master_when_the_first_dies(tmp_path: Path) -> None:
     with WatchedRedis(tmp_path) as watched:
@@ -66,6 +67,7 @@ def test_sentinels_name_another_master_when_the_first_dies(tmp_path: Path) -> No
         wait_until(lambda: [server for server in watched.masters() if server is not first], timeout=30)
 
 
+@pytest.mark.integration
 @pytest.mark.needs("redis-cli")
 def test_a_cluster_has_three_masters_and_three_replicas(tmp_path: Path) -> None:
     with RedisCluster(tmp_path) as cluster:
