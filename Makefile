@@ -8,7 +8,8 @@ ARGS ?=
 VENV := .venv
 PY := $(VENV)/bin/python
 READY := $(VENV)/.ready
-PYTEST := $(PY) -m pytest -n auto
+# Most tests wait for something most of the time: two of them for each core.
+PYTEST = $(PY) -m pytest -n $$((2 * $$(getconf _NPROCESSORS_ONLN)))
 
 .PHONY: help run test e2e chaos bench check setup lock
 .DEFAULT_GOAL := help

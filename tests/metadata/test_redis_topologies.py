@@ -23,7 +23,11 @@ from tests.metadata.redis_stores import PATIENCE, connected, opened, probe, unti
 from tests.support.redis import RedisCluster, RedisServer, WatchedRedis, role
 from tests.support.waiting import eventually
 
-pytestmark = [pytest.mark.integration, pytest.mark.needs("redis-server", "redis-sentinel", "redis-cli"), pytest.mark.timeout(150)]
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.needs("redis-server", "redis-sentinel", "redis-cli"),
+    pytest.mark.timeout(150),
+]
 
 
 @pytest.fixture(scope="module")
