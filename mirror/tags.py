@@ -113,12 +113,16 @@ class Tags:
         return record
 
     async def ask_elsewhere(self, reference: Reference) -> TagRecord | None:
-        """The record of a tag that is known here to nobody, out of the database of another replica."""
-        entry = await self._elsewhere.tag(*_key(reference))
+        """The record of a tag that is known here to nobody, out of the database of another replica.
+
+        None where it is known here that upstream has deleted the tag since.
+        """
+        entry: TagEntry | None = await self._elsewhere.tag(*_key(reference))
         if entry is None:
             return None
         try:
             await self._metadata.merge_tags([entry])
+            entry = await self._metadata.tag(*_key(reference)) or entry
         except StoreError as error:
             log.error("the record of %s could not be taken over: %s", reference, error)
         return entry if isinstance(entry, TagRecord) else None
@@ -129,17 +133,19 @@ class Tags:
         Raises `LeaseLost` when somebody else has taken over asking, and so has the later word.
         """
         key = (record.upstream, record.repository, record.tag)
-        before = self._records.get(key)
+        before, seen = self._records.get(key), self._moves()
         try:
             record = await self._metadata.put_tag(record, fence)
         except LeaseLost:
             raise
         except StoreError as error:
             log.error("the tag %s/%s:%s could not be noted: %s", *key, error)
+        outrun = seen != self._moves()  # this worker may have slept, and somebody else may have learnt more
         if before is None or before.digest != record.digest:
             self._generation.advance()
-            self._notice_others()
-        self._records.put(key, record)
+        self._notice_others()
+        if not outrun:
+            self._records.put(key, record)
         self._absent.drop(key)
         return record
 
