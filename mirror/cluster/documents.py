@@ -8,7 +8,7 @@ from typing import Any
 
 from mirror.digest import Digest
 from mirror.errors import DigestInvalid, UpstreamInvalid
-from mirror.metadata.base import Link, TagEntry, TagRecord, Tombstone
+from mirror.metadata.base import MAX_SERIAL, Link, TagEntry, TagRecord, Tombstone
 
 _VERSION = 1
 _MAX_TEXT = 255
@@ -35,6 +35,8 @@ def to_tag(fields: Mapping[str, Any], upstream: str, repository: str, tag: str) 
     if _is_later(fields):
         return None
     serial = _number(fields, "serial", least=0)
+    if serial > MAX_SERIAL:
+        raise _malformed("serial")
     if "deleted_at" in fields:
         return Tombstone(upstream, repository, tag, _time(fields, "deleted_at"), serial)
     return TagRecord(

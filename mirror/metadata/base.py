@@ -46,6 +46,17 @@ class Tombstone:
 TagEntry = TagRecord | Tombstone
 
 
+MAX_SERIAL = 1 << 32
+"""Where serials end. No tag moves so often: a greater one is damaged. Where somebody writes just this one into Redis,
+the times of the tag's entries decide.
+"""
+
+
+def serial_after(serial: int) -> int:
+    """The serial of the entry that takes the place of one with ``serial``."""
+    return min(serial + 1, MAX_SERIAL)
+
+
 def is_later(one: TagEntry, other: TagEntry) -> bool:
     """Whether ``one`` is to take the place of ``other``; of two with one serial, the one that was confirmed last."""
     return (one.serial, _at(one)) > (other.serial, _at(other))

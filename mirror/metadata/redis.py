@@ -12,15 +12,17 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from mirror.digest import Digest
-from mirror.errors import DigestInvalid, LeaseLost, StoreError
+from mirror.errors import DigestInvalid, LeaseLost, NameInvalid, StoreError, TagInvalid
 from mirror.metadata import records, scripts
 from mirror.metadata.base import BlobRecord, Fence, KeptAnswer, Link, TagEntry, TagRecord, Tombstone
+from mirror.oci import parse_name, parse_tag
 from mirror.shared import keys
 from mirror.shared.client import RedisClient
 
 MAX_HOLDERS = 16
 """Addresses that are noted for a blob."""
 
+_MAX_ADDRESS = 300
 _PORTION = 200  # records that a script writes at once: a millisecond, for which Redis does nothing else
 _READ_PORTION = 500
 _SHORTEST_NEGATIVE, _LONGEST_NEGATIVE = 1.0, 10 * 365 * 86400.0
@@ -171,8 +173,9 @@ class RedisMetadata:
 
     async def holders(self, digest: Digest) -> Sequence[str]:
         """The addresses of replicas that said within a day that they hold a blob, the last one first. Only a hint."""
-        found = await self._holders([keys.holders(digest)], [_milliseconds(keys.HOLDER_LASTS)], within=self._within)
-        return [address.decode() for address in found]
+        arguments = [_milliseconds(keys.HOLDER_LASTS), MAX_HOLDERS]
+        found = await self._holders([keys.holders(digest)], arguments, within=self._within)
+        return [address.decode() for address in found if len(address) <= _MAX_ADDRESS and address.isascii()]
 
     async def add_holder(self, digest: Digest, address: str) -> None:
         """Note that the replica at ``address`` holds a blob; of more than `MAX_HOLDERS` the oldest go."""
@@ -208,7 +211,7 @@ class RedisMetadata:
         await self._set_hash([key], [_milliseconds(lasts), "v", records.VERSION, *fields], within=self._within)
 
     async def _all(self, pattern: str, parse: Callable[[str, Sequence[bytes]], T | None]) -> AsyncIterator[Sequence[T]]:
-        async for names in self._client.scan(pattern, self._bulk_within):
+        async for names in self._client.scan(pattern, "hash", self._bulk_within):
             for first in range(0, len(names), _READ_PORTION):
                 portion = names[first : first + _READ_PORTION]
                 answers = await self._client.pipeline([("HGETALL", name) for name in portion], within=self._bulk_within)
@@ -236,16 +239,16 @@ def _not_lost(found: Any, tag: str) -> Any:
 def _tag_at(key: str, answer: Sequence[bytes]) -> TagEntry | None:
     try:
         upstream, repository, tag = keys.parse_tag(key)
-        return records.parse_tag(upstream, repository, tag, answer)
-    except ValueError:
+        return records.parse_tag(parse_name(upstream), parse_name(repository), parse_tag(tag), answer)
+    except (ValueError, NameInvalid, TagInvalid):
         return None
 
 
 def _link_at(key: str, answer: Sequence[bytes]) -> Link | None:
     try:
         upstream, repository, digest = keys.parse_link(key)
-        return records.parse_link(upstream, repository, Digest.parse(digest), answer)
-    except (ValueError, DigestInvalid):
+        return records.parse_link(parse_name(upstream), parse_name(repository), Digest.parse(digest), answer)
+    except (ValueError, NameInvalid, DigestInvalid):
         return None
 
 
@@ -259,7 +262,7 @@ def _milliseconds(seconds: float) -> int:
 
 def _number(answer: bytes | None) -> float | None:
     try:
-        return None if answer is None else float(answer)
+        return None if answer is None else records.parse_time(answer)
     except ValueError:
         return None
 

@@ -3,13 +3,34 @@
 What a script calls ``now`` comes from Redis, so that the clocks of replicas do not matter. Durations are milliseconds.
 A Redis that is full refuses a script at its first write, if that needs memory, and never later; so no script begins
 with a needless DEL.
+
+Others may have written to Redis, too: what makes no sense there counts as nothing, and is replaced; it stops no script.
 Source: https://redis.io/docs/latest/develop/programmability/eval-intro/
+"""
+
+_SOUND = """
+-- A whole number that a Lua number holds exactly, or nothing.
+local function whole(text)
+  return text and #text <= 15 and string.match(text, '^%d+$') and tonumber(text) or nil
+end
+local last = 4294967296 -- of the serials
+local function counted(text)
+  local number = whole(text)
+  return number and number <= last and number or nil
+end
+-- What is of another kind than we write goes.
+local function clean(key, kind)
+  local found = redis.call('TYPE', key).ok
+  if found ~= kind and found ~= 'none' then redis.call('DEL', key) end
+end
 """
 
 _GENERATION = """
 -- The number that replicas watch. One that was lost begins again with the time, beyond all that it ever was.
 local function tags_move(key)
-  if redis.call('EXISTS', key) == 0 then
+  clean(key, 'string')
+  local known = redis.call('GET', key)
+  if not known or #known > 18 or not string.match(known, '^%d+$') then
     local now = redis.call('TIME')
     redis.call('SET', key, string.format('%.0f', now[1] * 1000000 + now[2]))
   end
@@ -41,13 +62,14 @@ end
 PUT_TAG = f"""
 -- KEYS: entry, generation, lease. ARGV: token, version, lasts, digest, media type, size, time, serial.
 -- Gives the serial; nothing when the lease is lost.
-{_GENERATION}{_FENCE}{_ENTRY}
+{_SOUND}{_GENERATION}{_FENCE}{_ENTRY}
 if not holds(KEYS[3], ARGV[1]) then return false end
+clean(KEYS[1], 'hash')
 local before = redis.call('HMGET', KEYS[1], 'v', 'digest', 'serial')
-local readable = before[1] and tonumber(before[1]) <= tonumber(ARGV[2])
-local same = readable and before[2] == ARGV[4]
-local serial = math.max(tonumber(before[3]) or 0, tonumber(ARGV[8]))
-if before[1] and not same then serial = serial + 1 end
+local version = whole(before[1])
+local same = version and version <= tonumber(ARGV[2]) and before[2] == ARGV[4]
+local serial = math.max(counted(before[3]) or 0, tonumber(ARGV[8]))
+if before[1] and not same then serial = math.min(serial + 1, last) end
 serial = string.format('%.0f', serial)
 if same then
   redis.call('HSET', KEYS[1], 'media_type', ARGV[5], 'size', ARGV[6], 'fetched_at', ARGV[7], 'serial', serial,
@@ -62,9 +84,10 @@ return serial
 
 DELETE_TAG = f"""
 -- KEYS: entry, generation, lease. ARGV: token, version, lasts, time. Gives the serial; nothing when the lease is lost.
-{_GENERATION}{_FENCE}{_ENTRY}
+{_SOUND}{_GENERATION}{_FENCE}{_ENTRY}
 if not holds(KEYS[3], ARGV[1]) then return false end
-local serial = string.format('%.0f', (tonumber(redis.call('HGET', KEYS[1], 'serial')) or 0) + 1)
+clean(KEYS[1], 'hash')
+local serial = string.format('%.0f', math.min((counted(redis.call('HGET', KEYS[1], 'serial')) or 0) + 1, last))
 set(KEYS[1], ARGV[2], ARGV[3], '', '', '', ARGV[4], serial, '0')
 tags_move(KEYS[2])
 return serial
@@ -72,10 +95,12 @@ return serial
 
 ANNOUNCE_MOVE = f"""
 -- KEYS: entry, generation, lease. ARGV: token, version, digest. Gives nothing when the lease is lost.
-{_GENERATION}{_FENCE}
+{_SOUND}{_GENERATION}{_FENCE}
 if not holds(KEYS[3], ARGV[1]) then return false end
+clean(KEYS[1], 'hash')
 local before = redis.call('HMGET', KEYS[1], 'v', 'digest')
-if before[1] and tonumber(before[1]) <= tonumber(ARGV[2]) and before[2] == ARGV[3] then
+local version = whole(before[1])
+if version and version <= tonumber(ARGV[2]) and before[2] == ARGV[3] then
   redis.call('HSET', KEYS[1], 'moving', '1')
   tags_move(KEYS[2])
 end
@@ -85,14 +110,15 @@ return 1
 MERGE_TAGS = f"""
 -- KEYS: generation, entries. ARGV: version, lasts; for each entry digest, media type, size, time, serial, moving.
 -- Gives the numbers of the entries that were taken over, from 1.
-{_GENERATION}{_ENTRY}
+{_SOUND}{_GENERATION}{_ENTRY}
 local taken, moved = {{}}, false
 for number = 1, #KEYS - 1 do
   local key, first = KEYS[number + 1], 6 * number - 3
   local digest, at, serial, moving = ARGV[first], ARGV[first + 3], ARGV[first + 4], ARGV[first + 5]
+  clean(key, 'hash')
   local before = redis.call('HMGET', key, 'v', 'digest', 'fetched_at', 'deleted_at', 'serial', 'moving')
-  local unreadable = before[1] and tonumber(before[1]) > tonumber(ARGV[1])
-  local old_serial, old_at = tonumber(before[5]) or -1, tonumber(before[4] or before[3]) or 0
+  local unreadable = (whole(before[1]) or 0) > tonumber(ARGV[1])
+  local old_serial, old_at = counted(before[5]) or -1, tonumber(before[4] or before[3]) or 0
   local later = tonumber(serial) > old_serial or (tonumber(serial) == old_serial and tonumber(at) > old_at)
   if not before[1] or (later and not unreadable) then
     local same = before[1] and (before[2] or '') == digest
@@ -107,11 +133,13 @@ if moved then tags_move(KEYS[1]) end
 return taken
 """
 
-PUT_LINKS = """
+PUT_LINKS = f"""
 -- KEYS: links. ARGV: version, lasts; for each link media type and size, empty where unknown.
+{_SOUND}
 for number = 1, #KEYS do
   local key, media_type, size = KEYS[number], ARGV[2 * number + 1], ARGV[2 * number + 2]
-  if (tonumber(redis.call('HGET', key, 'v')) or 0) > tonumber(ARGV[1]) then redis.call('DEL', key) end
+  clean(key, 'hash')
+  if (whole(redis.call('HGET', key, 'v')) or 0) > tonumber(ARGV[1]) then redis.call('DEL', key) end
   redis.call('HSET', key, 'v', ARGV[1])
   if media_type ~= '' then redis.call('HSET', key, 'media_type', media_type) end
   if size ~= '' then redis.call('HSET', key, 'size', size) end
@@ -132,19 +160,23 @@ local before = tonumber(redis.call('GET', KEYS[1]))
 if not before or tonumber(ARGV[2]) > before then redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[1]) end
 """
 
-ADD_HOLDER = """
--- KEYS: holders. ARGV: lasts, at most, address.
+ADD_HOLDER = f"""
+-- KEYS: holders. ARGV: lasts, at most, address. Those that are not of the past say nothing about when they were there.
+{_SOUND}
+clean(KEYS[1], 'zset')
 local now = redis.call('TIME')
 now = now[1] * 1000 + math.floor(now[2] / 1000)
 redis.call('ZADD', KEYS[1], string.format('%.0f', now), ARGV[3])
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', string.format('%.0f', now - ARGV[1]))
+redis.call('ZREMRANGEBYSCORE', KEYS[1], string.format('(%.0f', now), '+inf')
 redis.call('ZREMRANGEBYRANK', KEYS[1], 0, -1 - ARGV[2])
 redis.call('PEXPIRE', KEYS[1], ARGV[1])
 """
 
 HOLDERS = """
--- KEYS: holders. ARGV: lasts. Gives the addresses, those first that said so last.
+-- KEYS: holders. ARGV: lasts, at most. Gives the addresses, those first that said so last.
 local now = redis.call('TIME')
 now = now[1] * 1000 + math.floor(now[2] / 1000)
-return redis.call('ZREVRANGEBYSCORE', KEYS[1], '+inf', string.format('(%.0f', now - ARGV[1]))
+return redis.call('ZREVRANGEBYSCORE', KEYS[1], '+inf', string.format('(%.0f', now - ARGV[1]),
+  'LIMIT', 0, ARGV[2])
 """

@@ -8,7 +8,16 @@ from typing import Any
 
 from mirror.digest import Digest
 from mirror.errors import DigestInvalid
-from mirror.metadata.base import BlobRecord, KeptAnswer, Link, TagEntry, TagRecord, Tombstone, is_later
+from mirror.metadata.base import (
+    BlobRecord,
+    KeptAnswer,
+    Link,
+    TagEntry,
+    TagRecord,
+    Tombstone,
+    is_later,
+    serial_after,
+)
 from mirror.metadata.schema import Damaged
 
 _MAX_KEPT = 10_000
@@ -44,7 +53,8 @@ def put_tag(connection: sqlite3.Connection, record: TagRecord) -> TagRecord:
     serial = record.serial
     if before is not None:
         moved = isinstance(before, Tombstone) or before.digest != record.digest
-        serial = max(before.serial, record.serial) + moved
+        serial = max(before.serial, record.serial)
+        serial = serial_after(serial) if moved else serial
     stands = replace(record, serial=serial, moving=False)
     _set(connection, stands)
     return stands
@@ -53,7 +63,7 @@ def put_tag(connection: sqlite3.Connection, record: TagRecord) -> TagRecord:
 def delete_tag(connection: sqlite3.Connection, upstream: str, repository: str, name: str, at: float) -> Tombstone:
     """Put a tombstone in the place of a tag."""
     before = tag(connection, upstream, repository, name)
-    tombstone = Tombstone(upstream, repository, name, at, before.serial + 1 if before is not None else 1)
+    tombstone = Tombstone(upstream, repository, name, at, serial_after(before.serial if before is not None else 0))
     _set(connection, tombstone)
     return tombstone
 
@@ -248,7 +258,7 @@ def _entry(row: tuple[Any, ...]) -> TagEntry:
         return record
     tombstone = Tombstone(upstream, repository, name, *_typed(row[9:], float, int))
     if serial == 0 and fetched_at > tombstone.deleted_at:
-        return replace(record, serial=tombstone.serial + 1)
+        return replace(record, serial=serial_after(tombstone.serial))
     return record if is_later(record, tombstone) else tombstone
 
 

@@ -76,15 +76,18 @@ class RedisClient:
         """A script that runs atomically at the server."""
         return Script(self, source)
 
-    async def scan(self, pattern: str, within: float = _WITHIN) -> AsyncIterator[list[str]]:
-        """All keys that match ``pattern``, in portions; one may come twice, and new ones be left out."""
+    async def scan(self, pattern: str, kind: str = "hash", within: float = _WITHIN) -> AsyncIterator[list[str]]:
+        """All keys of a ``kind`` (a type of Redis) that match ``pattern``, in portions.
+
+        One may come twice, and new ones be left out.
+        """
         for server in self._topology.masters():
             cursor: bytes = b"0"
             while True:
-                command = ("SCAN", cursor, "MATCH", pattern, "COUNT", _PORTION)
+                command = ("SCAN", cursor, "MATCH", pattern, "COUNT", _PORTION, "TYPE", kind)
                 cursor, found = await self._run(functools.partial(_single, server, command), within)
                 if found:
-                    yield [key.decode() for key in found]
+                    yield [key.decode(errors="replace") for key in found]
                 if cursor == b"0":
                     break
 
