@@ -7,6 +7,7 @@ would believe itself. Looking is asking: nothing depends on a message that might
 """
 
 import asyncio
+import contextlib
 import logging
 import os
 import secrets
@@ -43,8 +44,13 @@ _WAIT_AT_MOST = 2 * BELIEVES_FOR
 _BEAT = """
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
+-- Others may write to Redis, too: what makes no sense there goes.
+for index, kind in ipairs({'hash', 'string'}) do
+  local found = redis.call('TYPE', KEYS[index]).ok
+  if found ~= kind and found ~= 'none' then redis.call('DEL', KEYS[index]) end
+end
 local generation = redis.call('GET', KEYS[2])
-if not generation then
+if not generation or #generation > 18 or not string.match(generation, '^%d+$') then
   generation = string.format('%.0f', time[1] * 1000000 + time[2])
   redis.call('SET', KEYS[2], generation)
 end
@@ -53,7 +59,8 @@ redis.call('HSET', KEYS[1], ARGV[1], string.format('%.0f %s %s', now, ARGV[2], A
 redis.call('EXPIRE', KEYS[1], ARGV[5])
 local members = redis.call('HGETALL', KEYS[1])
 for index = 1, #members, 2 do
-  if now - tonumber(string.match(members[index + 1], '^%d+') or 0) > tonumber(ARGV[4]) then
+  local beat = tonumber(string.match(members[index + 1], '^(%d+) %d+ ') or 0)
+  if math.abs(now - beat) > tonumber(ARGV[4]) then
     redis.call('HDEL', KEYS[1], members[index])
   end
 end
@@ -104,7 +111,11 @@ class Beat:
         """Beat until cancelled."""
         while True:
             before = self.moves
-            await self.once()
+            try:
+                await self.once()
+            except Exception:  # without its beat a worker would be alone for ever
+                log.exception("a beat failed")
+                await asyncio.sleep(BELIEVES_FOR)
             if self.moves == before:  # others may wait for word that the move was seen: it is given at once
                 await asyncio.sleep(EVERY if self._client.up else AWAY_EVERY)
 
@@ -115,13 +126,13 @@ class Beat:
         arguments = [self._name, str(self.moves), self._address, str(_GIVEN_UP_AFTER), str(_MEMBERS_LAST)]
         try:
             generation, known, now, members = await self._script(keywords, arguments, within=_WITHIN, probe=True)
-            self._members = _members(members, int(now))
+            moves, found = int(generation), _members(members, int(now))
         except (StoreError, ValueError) as error:
             if was_up:
                 log.debug("no beat: %s", error)
             return
-        self.moves = int(generation)
-        self._asked_at = asked_at
+        if asked_at >= self._asked_at:  # else one that was sent later was answered before
+            self.moves, self._members, self._asked_at = moves, found, asked_at
         if not was_up or (self._began and not known):
             self._returned()
         self._began = True
@@ -152,6 +163,7 @@ class Beat:
 def _members(fields: Sequence[bytes], now: int) -> Sequence[Member]:
     found = []
     for name, value in zip(fields[::2], fields[1::2], strict=True):
-        at, seen, address = value.decode().split(" ", 2)
-        found.append(Member(name.decode(), address, int(seen), (now - int(at)) / 1000))
+        with contextlib.suppress(ValueError):  # what is none goes with the next beat
+            at, seen, address = value.decode().split(" ", 2)
+            found.append(Member(name.decode(), address, int(seen), (now - int(at)) / 1000))
     return found

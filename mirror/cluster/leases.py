@@ -30,8 +30,11 @@ _POLL = 0.03
 _WITHIN = 1.5
 
 _TAKE = """
-local found = redis.call('GET', KEYS[1])
-if found and string.sub(found, string.find(found, ' ', 1, true) + 1) ~= ARGV[2] then return found end
+-- A lease that has no holder, or would last for ever, none of us has written.
+local sound = redis.call('TYPE', KEYS[1]).ok == 'string' and redis.call('PTTL', KEYS[1]) ~= -1
+local found = sound and redis.call('GET', KEYS[1])
+local holder = found and string.match(found, '^%S+ (.*)$')
+if holder and holder ~= ARGV[2] then return found end
 redis.call('SET', KEYS[1], ARGV[1] .. ' ' .. ARGV[2], 'PX', ARGV[3])
 return false
 """
@@ -54,16 +57,17 @@ class SharedLeases:
         self._release = client.script(_RELEASE)
 
     @contextlib.asynccontextmanager
-    async def hold(self, name: str) -> AsyncIterator[Fence | None]:
-        """Wait for the lease of a piece of work on tags or manifests, and hold it.
+    async def hold(self, name: str) -> AsyncIterator[Fence]:
+        """Wait for the lease of a piece of work on tags or manifests, and hold it; gives the proof of it.
 
-        Gives the proof of it, or None where Redis does not answer: then the work may be done more than once.
+        Where Redis does not answer the work is done all the same. Should it answer again before that has ended, the
+        proof is worth nothing, for another replica may have done the work since.
         """
         async with self._local.hold(name), self.lease(keys.tag_lease(name)) as lease:
             while (holder := await lease.take()) is not None:
                 log.debug("%s has the lease of %s", holder, name)
                 await asyncio.sleep(_POLL)
-            yield Fence(name, lease.value) if lease.held else None
+            yield Fence(name, lease.value)
 
     def fill(self, digest: Digest) -> "Lease":
         """The lease of the right to download a blob, not yet taken."""
@@ -77,7 +81,7 @@ class SharedLeases:
         """The address of who holds the lease, or None when it is taken now. Raises `StoreError`."""
         arguments = [token, self.holder, str(round(LASTS * 1000))]
         found = await self._take([key], arguments, within=_WITHIN)
-        return None if not found else found.decode().split(" ")[1]
+        return None if not found else found.decode(errors="replace").split(" ")[1]
 
     async def renew(self, key: str, value: str) -> bool:
         """Hold it for as long again; whether it was still held. Raises `StoreError`."""
@@ -96,6 +100,7 @@ class Lease:
         self._key = key
         self._token = secrets.token_hex(8)
         self._renewing: asyncio.Task[None] | None = None
+        self._may_stand = False
         self.held = False
 
     @property
@@ -110,6 +115,7 @@ class Lease:
         """
         if self.held:
             return None
+        self._may_stand = True  # also when nobody is there any more to hear that it was taken
         try:
             holder = await self._leases.take(self._key, self._token)
         except StoreError as error:
@@ -118,6 +124,8 @@ class Lease:
         if holder is None:
             self.held = True
             self._renewing = asyncio.create_task(self._renew())
+        else:
+            self._may_stand = False
         return holder
 
     async def __aenter__(self) -> Self:
@@ -129,8 +137,8 @@ class Lease:
         if self._renewing is not None:
             self._renewing.cancel()
             await asyncio.gather(self._renewing, return_exceptions=True)
-        if self.held:
-            self.held = False
+        self.held = False
+        if self._may_stand:
             with contextlib.suppress(StoreError):  # it ends by itself
                 await asyncio.shield(self._leases.release(self._key, self.value))
 

@@ -4,9 +4,11 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from mirror.cluster import beat as module
 from mirror.cluster.beat import BELIEVES_FOR, Beat
 from mirror.config.models import MetadataSettings
 from mirror.shared import keys
@@ -162,5 +164,89 @@ async def test_a_redis_that_is_back_is_noticed(tmp_path: Path) -> None:
             server.resume()
             await eventually(lambda: a.returns == 2)
             assert a.client.up
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+
+
+@pytest.mark.parametrize("rubbish", ["soon", "9" * 30, None], ids=["words", "too much", "a list"])
+async def test_what_others_wrote_in_the_place_of_the_number_is_replaced(tmp_path: Path, rubbish: str | None) -> None:
+    with RedisServer(tmp_path) as server, server.client() as probe:
+        if rubbish is None:
+            probe.rpush(keys.generation(), "x")
+        else:
+            probe.set(keys.generation(), rubbish)
+        async with worker(server) as a, worker(server) as b:
+            await a.beat.once()
+            await b.beat.once()
+            assert a.client.up
+            assert a.beat.in_sight
+            assert a.beat.moves == b.beat.moves > 10**15
+
+
+async def test_what_others_wrote_among_the_members_goes_and_hides_none_of_them(tmp_path: Path) -> None:
+    with RedisServer(tmp_path) as server, server.client() as probe:
+        async with worker(server, "http://a") as a, worker(server, "http://b") as b:
+            await b.beat.once()
+            for name, value in {
+                "x": "",
+                "y": b"\xff",
+                "z": "99999999999999 0 http://z",
+                "w": "soon 1 http://w",
+            }.items():
+                probe.hset(keys.members(), name, value)
+            await a.beat.once()
+            assert "http://b" in a.beat.addresses()
+            await a.beat.once()
+            assert a.beat.addresses() == ["http://b"]
+            assert probe.hlen(keys.members()) == 2
+            probe.delete(keys.members())
+            probe.set(keys.members(), "nobody")
+            await a.beat.once()
+            assert a.client.up
+
+
+async def test_a_beat_that_is_answered_late_does_not_take_back_what_a_later_one_has_told(tmp_path: Path) -> None:
+    with RedisServer(tmp_path) as server:
+        async with worker(server) as a:
+            await a.beat.once()
+            ask, late = a.beat._script, asyncio.Event()
+
+            async def delayed(*question: Any, **how: Any) -> Any:
+                answer = await ask(*question, **how)
+                await late.wait()
+                return answer
+
+            a.beat._script = delayed  # type: ignore[assignment]  # Redis answers, and its answer takes a while
+            slow = asyncio.create_task(a.beat.once())
+            await asyncio.sleep(0)
+            a.beat._script = ask
+            await eventually(lambda: a.client._running == 0)
+            a.clock.now += 0.1
+            moved(server)
+            await a.beat.once()
+            moves = a.beat.moves
+            late.set()
+            await slow
+            assert a.beat.moves == moves
+
+
+async def test_the_beat_goes_on_after_an_error_that_nobody_expected(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "BELIEVES_FOR", 0.01)
+    with RedisServer(tmp_path) as server:
+        async with worker(server) as a:
+            ask, asked = a.beat._script, 0
+
+            async def failing(*question: Any, **how: Any) -> Any:
+                nonlocal asked
+                asked += 1
+                if asked == 1:
+                    raise AssertionError("nobody expected this")
+                return await ask(*question, **how)
+
+            a.beat._script = failing  # type: ignore[assignment]  # the client fails in a new way
+            running = asyncio.create_task(a.beat.run())
+            await eventually(lambda: a.returns == 1)
             running.cancel()
             await asyncio.gather(running, return_exceptions=True)

@@ -130,15 +130,65 @@ async def test_who_slept_past_its_lease_cannot_publish_a_tag(tmp_path: Path) -> 
             assert found.digest == Digest.of(b"b")
 
 
-async def test_work_goes_on_without_a_proof_where_redis_does_not_answer(tmp_path: Path) -> None:
+async def test_work_goes_on_where_redis_does_not_answer(tmp_path: Path) -> None:
     with RedisServer(tmp_path / "redis") as server:
         async with replica(server, tmp_path, "a") as (a, _):
             server.kill()
-            async with a.hold("tag x") as fence:
-                assert fence is None
+            async with a.hold("tag x"):
+                pass
             async with a.fill(DIGEST) as lease:
                 assert await lease.take() is None
                 assert not lease.held
+
+
+async def test_what_was_begun_without_a_lease_is_not_published_when_redis_is_back(tmp_path: Path) -> None:
+    with RedisServer(tmp_path / "redis") as server:
+        async with replica(server, tmp_path, "a") as (a, client), replica(server, tmp_path, "b") as (b, other):
+            client.up = False
+            async with a.hold("tag x") as fence:
+                client.up = True
+                async with b.hold("tag x") as theirs:
+                    newer = TagRecord("up", "team/plugin", "v1", Digest.of(b"b"), "m", 3, 2000.0)
+                    await RedisMetadata(other, time.time).put_tag(newer, theirs)
+                with pytest.raises(LeaseLost):
+                    await RedisMetadata(client, time.time).put_tag(RECORD, fence)
+
+
+async def test_who_is_stopped_while_it_takes_a_lease_leaves_none_behind(tmp_path: Path) -> None:
+    with RedisServer(tmp_path / "redis") as server, server.client() as probe:
+        async with replica(server, tmp_path, "a") as (a, _):
+            taken = asyncio.Event()
+            take = a.take
+
+            async def unheard(key: str, token: str) -> str | None:
+                await take(key, token)
+                taken.set()
+                await asyncio.Event().wait()  # the answer is on its way
+                return None
+
+            a.take = unheard  # type: ignore[method-assign]  # a Redis that is asked, and answers late
+
+            async def work() -> None:
+                async with a.hold("tag x"):
+                    raise AssertionError("it was stopped before")
+
+            working = asyncio.create_task(work())
+            await taken.wait()
+            working.cancel()
+            await asyncio.gather(working, return_exceptions=True)
+            assert probe.keys("*lease*") == []
+
+
+@pytest.mark.parametrize("rubbish", ["a b c", "nobody", None], ids=["a lease for ever", "no holder", "a list"])
+async def test_what_others_wrote_in_the_place_of_a_lease_stops_nobody(tmp_path: Path, rubbish: str | None) -> None:
+    with RedisServer(tmp_path / "redis") as server, server.client() as probe:
+        if rubbish is None:
+            probe.rpush(keys.fill_lease(DIGEST), "x")
+        else:
+            probe.set(keys.fill_lease(DIGEST), rubbish)
+        async with replica(server, tmp_path, "a") as (a, _), a.fill(DIGEST) as lease:
+            assert await lease.take() is None
+            assert lease.held
 
 
 def _calls(client: redis.Redis, command: str) -> int:
