@@ -61,10 +61,14 @@ class Authenticator:
         """The steps of one request about ``repository``. Raises `UpstreamDenied` when none is left.
 
         Once the endpoint has challenged, the token for a repository that was never asked about is got beforehand, so
-        that each pull saves the round trip to a 401.
+        that each pull saves the round trip to a 401. A 400 may mean that a token has ended: ECR Public answers so, and
+        without a challenge (https://github.com/aws/containers-roadmap/issues/2835).
         """
         used = yield from self._foreseen(repository, login)
         reply = yield from _sent(used)
+        if reply.status == 400 and used is not None and self._service is not None:
+            self._tokens = {key: token for key, token in self._tokens.items() if token.bearer() != used}
+            reply = yield from _sent(None)
         if reply.status != 401:
             return
         challenge = self._choose(reply)

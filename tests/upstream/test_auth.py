@@ -149,6 +149,24 @@ def test_a_token_that_was_revoked_is_replaced_once() -> None:
     assert second.send(challenge()) == bearer("new")  # and does not ask for another
 
 
+def test_a_token_that_is_answered_with_400_is_replaced_once() -> None:
+    """As ECR Public answers one that has ended."""
+    auth = authenticator()
+    pull(auth, Reply(401, challenge().challenges), token("first"), OK)
+    steps = pull(auth, Reply(400), challenge(), token("second"), OK)
+    assert steps[:2] == [bearer("first"), Send(None)]
+    assert steps[3] == bearer("second")
+    assert pull(auth, Reply(400), Reply(400)) == [bearer("second"), Send(None)]
+    assert wanted(pull(auth, token("third"), OK)[0]).key.scope == "repository:team/a:pull"
+
+
+def test_a_400_without_a_token_is_an_answer() -> None:
+    assert pull(authenticator(), Reply(400), login=LOGIN) == [Send(None)]
+    auth = authenticator()
+    pull(auth, Reply(401, ("Basic realm=x",)), OK, login=LOGIN)
+    assert pull(auth, Reply(400), login=LOGIN) == [Send(BASIC)]
+
+
 def test_after_a_failure_of_the_token_service_the_next_challenge_is_waited_for() -> None:
     auth = authenticator()
     pull(auth, challenge(), token("T", refresh_at=0), OK)
