@@ -10,6 +10,7 @@ import contextlib
 import logging
 import math
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping, Sequence
+from itertools import islice
 from typing import Any, TypeVar
 from urllib.parse import urlencode
 
@@ -18,7 +19,7 @@ import httpx
 from mirror import __version__
 from mirror.cluster.documents import to_link, to_tag
 from mirror.cluster.secret import Secret
-from mirror.config.hosts import parse_endpoint
+from mirror.config.hosts import is_loopback, parse_endpoint
 from mirror.digest import Digest
 from mirror.errors import (
     BlobUnknown,
@@ -58,6 +59,9 @@ _MAX_DISTRUSTED = 256
 _MAX_DOCUMENT = 64 * 1024
 _COMMON = {"accept-encoding": "identity", "user-agent": f"wasm-mirror/{__version__}"}
 
+_MAX_PEERS = 64
+"""Replicas that are asked one thing."""
+
 _T = TypeVar("_T")
 
 
@@ -77,7 +81,11 @@ class Peers:
     """Asks the other replicas. ``addresses`` are the URLs of those that are alive, ``own`` is that of this one.
 
     ``clock`` gives seconds that never go back, ``now`` seconds since the epoch. ``transport`` is its own: it dials
-    them as hosts of the settings, and is closed with this.
+    them, and is closed with this.
+
+    Their addresses stand in Redis, where somebody else may have put one. What such a host gets is a question that can
+    be repeated for some minutes and no other, and what it answers is verified; and no address is dialled that no other
+    replica can have, unless all are on one machine, as ``own`` says.
     """
 
     def __init__(
@@ -96,6 +104,7 @@ class Peers:
         self._clock = clock
         self._now = now
         self._peers: dict[str, _Peer] = {}
+        self._reach = Reach.ENDPOINT if _is_on_loopback(own) else Reach.REPLICA
 
     async def open_blob(self, address: str, digest: Digest, *, offset: int, held: bool, deadline: float) -> BlobStream:
         """A blob from ``offset`` on, or from its beginning where that replica does not know its size yet.
@@ -218,10 +227,10 @@ class Peers:
 
     def _others(self, wanted: Collection[str] = ()) -> list[_Peer]:
         """Those that are alive, but for this one and, unless they are ``wanted``, those left alone for now."""
-        peers = []
-        for address in dict.fromkeys(self._addresses()):
+        peers, alive = [], set(self._addresses())
+        for address in islice(dict.fromkeys((*wanted, *self._addresses())), _MAX_PEERS):
             with contextlib.suppress(UpstreamInvalid):  # another release may write what is no address to this one
-                if address != self._own:
+                if address != self._own and address in alive:
                     peers.append(self._peer(address))
         return [peer for peer in peers if peer.address in wanted or peer.shunned_until <= self._clock()]
 
@@ -312,7 +321,7 @@ class Peers:
         signed = self._secret.sign(method, request.url.raw_path.decode("ascii"), self._now())
         request.headers["authorization"] = signed.header
         try:
-            response = await self._transport.send(request, reach=Reach.ENDPOINT, endpoint=peer.host)
+            response = await self._transport.send(request, reach=self._reach, endpoint=peer.host)
         except UpstreamUnavailable:
             self._shun(peer)
             raise
@@ -324,6 +333,13 @@ class Peers:
             await response.aclose()
             raise
         return response, signed.nonce
+
+
+def _is_on_loopback(address: str) -> bool:
+    try:
+        return is_loopback(httpx.URL(parse_endpoint(address)).host)
+    except ValueError:
+        return False
 
 
 async def _refusal(response: httpx.Response, host: str, what: str) -> MirrorError:

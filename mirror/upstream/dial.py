@@ -38,6 +38,19 @@ _FORBIDDEN_V4 = [
         "198.18.0.0/15",
     )
 ]
+# Where clouds keep their metadata services, beside the link-local addresses.
+_NO_REPLICAS = [
+    ipaddress.ip_network(network)
+    for network in (
+        "0.0.0.0/8",
+        "100.100.100.200/32",  # Alibaba
+        "168.63.129.16/32",  # Azure
+        "192.0.0.0/24",  # Oracle
+        "240.0.0.0/4",
+        "fd00:ec2::/32",  # AWS
+        "fd20:ce::254/128",  # Google
+    )
+]
 _PUBLIC_V6 = ipaddress.IPv6Network("2000::/3")
 _FORBIDDEN_V6 = [ipaddress.IPv6Network(network) for network in ("2001::/23", "2001:db8::/32", "3fff::/20")]
 _MAX_PROXY_HEADER = 16 * 1024
@@ -58,6 +71,20 @@ def is_public(text: str) -> bool:
         address = inner
     return address.is_global and not (
         address.is_multicast or address.is_reserved or any(address in network for network in _FORBIDDEN_V4)
+    )
+
+
+def may_be_a_replica(text: str) -> bool:
+    """Whether another replica may have an IP address: not this machine, nor one where a cloud tells who we are."""
+    address = ipaddress.ip_address(text.partition("%")[0])
+    if isinstance(address, ipaddress.IPv6Address):
+        address = _embedded(address) or address
+    return not (
+        address.is_loopback
+        or address.is_link_local
+        or address.is_multicast
+        or address.is_unspecified
+        or any(address in network for network in _NO_REPLICAS if network.version == address.version)
     )
 
 
@@ -82,11 +109,14 @@ class ProxyFailed(httpcore.ConnectError):
 
 
 class Dialler(httpcore.AsyncNetworkBackend):
-    """Resolves, judges and connects. A ``guarded`` one connects to public addresses only."""
+    """Resolves, judges and connects. A ``guarded`` one connects only to addresses that ``admits``, else public ones."""
 
-    def __init__(self, *, guarded: bool, resolver: Resolver = resolve) -> None:
+    def __init__(
+        self, *, guarded: bool, resolver: Resolver = resolve, admits: Callable[[str], bool] | None = None
+    ) -> None:
         self._guarded = guarded
         self._resolve = resolver
+        self._admits = admits
 
     async def connect_tcp(
         self,
@@ -100,7 +130,7 @@ class Dialler(httpcore.AsyncNetworkBackend):
         try:
             async with asyncio.timeout(timeout):
                 addresses = await self._resolve(host, port)
-                if self._guarded and not all(is_public(address) for address in addresses):
+                if self._guarded and not all(map(self._admits or is_public, addresses)):
                     raise NotPublic(host)
                 return await _connect_to_any(addresses, port)
         except TimeoutError as error:

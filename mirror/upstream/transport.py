@@ -14,7 +14,16 @@ import httpcore
 import httpx
 
 from mirror.errors import UpstreamCutShort, UpstreamError, UpstreamInvalid, UpstreamTimeout, UpstreamUnavailable
-from mirror.upstream.dial import Dialler, NotPublic, ProxyDialler, ProxyFailed, Resolver, refusal, resolve
+from mirror.upstream.dial import (
+    Dialler,
+    NotPublic,
+    ProxyDialler,
+    ProxyFailed,
+    Resolver,
+    may_be_a_replica,
+    refusal,
+    resolve,
+)
 from mirror.upstream.origins import host_of
 from mirror.upstream.proxy import Proxies, Proxy
 from mirror.upstream.trust import OneTrust, Reach, Trust, usual
@@ -95,9 +104,10 @@ class Transport:
         key = (reach, proxy, with_tls)
         pool = self._pools.get(key)
         if pool is None:
-            guarded = reach is Reach.LEARNT
+            guarded = reach in (Reach.LEARNT, Reach.REPLICA)
+            admits = may_be_a_replica if reach is Reach.REPLICA else None
             pool = self._pools[key] = _Pool(
-                Dialler(guarded=guarded, resolver=self._resolver)
+                Dialler(guarded=guarded, resolver=self._resolver, admits=admits)
                 if proxy is None
                 else ProxyDialler(proxy, tunnel=with_tls, guarded=guarded, tls=usual(), resolver=self._resolver)
             )
@@ -193,6 +203,10 @@ def translated(error: Exception, url: httpx.URL, endpoint: str) -> UpstreamError
     where = host if host == endpoint else f"{host}, to which {endpoint} sends us,"
     detail = {"endpoint": endpoint} if host == endpoint else {"endpoint": endpoint, "host": host}
     match error:
+        case NotPublic() if host == endpoint:
+            return UpstreamInvalid(
+                f"{host} leads to an address that no other replica can have; see its cluster.advertise", detail=detail
+            )
         case NotPublic():
             return UpstreamInvalid(
                 f"{endpoint} sends us to {host}, which is not an address of the public internet; where that is right, "

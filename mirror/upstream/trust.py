@@ -21,6 +21,8 @@ class Reach(Enum):
     """It is the endpoint itself."""
     NAMED = auto()
     """The settings name it beside the endpoint: in `auth_hosts`, or in `redirect_hosts`."""
+    REPLICA = auto()
+    """Redis names it as another replica: it may be inside the network, but not at an address that none can have."""
     LEARNT = auto()
     """Only an answer named it: it is dialled under guard."""
 
@@ -84,7 +86,7 @@ class _FileTrust:
         match reach:
             case Reach.ENDPOINT:
                 return (await self.files.get()).endpoint
-            case Reach.NAMED:
+            case Reach.NAMED | Reach.REPLICA:
                 return (await self.files.get()).named
             case Reach.LEARNT:
                 return usual()

@@ -313,6 +313,31 @@ async def test_an_address_that_is_none_is_passed_over(tmp_path: Path) -> None:
                 await peers.open_blob(address, DIGEST, offset=0, held=True, deadline=soon())
 
 
+async def test_an_address_that_no_replica_can_have_is_not_dialled(tmp_path: Path) -> None:
+    """Whatever stands in Redis: this machine, seen from a replica that is elsewhere, or the metadata of a cloud."""
+    elsewhere = "http://10.0.0.1:8080"
+    async with replicas(tmp_path) as (one,):
+        one.put(CONTENT)
+        named = one.url.replace("127.0.0.1", "localhost")
+        async with asking(tmp_path, one, named, "http://169.254.169.254", own=elsewhere) as peers:
+            for address in (one.url, named, "http://169.254.169.254", "http://[fe80::1]", "http://2130706433"):
+                with pytest.raises(UpstreamError):
+                    await peers.open_blob(address, DIGEST, offset=0, held=True, deadline=soon())
+            assert await peers.find(DIGEST, [one.url]) is None
+            assert await peers.content(DIGEST, 1 << 20, [one.url]) is None
+            assert await peers.tag(*NAME) is None
+        assert one.asked == []
+
+
+async def test_however_many_say_that_they_are_replicas_few_are_asked(tmp_path: Path) -> None:
+    """The one that is said to hold it is among them."""
+    crowd = [f"http://127.0.{number // 250}.{number % 250 + 2}:1" for number in range(2000)]
+    async with replicas(tmp_path) as (one,), asking(tmp_path, *crowd, one) as peers:
+        one.put(CONTENT)
+        assert len(peers._others()) <= 64
+        assert await peers.find(DIGEST, [one.url]) == one.url
+
+
 # Content.
 
 

@@ -8,7 +8,7 @@ import httpcore
 import pytest
 
 from mirror.upstream import dial
-from mirror.upstream.dial import Dialler, NotPublic, is_public
+from mirror.upstream.dial import Dialler, NotPublic, is_public, may_be_a_replica
 from mirror.upstream.stream import Stream
 from tests.upstream.support import Resolver
 
@@ -44,6 +44,23 @@ def test_the_public_internet_may_be_dialled(address: str) -> None:
 )  # fmt: skip
 def test_no_other_address_may_be_dialled(address: str) -> None:
     assert not is_public(address)
+
+
+@pytest.mark.parametrize("address", ["10.0.0.5", "192.168.1.4", "172.20.0.3", "100.64.0.9", "fd12::5", "8.8.8.8"])
+def test_another_replica_may_be_inside_the_network(address: str) -> None:
+    assert may_be_a_replica(address)
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "127.0.0.1", "127.8.8.8", "::1", "0.0.0.0", "::", "169.254.169.254", "169.254.170.2", "fe80::1", "fe80::1%eth0",
+        "224.0.0.1", "ff02::1", "255.255.255.255", "100.100.100.200", "168.63.129.16", "192.0.0.192", "fd00:ec2::254",
+        "fd20:ce::254", "::ffff:169.254.169.254", "::ffff:127.0.0.1", "64:ff9b::a9fe:a9fe",
+    ],
+)  # fmt: skip
+def test_no_replica_has_an_address_of_this_machine_or_of_a_clouds_metadata(address: str) -> None:
+    assert not may_be_a_replica(address)
 
 
 class Listener:
