@@ -21,7 +21,7 @@ from mirror.store.directory import DataDirectory
 from mirror.store.spool import sweep
 from mirror.supervisor import Supervisor
 from mirror.tls import Tls
-from mirror.wiring import check_metadata
+from mirror.wiring import check_metadata, check_secret
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +48,7 @@ def serve_command(config: Path, listen: str | None, data_dir: str | None, worker
         settings = _load(config, {"listen": listen, "data_dir": data_dir, "workers": workers})
         logs.configure(settings.log.level, settings.log.format)
         tls = Tls.load(settings)
+        check_secret(settings)
         directory = DataDirectory.open(settings.data_dir)
         resumable = sweep(directory)
         asyncio.run(check_metadata(directory))

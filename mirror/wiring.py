@@ -140,6 +140,12 @@ async def _around(
     return _Around(metadata, beat, shared_leases, peers, sharing, secret)
 
 
+def check_secret(settings: Settings) -> None:
+    """Read the secret of the replicas once, before anything serves. Raises `StartError`."""
+    if settings.cluster.secret_file is not None:
+        Secret(settings.cluster.secret_file)
+
+
 async def check_metadata(directory: DataDirectory) -> None:
     """Open the database and close it again: what is wrong with it is said or mended once, and before anything serves.
 

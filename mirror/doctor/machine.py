@@ -21,18 +21,18 @@ class Machine:
         self._listen(subject)
 
     def _files(self, subject: Subject) -> None:
-        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        if soft == resource.RLIM_INFINITY:
+        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)  # as far as the mirror raises it by itself
+        if hard == resource.RLIM_INFINITY:
             subject.ok("open files", "no limit")
-        elif soft < _FEW_FILES:
+        elif hard < _FEW_FILES:
             subject.warn(
                 "open files",
-                f"{soft} at most, here (as far as {_shown(hard)} when raised)",
+                f"{hard} at most, here",
                 "each client and each blob that is read takes one; a mesh that starts at once needs thousands: raise "
-                f"it to {_FEW_FILES} or more (ulimit -n, LimitNOFILE of systemd)",
+                f"it to {_FEW_FILES} or more (ulimit -Hn, LimitNOFILE of systemd)",
             )
         else:
-            subject.ok("open files", f"{soft} at most")
+            subject.ok("open files", f"{hard} at most")
 
     def _listen(self, subject: Subject) -> None:
         settings = self._settings
@@ -53,7 +53,3 @@ def _host(url: str) -> str:
     located = split(url.partition("://")[2])
     assert located is not None, "it was parsed when it was set"
     return located[0]
-
-
-def _shown(limit: int) -> str:
-    return "any number" if limit == resource.RLIM_INFINITY else str(limit)

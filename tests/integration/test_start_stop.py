@@ -66,6 +66,17 @@ def test_a_data_dir_that_cannot_be_made_is_said_in_one_line(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("workers", [1, 2])
+def test_a_secret_of_the_replicas_that_cannot_be_used_is_said_in_one_line(tmp_path: Path, workers: int) -> None:
+    file = tmp_path / "secret"
+    file.write_text("too short")
+    cluster = {"advertise": "http://127.0.0.1:1", "secret_file": str(file)}
+    settings = {"workers": workers, "metadata": {"url": "redis://127.0.0.1:1"}, "cluster": cluster}
+    line = refusal(MirrorProcess(tmp_path / "mirror", NOWHERE, settings))
+    assert f"cluster.secret_file {file} cannot be used" in line
+    assert "openssl rand -hex 32" in line
+
+
+@pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.shows("the data directory is in use, cannot be written, or was written by a newer release")
 def test_a_second_mirror_on_the_same_data_dir_is_refused(tmp_path: Path, workers: int) -> None:
     settings: dict[str, object] = {"data_dir": str(tmp_path / "shared"), "workers": workers}
