@@ -34,6 +34,7 @@ _CONNECT_WITHIN = 1.0
 _CARRIERS = 2  # connections at work: the second carries on while the first brings something large
 _TOGETHER = 256
 _CLOSED = RedisConnectionError("the connection was closed")
+_NO_REDIS = RedisConnectionError("what answers there does not speak as a Redis")
 
 
 class Server:
@@ -113,6 +114,8 @@ class Server:
                 await self._travel(batch)
         except (RedisError, OSError) as error:
             _fail(batch, error)
+        except (ValueError, RecursionError):  # of redis-py's parser, which has closed the connection
+            _fail(batch, _NO_REDIS)
         except BaseException:
             _fail(batch, _CLOSED)
             raise

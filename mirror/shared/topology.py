@@ -5,10 +5,10 @@ what is still missing.
 """
 
 import asyncio
-from collections.abc import Awaitable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, Protocol, TypeVar
 
-from redis.crc import key_slot
+from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 from redis.exceptions import AskError, AuthenticationError, MovedError, RedisError, ResponseError
 from redis.exceptions import ConnectionError as RedisConnectionError
 
@@ -76,6 +76,35 @@ async def _first(asked: Iterable[Awaitable[T | None]], otherwise: str) -> T:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
     raise failure
+
+
+def _understood(parse: Callable[..., T], *answer: Any) -> T:
+    """What ``parse`` makes of an answer; one that it cannot read is no Redis's."""
+    try:
+        return parse(*answer)
+    except (ValueError, TypeError, AttributeError, LookupError):
+        raise RedisConnectionError("what says where the servers are makes no sense") from None
+
+
+def _named(answer: Any) -> Address:
+    """The host and the port that a Sentinel names."""
+    return answer[0].decode(), _port(int(answer[1]))
+
+
+def _owners(rows: Any, asked: str) -> dict[int, Address]:
+    """The master of each slot. One that does not know its own host is at the one that was ``asked``."""
+    found: dict[int, Address] = {}
+    for first, last, (host, port, *_), *_ in rows:
+        name = host.decode() if host else ""
+        slots = range(first, min(last, REDIS_CLUSTER_HASH_SLOTS - 1) + 1)
+        found.update(dict.fromkeys(slots, (asked if name in ("", "?") else name, _port(port))))
+    return found
+
+
+def _port(number: int) -> int:
+    if not 0 < number < 1 << 16:
+        raise ValueError("that is no port")
+    return number
 
 
 class _Servers:
@@ -177,7 +206,7 @@ class Watched:
                 continue
             if isinstance(answer, ResponseError):
                 raise answer
-            return None if answer is None else (answer[0].decode(), int(answer[1]))
+            return None if answer is None else _understood(_named, answer)
         return None
 
 
@@ -252,7 +281,4 @@ class Cluster:
         (rows,) = await self._servers.at(address).exchange([("CLUSTER", "SLOTS")])
         if isinstance(rows, ResponseError):
             raise rows
-        found: dict[int, Address] = {}
-        for first, last, (host, port, *_), *_ in rows:
-            found.update(dict.fromkeys(range(first, last + 1), (host.decode() or address[0], port)))
-        return found or None
+        return _understood(_owners, rows, address[0]) or None
