@@ -1,15 +1,15 @@
 """The beat: who is there, what has moved, and how long memory may be believed."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from mirror.cluster import beat as module
-from mirror.cluster.beat import BELIEVES_FOR, Beat
+from mirror.cluster.beat import ALIVE_FOR, BELIEVES_FOR, Beat
 from mirror.config.models import MetadataSettings
 from mirror.shared import keys
 from mirror.shared.client import RedisClient
@@ -250,3 +250,105 @@ async def test_the_beat_goes_on_after_an_error_that_nobody_expected(
             await eventually(lambda: a.returns == 1)
             running.cancel()
             await asyncio.gather(running, return_exceptions=True)
+
+
+class Told:
+    """In a Redis's place: what each beat is told, and how long it takes by the worker's clock."""
+
+    up = True
+
+    def __init__(self) -> None:
+        self.clock = Clock()
+        self.generation = 100
+        self.members: dict[str, str] = {}
+        self.takes = 0.0
+        self.beats = 0
+        self.beat = Beat(cast(RedisClient, self), "http://a", self.clock, lambda: None)
+
+    def script(self, source: str) -> "Told":
+        return self
+
+    async def __call__(self, keywords: Sequence[str], arguments: Sequence[str], **_: object) -> list[object]:
+        self.beats += 1
+        self.clock.now += self.takes
+        name, seen, address = arguments[:3]
+        self.members[name] = f"50000 {seen} {address}"
+        fields = [text.encode() for member in self.members.items() for text in member]
+        return [str(self.generation).encode(), 1, b"50000", fields]
+
+
+async def test_a_beat_counts_from_the_moment_of_its_question() -> None:
+    told = Told()
+    told.takes = BELIEVES_FOR - 0.05
+    await told.beat.once()
+    assert told.beat.in_sight
+    told.clock.now += 0.1
+    assert not told.beat.in_sight
+
+
+async def test_who_was_not_heard_of_lately_or_has_no_address_is_not_asked() -> None:
+    told = Told()
+    told.members = {
+        "alive": f"{50_000 - round(ALIVE_FOR * 1000)} 0 http://b",
+        "dead": f"{50_000 - round(ALIVE_FOR * 1000) - 1} 0 http://c",
+        "nowhere": "50000 0 ",
+    }
+    await told.beat.once()
+    assert told.beat.addresses() == ["http://b"]
+
+
+async def test_who_has_seen_an_earlier_move_is_waited_for_and_nobody_waits_for_itself() -> None:
+    told = Told()
+    told.members["b"] = "50000 100 http://b"
+    await told.beat.once()
+    told.generation, told.beats = 101, 0
+    waiting = asyncio.create_task(told.beat.seen_by_all())
+    await eventually(lambda: told.beats >= 3)
+    assert not waiting.done()
+    told.members["b"] = "50000 101 http://b"
+    await asyncio.wait_for(waiting, 5)
+    told.generation, told.beats = 102, 0
+    told.members["b"] = "50000 102 http://b"
+    await told.beat.seen_by_all()
+    assert told.beats == 1
+
+
+async def test_who_never_sees_a_move_is_not_waited_for_for_ever() -> None:
+    told = Told()
+    told.members["b"] = "50000 0 http://b"
+    told.takes = 0.1
+    await asyncio.wait_for(told.beat.seen_by_all(), 5)
+    assert told.clock.now - 1000 > BELIEVES_FOR
+
+
+async def test_who_was_not_heard_of_for_long_is_struck_off_and_all_end_by_themselves(tmp_path: Path) -> None:
+    with RedisServer(tmp_path) as server, server.client() as client:
+        async with worker(server, "http://a") as a:
+            client.hset(keys.members(), "b", "1000 7 http://b")
+            await a.beat.once()
+            assert [str(beat).split(" ")[2] for beat in client.hvals(keys.members())] == ["http://a"]
+            assert 0 < int(str(client.ttl(keys.members()))) <= 3600
+
+
+async def test_that_a_move_was_seen_is_told_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "EVERY", 1000.0)
+    with RedisServer(tmp_path) as server, server.client() as client:
+        async with worker(server, "http://a") as a:
+            running = asyncio.create_task(a.beat.run())
+
+            def told() -> list[int]:
+                return [int(str(beat).split(" ")[1]) for beat in client.hvals(keys.members())]
+
+            await eventually(lambda: a.beat.moves > 0 and told() == [a.beat.moves])
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+
+
+async def test_who_leaves_while_redis_is_gone_just_leaves(tmp_path: Path) -> None:
+    with RedisServer(tmp_path) as server:
+        async with worker(server, "http://a") as a:
+            await a.beat.once()
+            server.kill()
+            await a.beat.leave()
+            await a.beat.leave()
+            assert not a.client.up

@@ -14,7 +14,7 @@ from mirror.cluster import leases as module
 from mirror.cluster.leases import SharedLeases
 from mirror.config.models import MetadataSettings
 from mirror.digest import Digest
-from mirror.errors import LeaseLost
+from mirror.errors import LeaseLost, StoreError
 from mirror.metadata.base import TagRecord
 from mirror.metadata.redis import RedisMetadata
 from mirror.shared import keys
@@ -189,6 +189,80 @@ async def test_what_others_wrote_in_the_place_of_a_lease_stops_nobody(tmp_path: 
         async with replica(server, tmp_path, "a") as (a, _), a.fill(DIGEST) as lease:
             assert await lease.take() is None
             assert lease.held
+
+
+async def test_two_workers_of_a_replica_take_turns(tmp_path: Path) -> None:
+    with RedisServer(tmp_path / "redis") as server:
+        async with replica(server, tmp_path, "a") as (a, _), replica(server, tmp_path, "a") as (other, _):
+            order = []
+
+            async def work(leases: SharedLeases) -> None:
+                async with leases.hold("tag x"):
+                    order.append("in")
+                    await asyncio.sleep(0.05)  # as long as the other one would need to get in
+                    order.append("out")
+
+            await asyncio.gather(work(a), work(other))
+            assert order == ["in", "out"] * 2
+
+
+async def test_who_has_lost_its_lease_learns_it_and_leaves_that_of_the_next_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "RENEWED_EVERY", 0.05)
+    key = keys.fill_lease(DIGEST)
+    with RedisServer(tmp_path / "redis") as server, server.client() as probe:
+        async with replica(server, tmp_path, "a") as (a, _):
+            async with a.fill(DIGEST) as lease:
+                assert await lease.take() is None
+                probe.set(key, "another one's", px=60_000)
+                await eventually(lambda: not lease.held)
+            async with a.fill(DIGEST) as lease:
+                probe.delete(key)
+                assert await lease.take() is None
+                monkeypatch.setattr(module, "RENEWED_EVERY", 1000.0)
+                await asyncio.sleep(0)
+                probe.set(key, "another one's", px=60_000)
+            assert probe.get(key) == "another one's"
+            assert int(str(probe.pttl(key))) > 10_000
+
+
+async def test_a_renewal_that_fails_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "RENEWED_EVERY", 0.01)
+    with RedisServer(tmp_path / "redis") as server, server.client() as probe:
+        async with replica(server, tmp_path, "a") as (a, _), a.fill(DIGEST) as lease:
+            renew = a.renew
+            failed: list[str] = []
+
+            async def failing(key: str, value: str) -> bool:
+                if len(failed) < 2:
+                    failed.append(key)
+                    raise StoreError("Redis does not answer")
+                return await renew(key, value)
+
+            monkeypatch.setattr(a, "renew", failing)
+            assert await lease.take() is None
+            await eventually(lambda: _calls(probe, "pexpire") > 0)
+            assert lease.held
+            assert len(failed) == 2
+
+
+async def test_a_lease_leaves_nothing_behind_however_often_it_was_taken(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with RedisServer(tmp_path / "redis") as server:
+        async with replica(server, tmp_path, "a") as (a, _):
+            before = len(asyncio.all_tasks())
+            async with a.fill(DIGEST) as lease:
+                assert await lease.take() is None
+                assert await lease.take() is None
+                assert len(asyncio.all_tasks()) == before + 1
+            assert len(asyncio.all_tasks()) == before
+            async with a.fill(DIGEST) as lease:
+                assert await lease.take() is None
+                server.kill()
+            assert not lease.held
+    assert "was lost" not in caplog.text
 
 
 def _calls(client: redis.Redis, command: str) -> int:
