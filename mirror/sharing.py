@@ -13,7 +13,8 @@ from typing import Protocol
 
 from mirror.digest import Digest
 from mirror.download import BlobStream, Source
-from mirror.errors import BlobUnknown, MirrorError, StoreError, UpstreamError, UpstreamUnavailable
+from mirror.errors import BlobUnknown, MirrorError, StoreError, UpstreamError, UpstreamTimeout, UpstreamUnavailable
+from mirror.meanwhile import first_of
 
 log = logging.getLogger(__name__)
 
@@ -21,9 +22,13 @@ _PAUSE = 0.05
 """Seconds between two tries to read from the holder of a lease, or to get the lease."""
 
 _PATIENCE = 5.0
-"""Seconds for which a holder that cannot be read from is put up with, longer than the lease of a dead one lasts. One
-that lives, and that only this replica cannot reach, may not make its clients wait: then upstream is asked twice.
+"""Seconds for which a holder that gives nothing is put up with, longer than the lease of a dead one lasts. One that
+lives, and that only this replica cannot reach, or that alone cannot reach upstream, may not make the others' clients
+wait: then upstream is asked twice.
 """
+
+_BACK_EVERY = 0.5
+"""Seconds between two looks at whether a replica that has given bytes is back, where upstream gives none."""
 
 
 class Turn(Protocol):
@@ -175,6 +180,10 @@ class _Through:
         self._turn = turn
         self._upstream = upstream
         self._peers: set[str] = set()
+        self._awaited: tuple[str, int] | None = None
+        self._since = 0.0
+        self._begun: tuple[str, int] | None = None
+        self._barren: set[str] = set()
 
     @property
     def hosts(self) -> tuple[str, ...]:
@@ -191,16 +200,18 @@ class _Through:
     async def open_blob(self, repository: str, digest: Digest, *, offset: int = 0, deadline: float) -> BlobStream:
         """The blob from ``offset`` on, from wherever it can be had now; raises what upstream raises."""
         clock = asyncio.get_running_loop().time
-        bypass_at = clock() + _PATIENCE
+        if self._begun is not None and self._begun[1] == offset:
+            self._barren.add(self._begun[0])
         while True:
             holder = await self._turn.lease.take()
             if holder is None:
                 stream = await self._from_whole(offset, deadline)
-                if stream is not None:
-                    return stream
-                return await self._upstream.open_blob(repository, digest, offset=offset, deadline=deadline)
+                return stream or await self._from_upstream(repository, offset, deadline)
             if holder == self._turn.address:
                 log.error("another replica says that it is at %s, as this one; see cluster.advertise", holder)
+                return await self._upstream.open_blob(repository, digest, offset=offset, deadline=deadline)
+            if self._is_slow(holder, offset):
+                log.warning("%s fetches %s, and gives nothing of it for %g s", holder, digest, _PATIENCE)
                 return await self._upstream.open_blob(repository, digest, offset=offset, deadline=deadline)
             try:
                 return self._noted(
@@ -210,19 +221,55 @@ class _Through:
                 log.debug("%s, which fetches %s: %s", holder, digest, failure)
                 if clock() + _PAUSE >= deadline:
                     raise _as_upstreams(failure) from failure
-                if clock() >= bypass_at:
-                    log.warning("%s fetches %s and cannot be read from: %s", holder, digest, failure)
-                    return await self._upstream.open_blob(repository, digest, offset=offset, deadline=deadline)
             await asyncio.sleep(_PAUSE)
+
+    def _is_slow(self, holder: str, offset: int) -> bool:
+        """Whether this replica has waited for too long for the byte at ``offset`` from who fetches it."""
+        now = asyncio.get_running_loop().time()
+        if self._awaited != (holder, offset):
+            self._awaited, self._since = (holder, offset), now
+        return now - self._since >= _PATIENCE
+
+    async def _from_upstream(self, repository: str, offset: int, deadline: float) -> BlobStream:
+        """From upstream; while it keeps silent, from a replica that holds the blob by now, or is back.
+
+        Not from one that has begun to answer, and given nothing: it could keep us from hearing upstream for ever.
+        """
+        turn, clock = self._turn, asyncio.get_running_loop().time
+        opened: list[BlobStream] = []
+        found: BlobStream | None = None
+
+        async def elsewhere() -> BlobStream | None:
+            turn.tried.intersection_update(self._barren)
+            stream = await self._from_whole(offset, deadline)
+            opened.extend([stream] if stream is not None else [])
+            return stream
+
+        try:
+            while True:
+                asking = self._upstream.open_blob(repository, turn.digest, offset=offset, deadline=deadline)
+                try:
+                    found = await first_of(asking, elsewhere)
+                    return found
+                except (UpstreamUnavailable, UpstreamTimeout):
+                    if not self._peers or clock() + _BACK_EVERY >= deadline:
+                        raise
+                await asyncio.sleep(_BACK_EVERY)
+        finally:
+            for stream in opened:
+                if stream is not found:
+                    await stream.aclose()
 
     async def _from_whole(self, offset: int, deadline: float) -> BlobStream | None:
         turn = self._turn
         while (address := await turn.whole()) is not None:
             turn.tried.add(address)
             try:
-                return self._noted(
-                    await turn.replicas.open_blob(address, turn.digest, offset=offset, held=True, deadline=deadline)
+                stream = await turn.replicas.open_blob(
+                    address, turn.digest, offset=offset, held=True, deadline=deadline
                 )
+                self._begun = address, offset
+                return self._noted(stream)
             except (UpstreamError, BlobUnknown) as failure:
                 log.info("%s was to have %s: %s", address, turn.digest, failure)
         return None

@@ -101,6 +101,7 @@ class MemorySource:
         self.streams: list[MemoryStream] = []
         self.lacking: set[str] = set()
         """Repositories that have none of the blobs."""
+        self.away = False
 
     @property
     def offsets(self) -> list[int]:
@@ -116,8 +117,8 @@ class MemorySource:
         self.gets.append(Asked(repository, digest, offset))
         if repository in self.lacking:
             raise BlobUnknown(f"{repository} does not have {digest}")
-        if asyncio.get_running_loop().time() >= deadline:
-            raise UpstreamUnavailable("too late to ask")
+        if self.away or asyncio.get_running_loop().time() >= deadline:
+            raise UpstreamUnavailable("too late to ask, or nobody there")
         sending = self.script.popleft() if self.script else Sending()
         await asyncio.sleep(0)
         if sending.refuses is not None:

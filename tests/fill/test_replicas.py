@@ -1,18 +1,19 @@
 """Replicas share a download: one asks upstream, the others read from it, and go on where it dies."""
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import pytest
 
-from mirror import sharing
+from mirror import meanwhile, sharing
 from mirror.digest import Digest
 from mirror.download import BlobStream
-from mirror.errors import BlobUnknown, MirrorError, UpstreamUnavailable
+from mirror.errors import BlobUnknown, MirrorError, UpstreamTimeout, UpstreamUnavailable
 from mirror.sharing import Shared
-from tests.fill.source import MemorySource, MemoryStream, Sending, Tap
+from tests.fill.source import PIECE, MemorySource, MemoryStream, Sending, Tap
 from tests.fill.workers import MIB, Client, Worker, some_bytes, worker
 from tests.store.disk import data_in
 from tests.support.waiting import eventually
@@ -31,7 +32,12 @@ class Town:
         self.workers: dict[str, Worker] = {}
         self.dead: set[str] = set()
         self.lies: dict[str, bytes] = {}
+        self.cuts: dict[str, int] = {}
+        """Where a replica that holds the blob cuts its next body."""
+        self.idle_for = math.inf
+        """Seconds after which who gets no bytes from another replica gives up."""
         self.blamed: list[str] = []
+        self.looks = 0
         self.read_from: list[tuple[str, int, bool]] = []
         self._stack = AsyncExitStack()
 
@@ -63,6 +69,7 @@ class Town:
         self.known.setdefault(digest, []).append(address)
 
     async def find(self, digest: Digest, hinted: Sequence[str], without: Collection[str]) -> str | None:
+        self.looks += 1
         for name in hinted:
             if name not in {*self.dead, *without} and self.workers[name].held(digest) is not None:
                 return name
@@ -77,10 +84,10 @@ class Town:
         self.read_from.append((address, offset, held))
         there = self.workers[address]
         if address in self.lies:
-            return MemoryStream(self.lies[address], Sending(endpoint=address), offset)
+            return MemoryStream(self.lies[address], Sending(endpoint=address, announces=len(CONTENT)), offset)
         content = there.held(digest)
         if content is not None:
-            return MemoryStream(content, Sending(endpoint=address), offset)
+            return MemoryStream(content, Sending(endpoint=address, cut_at=self.cuts.pop(address, None)), offset)
         growing = None if held else there.fills.tail(digest)
         if growing is None:
             raise BlobUnknown(f"{address} does not have {digest}")
@@ -98,9 +105,13 @@ class Flow:
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         reading = asyncio.ensure_future(anext(self._body, None))
+        clock = asyncio.get_running_loop().time
+        came_at = clock()
         try:
             while True:
                 await asyncio.wait([reading], timeout=0.01)
+                if not reading.done() and clock() > came_at + self.town.idle_for:
+                    raise UpstreamTimeout(f"{self.endpoint} sends nothing")
                 if self.endpoint in self.town.dead:
                     raise UpstreamUnavailable(f"{self.endpoint} cut the connection")
                 if reading.done():
@@ -111,6 +122,7 @@ class Flow:
                     if data is None:
                         return
                     yield bytes(data)
+                    came_at = clock()
                     reading = asyncio.ensure_future(anext(self._body, None))
         finally:
             reading.cancel()
@@ -252,6 +264,91 @@ async def test_a_replica_that_fetches_and_cannot_be_reached_does_not_make_the_ot
         assert await Client(b.start(DIGEST, len(CONTENT)).content).body() == CONTENT
         assert b.source.offsets == [0]
         assert town.leases[DIGEST] == "a"
+
+
+@pytest.mark.parametrize("came", [0, MIB], ids=["from the beginning", "in the middle"])
+async def test_a_replica_that_alone_cannot_reach_upstream_does_not_make_the_others_wait(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, came: int
+) -> None:
+    monkeypatch.setattr(sharing, "_PATIENCE", 0.2)
+    async with Town(tmp_path) as town:
+        town.idle_for = 0.05
+        a, b = await town.add("a"), await town.add("b")
+        a.source.script.append(Sending(tap=Tap(came)))
+        a.start(DIGEST, len(CONTENT))
+        await eventually(lambda: town.leases.get(DIGEST) == "a")
+        assert await Client(b.start(DIGEST, len(CONTENT)).content).body() == CONTENT
+        (offset,) = b.source.offsets
+        assert offset >= came - 64 * 1024 - PIECE
+        assert town.leases[DIGEST] == "a"
+
+
+async def test_a_replica_that_holds_it_is_asked_again_after_a_cut_when_upstream_is_away(tmp_path: Path) -> None:
+    async with Town(tmp_path) as town:
+        a = await town.add("a")
+        await a.ended(a.start(DIGEST, len(CONTENT)))
+        town.cuts["a"] = MIB
+        b = await town.add("b")
+        b.source.away = True
+        assert await Client(b.start(DIGEST, len(CONTENT)).content).body() == CONTENT
+        assert town.read_from == [("a", 0, True), ("a", MIB, True)]
+
+
+async def test_a_replica_that_gave_bytes_and_restarts_is_waited_for_when_upstream_is_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sharing, "_BACK_EVERY", 0.01)
+    async with Town(tmp_path) as town:
+        a = await town.add("a")
+        await a.ended(a.start(DIGEST, len(CONTENT)))
+        town.cuts["a"] = MIB
+        b = await town.add("b")
+        b.source.away = True
+        find, looks = town.find, 0
+
+        async def restarting(digest: Digest, hinted: Sequence[str], without: Collection[str]) -> str | None:
+            nonlocal looks
+            looks += 1
+            return await find(digest, hinted, without) if looks == 1 or looks > 5 else None
+
+        monkeypatch.setattr(town, "find", restarting)
+        assert await Client(b.start(DIGEST, len(CONTENT)).content).body() == CONTENT
+        assert town.read_from == [("a", 0, True), ("a", MIB, True)]
+
+
+async def test_a_replica_that_gets_hold_of_it_while_upstream_keeps_silent_is_read_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(meanwhile, "_LOOK_EVERY", 0.01)
+    async with Town(tmp_path) as town:
+        a, b = await town.add("a"), await town.add("b")
+        b.source.script.append(Sending(refuses=UpstreamUnavailable("too late"), tap=Tap(0)))
+        client = Client(b.start(DIGEST, len(CONTENT)).content)
+        await eventually(lambda: len(b.source.gets) == 1)
+        a.store.put(DIGEST, CONTENT)
+        town.known[DIGEST] = ["a"]
+        assert await client.body() == CONTENT
+        assert len(b.source.gets) == 1
+
+
+async def test_a_replica_that_begins_to_answer_and_gives_nothing_keeps_nobody_from_upstream(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(meanwhile, "_LOOK_EVERY", 0.01)
+    async with Town(tmp_path) as town:
+        a = await town.add("a")
+        await a.ended(a.start(DIGEST, len(CONTENT)))
+        town.lies["a"] = b""
+        b = await town.add("b")
+        slow = Tap(0)
+        b.source.script.append(Sending(refuses=UpstreamUnavailable("not yet"), tap=slow))
+        client = Client(b.start(DIGEST, len(CONTENT)).content)
+        await eventually(lambda: len(b.source.gets) == 1)
+        looks = town.looks
+        await eventually(lambda: town.looks > looks + 3)
+        slow.open()
+        assert await client.body() == CONTENT
+        assert town.read_from == [("a", 0, True)]
 
 
 async def test_a_tail_begins_no_download(tmp_path: Path) -> None:
