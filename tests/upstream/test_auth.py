@@ -6,6 +6,7 @@ import httpx
 import pytest
 from pydantic import SecretStr
 
+from mirror.config import known
 from mirror.errors import UpstreamDenied, UpstreamInvalid
 from mirror.upstream.auth import Authenticator, Reply, Send
 from mirror.upstream.tokens import Login, Token, TokenKey, TokenRequest, read_token
@@ -147,6 +148,40 @@ def test_a_token_that_was_revoked_is_replaced_once() -> None:
     assert isinstance(first.send(challenge()), TokenRequest)
     assert first.send(token("new")) == bearer("new")
     assert second.send(challenge()) == bearer("new")  # and does not ask for another
+
+
+@pytest.mark.parametrize(
+    ("host", "field", "vouched"),
+    [
+        # As they are sent: Docker Hub, ghcr.io, GAR, quay.io, ECR Public, Harbor, Artifactory.
+        (
+            "registry-1.docker.io",
+            'Bearer realm="https://auth.docker.io/token",service="registry.docker.io",'
+            'scope="repository:library/alpine:pull"',
+            True,
+        ),
+        ("ghcr.io", 'Bearer realm="https://ghcr.io/token",service="ghcr.io",scope="repository:user/image:pull"', True),
+        ("us-docker.pkg.dev", 'Bearer realm="https://us-docker.pkg.dev/v2/token",service="us-docker.pkg.dev"', True),
+        ("quay.io", 'Bearer realm="https://quay.io/v2/auth",service="quay.io",scope="repository:team/a:pull"', True),
+        ("public.ecr.aws", 'Bearer realm="https://public.ecr.aws/token/",service="public.ecr.aws",scope="aws"', True),
+        ("harbor.corp", 'Bearer realm="https://harbor.corp/service/token",service="harbor-registry"', True),
+        ("corp.jfrog.io", 'Bearer realm="https://corp.jfrog.io/v2/token",service="corp.jfrog.io"', True),
+        ("corp.jfrog.io", 'Bearer realm="https://corp-docker.jfrog.io/v2/token",service="corp.jfrog.io"', False),
+    ],
+)
+def test_the_challenges_of_known_registries_are_met_with_the_login_where_it_may_go(
+    host: str, field: str, vouched: bool
+) -> None:
+    auth = authenticator(f"https://{host}", known.auth_hosts(host))
+    steps = pull(auth, Reply(401, (field,)), token("good"), OK, login=LOGIN)
+    request = wanted(steps[1])
+    assert (request.login, request.trusted, request.withheld) == ((LOGIN if vouched else None), vouched, not vouched)
+    assert steps[2] == bearer("good")
+
+
+def test_the_challenge_of_ecr_is_met_with_the_login() -> None:
+    field = 'Basic realm="https://1.dkr.ecr.eu-west-1.amazonaws.com/",service="ecr.amazonaws.com"'
+    assert pull(authenticator(), Reply(401, (field,)), OK, login=LOGIN) == [Send(None), Send(BASIC)]
 
 
 def test_a_token_that_is_answered_with_400_is_replaced_once() -> None:
