@@ -62,6 +62,8 @@ _COMMON = {"accept-encoding": "identity", "user-agent": f"wasm-mirror/{__version
 _MAX_PEERS = 64
 """Replicas that are asked one thing."""
 
+_SHOWN = 80
+
 _T = TypeVar("_T")
 
 
@@ -240,7 +242,7 @@ class Peers:
             try:
                 peer = _Peer(address)
             except ValueError as error:
-                raise UpstreamInvalid(f"{address!r} is not the address of a replica") from error
+                raise UpstreamInvalid(f"{address[:_SHOWN]!r} is not the address of a replica") from error
             alive = set(self._addresses())
             self._peers = {known: one for known, one in self._peers.items() if known in alive}
             self._peers[address] = peer

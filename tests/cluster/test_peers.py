@@ -329,6 +329,14 @@ async def test_an_address_that_no_replica_can_have_is_not_dialled(tmp_path: Path
         assert one.asked == []
 
 
+async def test_an_address_is_not_repeated_without_end(tmp_path: Path) -> None:
+    async with asking(tmp_path) as peers:
+        for address in ("x" * 1_000_000, "http://" + "a." * 100_000, "http://a:" + "9" * 100_000):
+            with pytest.raises(UpstreamInvalid) as raised:
+                await peers.open_blob(address, DIGEST, offset=0, held=True, deadline=soon())
+            assert len(str(raised.value)) < 200
+
+
 async def test_however_many_say_that_they_are_replicas_few_are_asked(tmp_path: Path) -> None:
     """The one that is said to hold it is among them."""
     crowd = [f"http://127.0.{number // 250}.{number % 250 + 2}:1" for number in range(2000)]

@@ -160,6 +160,27 @@ async def test_a_password_that_was_rotated_costs_no_answer(tmp_path: Path, schem
             assert (await upstream.head_manifest(REPOSITORY, "v1")).digest == MANIFEST_DIGEST
 
 
+@pytest.mark.parametrize("status", [400, 403])
+async def test_a_login_that_has_ended_costs_no_answer_where_the_registry_says_so_as_ecr_does(
+    tmp_path: Path, status: int
+) -> None:
+    """ECR answers 403 to a Basic login after 12 hours, ECR Public 400 to a token."""
+    path = tmp_path / "password"
+    path.write_text("before")
+    login, clock = Credentials(username="robot", password_file=path), Clock()
+    with FaultyUpstream() as up:
+        holding(up)
+        users = {"robot": "before"}
+        up.require_basic(users) if status == 403 else up.require_bearer(TokenService(users, anonymous=False))
+        async with pulling_from(up, credentials=login, wiring={"clock": clock}) as upstream:
+            await upstream.head_manifest(REPOSITORY, "v1")
+            path.write_text("afterwards")
+            users["robot"] = "afterwards"
+            clock.now += LOOK_AGAIN_AFTER
+            up.inject(Fault(status=status), path="/manifests/", times=1)
+            assert (await upstream.head_manifest(REPOSITORY, "v1")).digest == MANIFEST_DIGEST
+
+
 @pytest.mark.parametrize(
     ("fault", "expected"),
     [
