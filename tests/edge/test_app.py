@@ -82,3 +82,16 @@ async def test_a_request_that_is_stopped_because_the_time_is_over_is_told_to_ask
     assert (sent.status, sent.headers["retry-after"]) == (503, "1")
     (error,) = json.loads(sent.body)["errors"]
     assert error["code"] == "UPSTREAM_UNAVAILABLE"
+
+
+async def test_a_request_that_is_stopped_in_the_middle_of_its_body_is_cut() -> None:
+    sent = await asked(app(Fixed(START, PART, then=asyncio.CancelledError())), "/v2/x/blobs/y")
+    assert sent.messages == [START, PART]
+
+
+async def test_other_replicas_are_answered_at_their_own_addresses_and_only_where_there_are_any() -> None:
+    registry = cast(Registry, Fixed())
+    among_others = App(registry, Fixed(START, REST), lambda: False, log_access=False)
+    assert (await asked(among_others, "/peer/v1/blobs/x")).status == 200
+    assert (await asked(among_others, "/peerless")).status == 404
+    assert (await asked(app(Fixed()), "/peer/v1/blobs/x")).status == 404

@@ -1,10 +1,12 @@
 """Errors and answers have the status, the headers and the body that the specifications want."""
 
+import asyncio
 import json
 
 import pytest
+from starlette.types import Message
 
-from mirror.answer import Answer, Collapsed, Filled, Hit, Outcome, Passed, Revalidated, Stale, Whole
+from mirror.answer import Answer, Collapsed, Filled, Flowing, Hit, Outcome, Passed, Revalidated, Stale, Whole
 from mirror.digest import Digest
 from mirror.edge.headers import cache_status
 from mirror.edge.respond import send_answer, send_error
@@ -26,6 +28,8 @@ from mirror.errors import (
     UpstreamTimeout,
     UpstreamUnavailable,
 )
+from mirror.store.growing import Growing
+from mirror.store.overflow import Overflow
 from tests.edge.asgi import Sent, nothing_more
 
 CONTENT = b"0123456789"
@@ -152,3 +156,43 @@ async def test_a_manifest_has_no_ranges() -> None:
     sent = await answered(ranged=False, range="bytes=2-4")
     assert (sent.status, sent.body) == (200, CONTENT)
     assert "accept-ranges" not in sent.headers
+
+
+async def beyond(content: Growing, sent: Sent, hold_until: float | None = None) -> None:
+    """Ask for bytes 15 to 19 of what upstream says has 10."""
+    answer = Answer("application/octet-stream", DIGEST, Flowing(content, False, 0), Filled(), hold_until=hold_until)
+    scope = {"type": "http", "method": "GET", "headers": [(b"range", b"bytes=15-19")]}
+    left = asyncio.Event()
+
+    async def stays() -> Message:
+        await left.wait()
+        return {"type": "http.disconnect"}
+
+    await send_answer(scope, stays, sent.send, answer, now=1000.0, namespace=None, ranged=True)
+
+
+@pytest.mark.parametrize(("size", "status"), [(20, 206), (10, 416)])
+async def test_a_range_beyond_the_size_that_was_announced_waits_for_the_true_one(size: int, status: int) -> None:
+    content, sent = Growing(DIGEST, 10), Sent()
+    content.overflow = Overflow(0)
+    content.overflow.append(bytes(5))
+    asking = asyncio.create_task(beyond(content, sent))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert not asking.done()
+    content.overflow.append(bytes(size - 5))
+    content.verify()
+    if status == 416:
+        with pytest.raises(RangeInvalid):
+            await asking
+        assert not sent.messages
+    else:
+        await asking
+        assert (sent.status, sent.body, sent.headers["content-range"]) == (206, bytes(5), "bytes 15-19/20")
+
+
+async def test_a_range_beyond_the_size_that_was_announced_is_waited_for_only_as_long_as_a_client_is_held() -> None:
+    content, sent = Growing(DIGEST, 10), Sent()
+    with pytest.raises(UpstreamTimeout):
+        await asyncio.wait_for(beyond(content, sent, hold_until=0.0), 5)
+    assert not sent.messages

@@ -12,6 +12,7 @@ from mirror.download import BlobStream
 from mirror.errors import BlobUnknown, MirrorError, StoreError, UpstreamUnavailable
 from mirror.oci import Reference
 from mirror.store.growing import Growing
+from mirror.store.overflow import Overflow
 from mirror.store.spool import Spool
 from tests.fill.source import MemorySource, Sending, Tap
 from tests.fill.test_replicas import CONTENT, DIGEST, Right, Town
@@ -94,6 +95,16 @@ async def test_who_stops_cuts_those_that_read_a_tail_from_it(tmp_path: Path) -> 
             await eventually(lambda: len(reader.received) > MIB // 2)
         failure = await reader.end()
         assert "stopping" in str(failure)
+
+
+async def test_who_reads_a_tail_is_cut_at_once_when_the_fill_begins_anew() -> None:
+    content = Growing(DIGEST, None)
+    content.overflow = Overflow(0)
+    content.overflow.append(bytes(MIB))
+    reader = Reader(content)
+    await eventually(lambda: len(reader.received) > MIB // 2)
+    content.begin_anew(None)
+    assert isinstance(await reader.end(), UpstreamUnavailable)
 
 
 class Strained(Town):

@@ -4,6 +4,7 @@ import errno
 import os
 import stat
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -155,3 +156,16 @@ def test_the_lock_is_not_handed_to_programs_that_are_started(tmp_path: Path) -> 
             DataDirectory.open(tmp_path).close()
         finally:
             program.kill()
+
+
+def test_each_directory_on_a_host_has_an_identity_that_all_its_processes_see(tmp_path: Path) -> None:
+    one, other = tmp_path / "a", tmp_path / "b"
+    for path in (one, other):
+        DataDirectory.open(path).close()
+    identity = DataDirectory.attach(one).identity()
+    assert identity != DataDirectory.attach(other).identity()
+    told = "from mirror.store.directory import *; import sys; print(DataDirectory.attach(Path(sys.argv[1])).identity())"
+    seen = subprocess.run([sys.executable, "-c", told, one], capture_output=True, text=True, check=True, timeout=30)
+    assert seen.stdout.strip() == identity
+    (tmp_path / "a").rename(tmp_path / "c")
+    assert DataDirectory.attach(tmp_path / "c").identity() == identity, "it is the disk's, not the path's"

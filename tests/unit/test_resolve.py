@@ -12,7 +12,7 @@ import pytest
 from mirror import meanwhile
 from mirror.cluster.alone import Alone
 from mirror.digest import Digest
-from mirror.errors import LeaseLost, ManifestUnknown, MirrorError, UpstreamTimeout, UpstreamUnavailable
+from mirror.errors import LeaseLost, ManifestUnknown, MirrorError, StoreError, UpstreamTimeout, UpstreamUnavailable
 from mirror.freshness import Policy
 from mirror.manifests import Manifests
 from mirror.metadata.base import Fence, TagEntry, TagRecord, Tombstone
@@ -166,6 +166,10 @@ async def test_all_who_ask_at_once_share_a_question_and_who_asks_later_has_anoth
         one.resolver._now = lambda: NOW + 1
         await one.resolver.ask(REFERENCE, OLD)
         assert one.registry.heads == 2
+        one.resolver._now = lambda: NOW + 2
+        one.registry.says = UpstreamUnavailable("away")
+        with pytest.raises(UpstreamUnavailable):
+            await one.resolver.ask(REFERENCE, OLD)
 
 
 async def test_who_got_the_lease_after_somebody_else_has_asked_asks_no_more(tmp_path: Path) -> None:
@@ -176,6 +180,28 @@ async def test_who_got_the_lease_after_somebody_else_has_asked_asks_no_more(tmp_
         found, joined = await one.resolver.first(REFERENCE)
         assert (found, joined) == (theirs, False)
         assert (one.registry.heads, one.registry.gets) == (0, [])
+
+
+async def test_an_answer_that_came_while_the_lease_was_waited_for_is_enough_even_where_each_request_asks(
+    tmp_path: Path,
+) -> None:
+    async with setup(tmp_path, fresh_for=0.0) as one:
+        theirs = replace(OLD, fetched_at=NOW)
+        one.leases.meanwhile = lambda: one.store.merge_tags([theirs])
+        assert await one.resolver.ask(REFERENCE, OLD) == theirs
+        assert one.registry.heads == 0
+
+
+async def test_what_somebody_else_has_learnt_meanwhile_is_later_than_what_upstream_confirmed(tmp_path: Path) -> None:
+    async with setup(tmp_path, fresh_for=0.0) as one:
+        theirs = replace(OLD, digest=NEW, fetched_at=NOW, serial=2)
+
+        async def moved() -> None:
+            if len(one.leases.names) > 1:
+                await one.store.merge_tags([theirs])
+
+        one.leases.lost, one.leases.meanwhile = 1, moved
+        assert await one.resolver.ask(REFERENCE, OLD) == theirs
 
 
 async def test_a_question_that_somebody_else_took_over_is_asked_anew(tmp_path: Path) -> None:
@@ -217,12 +243,25 @@ async def test_a_store_that_hangs_keeps_nobody_from_what_upstream_has_confirmed(
             assert await one.resolver.ask(REFERENCE, OLD) == replace(OLD, fetched_at=NOW)
 
 
+async def test_what_upstream_has_confirmed_moves_no_more_also_where_that_cannot_be_noted(tmp_path: Path) -> None:
+    async with setup(tmp_path) as one:
+
+        class Failing(MemoryMetadata):
+            async def put_tag(self, record: TagRecord, fence: Fence | None = None) -> TagRecord:
+                raise StoreError("no space left")
+
+        one.tags._metadata = Failing(one.memory)
+        await one.store.announce_move(OLD)
+        assert await one.resolver.ask(REFERENCE, OLD) == replace(OLD, fetched_at=NOW)
+
+
 async def test_a_silent_upstream_is_waited_for_once_and_the_question_goes_on(tmp_path: Path) -> None:
     async with setup(tmp_path, revalidate_for=0.05) as one:
         one.registry.says = None
         with pytest.raises(UpstreamTimeout, match="revalidate_for"):
             await one.resolver.ask(REFERENCE, OLD)
         assert one.suspicion.rests_on("up")
+        assert not one.resolver.begin(REFERENCE, OLD)[0].done()
         with pytest.raises(UpstreamTimeout, match="lately"):
             await one.resolver.ask(REFERENCE, OLD)
         assert one.registry.heads == 1

@@ -205,6 +205,9 @@ async def test_a_tag_that_is_there_again_is_not_absent(tmp_path: Path) -> None:
         assert not await one.tags.absent(REFERENCE, 5000.0)
         await one.tags.learn(OLD, None)
         assert not await one.tags.absent(REFERENCE, 4000.0)
+        await one.tags.note_absence(REFERENCE, 5000.0)
+        await one.tags.learn(OLD, None)  # a confirmation, with which no number changes
+        assert not await one.tags.absent(REFERENCE, 4000.0)
 
 
 async def test_absences_are_read_from_the_store_when_another_replica_has_moved_a_tag(tmp_path: Path) -> None:
@@ -285,6 +288,10 @@ async def test_who_has_lost_the_lease_writes_nothing_and_is_told(
         assert one.memory.tags[KEY] == OLD
         assert one.generation.current() == before
         assert await one.tags.get(REFERENCE) == OLD
+        one.memory.tags.clear()
+        with pytest.raises(LeaseLost):
+            await one.tags.forget(REFERENCE, 5000.0, LOST)
+        assert not one.memory.tags
 
 
 async def test_links_are_read_once_and_asked_of_other_replicas_when_told_to(tmp_path: Path) -> None:
