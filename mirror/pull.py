@@ -157,7 +157,7 @@ class Pull:
         """The manifest with this digest. ``outcome`` is how a tag led here, if one did."""
         manifest = await self._manifests.known(reference, digest)
         if manifest is None:
-            manifest, joined = await self._obtain(reference, digest)
+            manifest, joined = await self._obtain(reference, digest, named=outcome is not None)
             if outcome is None or isinstance(outcome, Hit):  # the tag was known, but not its manifest
                 outcome = Collapsed() if joined else Filled()
         self._accesses.manifest(manifest)
@@ -170,18 +170,19 @@ class Pull:
             self._manifests.stored_at(digest) if fetched_at is None else fetched_at,
         )
 
-    async def _obtain(self, reference: Reference, digest: Digest) -> tuple[Manifest, bool]:
-        named = Reference(reference.upstream, reference.repository, digest=digest)
-        if await self._tags.absent(named, self._now()):
-            raise unknown(named)
-        task, joined = self._obtaining.join(named, lambda: self._manifests.obtain(named, digest))
+    async def _obtain(self, reference: Reference, digest: Digest, *, named: bool) -> tuple[Manifest, bool]:
+        """The manifest from elsewhere. What a tag has ``named`` is there, whatever was said before it did."""
+        wanted = Reference(reference.upstream, reference.repository, digest=digest)
+        if not named and await self._tags.absent(wanted, self._now()):
+            raise unknown(wanted)
+        task, joined = self._obtaining.join(wanted, lambda: self._manifests.obtain(wanted, digest))
         try:
             async with asyncio.timeout(self._manifests.patience(reference.upstream) + LAST_WORD):
                 return await asyncio.shield(task), joined
         except NotFound:
             remembered = self._upstreams[reference.upstream].policy.negative_for
             if remembered and not joined:
-                await self._tags.note_absence(named, self._now() + remembered)
+                await self._tags.note_absence(wanted, self._now() + remembered)
             raise
         except TimeoutError as error:
             raise UpstreamTimeout(

@@ -158,6 +158,8 @@ class Resolver:
             assert reference.tag is not None
             if (record := await self._tags.load(reference)) is not None and self._answers(record, asked_at):
                 return record
+            if await self._tags.absent(reference, self._now()):  # somebody else has asked in the meantime
+                raise unknown(reference)
             return await first_of(self._get(reference, reference.tag, fence), lambda: self._stand_in(reference))
 
         return await self._in_turn(reference, fetch)
