@@ -131,6 +131,7 @@ class Fill:
         self._origins = [origin]
         self._tried = 0
         self._believed: set[str] = set()
+        self._senders: set[str] = set()
         self._expected = size
         self._attempts_left = self._sources()
         self._patience = Patience(patience)
@@ -163,9 +164,10 @@ class Fill:
             self.content.fail(StoreError(f"{self.digest} could not be fetched; the mirror's log says why"))
         else:
             log.info(
-                "filled %s from %s: %d bytes in %.2f s",
+                "filled %s from %s%s: %d bytes in %.2f s",
                 self.digest,
                 self._from,
+                f" at {', '.join(sorted(self._senders))}" if self._senders else "",
                 self.content.size,
                 time.monotonic() - began,
             )
@@ -297,6 +299,7 @@ class Fill:
             inherited = verifier.size
             try:
                 await download.run()
+                self._senders |= download.senders
                 return
             except UpstreamInvalid:
                 if not inherited and len(download.senders) == 1:  # bytes that were there tell nothing of who sent them

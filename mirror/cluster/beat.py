@@ -133,7 +133,10 @@ class Beat:
             return
         if asked_at >= self._asked_at:  # else one that was sent later was answered before
             self.moves, self._members, self._asked_at = moves, found, asked_at
-        if not was_up or (self._began and not known):
+        forgotten = was_up and self._began and not known
+        if forgotten:
+            log.info("Redis has forgotten this replica: what it knows of tags and links is written back")
+        if not was_up or forgotten:
             self._returned()
         self._began = True
 

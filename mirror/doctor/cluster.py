@@ -16,6 +16,7 @@ from mirror.cluster.secret import SKEW, Secret
 from mirror.config import Settings
 from mirror.config.hosts import is_loopback
 from mirror.doctor.asking import answered_at
+from mirror.doctor.heard import Heard
 from mirror.doctor.probes import System, holder_of
 from mirror.doctor.report import Subject
 from mirror.errors import BlobUnknown, StartError, Unauthorized, UpstreamError
@@ -26,7 +27,7 @@ from mirror.upstream.answers import error_codes
 from mirror.upstream.origins import host_of
 from mirror.upstream.session import drain
 from mirror.upstream.transport import Transport
-from mirror.upstream.trust import Reach, trust_in
+from mirror.upstream.trust import Reach, Trust, trust_in
 
 _CONNECT_WITHIN = 2.0
 _ANSWER_WITHIN = 3.0
@@ -70,11 +71,12 @@ class ClusterCheck:
         secret = await self._secret(subject, file)
         members = await self._members(subject)
         self._addresses(subject, advertised, members)
-        if secret is None:
+        trust = trust_in(self._settings.cluster.ca_file, "cluster.ca_file", time.monotonic)
+        if secret is None or not (trust is None or await self._authorities(subject, trust)):
             return
         others = [address for address in members if address != advertised][:_MAX_ASKED]
         transport = Transport(
-            trust=trust_in(self._settings.cluster.ca_file, "cluster.ca_file", time.monotonic),
+            trust=trust,
             connect_within=_CONNECT_WITHIN,
             idle_for=_ANSWER_WITHIN,
         )
@@ -100,6 +102,16 @@ class ClusterCheck:
             return None
         subject.ok("secret", f"{file} can be used")
         return secret
+
+    async def _authorities(self, subject: Subject, trust: Trust) -> bool:
+        with Heard("cluster.ca_file") as complaints:
+            try:
+                await trust.context(Reach.NAMED)
+            except UpstreamError as failure:
+                advice = "let the file be there and be PEM: until then no replica with https is asked for anything"
+                subject.fail("ca_file", complaints.instead_of(failure), advice)
+                return False
+        return True
 
     async def _members(self, subject: Subject) -> Mapping[str, set[str]]:
         """The addresses of the replicas that are alive, each with the machines that advertise it."""

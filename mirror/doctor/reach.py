@@ -36,6 +36,18 @@ class Place:
     port: int
     setting: str
 
+    @property
+    def plain(self) -> str:
+        """How its URL begins without TLS."""
+        return "redis://" if self.setting.startswith("metadata.") else "http://"
+
+    @property
+    def between(self) -> str:
+        """What may stand in the way to it: a proxy only where it is a registry."""
+        walls = "firewalls, network policies for egress"
+        asked_by_http = self.setting.startswith("upstreams.")
+        return f"{walls}, or a proxy that must be used (HTTPS_PROXY)" if asked_by_http else walls
+
 
 async def resolved(subject: Subject, place: Place, resolve: Resolver) -> Sequence[str]:
     """Its addresses, none when it has none."""
@@ -85,8 +97,7 @@ async def connected(subject: Subject, place: Place, addresses: Sequence[str]) ->
         subject.fail(
             "TCP",
             f"port {place.port}: {told}",
-            f"check host and port of {place.setting}, that the server runs, and what stands between: firewalls, "
-            "network policies for egress, or a proxy that must be used (HTTPS_PROXY)",
+            f"check host and port of {place.setting}, that the server runs, and what stands between: {place.between}",
         )
     return accepting
 
@@ -124,7 +135,7 @@ async def shown_certificate(
         subject.fail(
             "TLS",
             f"accepts the connection, and does not agree on TLS within {_HANDSHAKE_WITHIN:g} s",
-            f"the server hangs, or it does not speak TLS: then {place.setting} must begin with http:// or redis://",
+            f"the server hangs, or it does not speak TLS: then {place.setting} must begin with {place.plain}",
         )
         return False
     except (OSError, EOFError) as error:
@@ -156,8 +167,7 @@ def _no_tls(error: Exception, place: Place) -> tuple[str, str]:
         )
     return (
         "does not speak TLS as the mirror does" + (f" ({reason.replace('_', ' ').lower()})" if reason else ""),
-        f"if it is a plain server, {place.setting} must begin with http:// or redis://; otherwise it needs TLS 1.2 or "
-        "newer",
+        f"if it is a plain server, {place.setting} must begin with {place.plain}; otherwise it needs TLS 1.2 or newer",
     )
 
 

@@ -37,6 +37,8 @@ def refused(error: Exception, place: RedisPlace) -> tuple[str, str, str]:
         )
     if place.topology is Topology.SENTINEL and "sentinel" in told:
         advice = "see whether the Sentinels run, and know a master by the name at the end of metadata.url"
+        if "unknown command" in told:
+            advice = "it is no Sentinel: name those, or write metadata.url as redis://HOST:PORT"
         return "answer", words, advice
     for sign, advice in _SIGNS:
         if sign in told:
@@ -59,6 +61,12 @@ _SIGNS = (
     ("out of range", "that server does not have the database at the end of metadata.url: mostly there are 0 to 15"),
     ("password_file", "let metadata.password_file be there, and readable for the user that runs the mirror"),
     ("username_file", "let metadata.username_file be there, and readable for the user that runs the mirror"),
+    (
+        "timeout reading",
+        "it accepts connections and does not answer: see to that server, which hangs, or is held up by a slow command "
+        "(SLOWLOG GET)",
+    ),
+    ("protocol error", "what answers there is no Redis: check host and port in metadata.url"),
     ("unknown command", "what answers there lacks commands that the mirror needs: it takes a Redis 6.2 or newer"),
 )
 

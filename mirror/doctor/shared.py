@@ -82,6 +82,9 @@ class ServerCheck:
 
     def _tls(self) -> ssl.SSLContext:
         settings = self._settings
+        for file in (settings.ca_file, settings.client_certificate, settings.client_key):
+            if file is not None:
+                file.stat()  # OpenSSL does not say which one is absent
         context = ssl.create_default_context(cafile=settings.ca_file)
         if settings.client_certificate is not None:
             context.load_cert_chain(settings.client_certificate, settings.client_key, password="")
@@ -196,4 +199,5 @@ def _latency(subject: Subject, check: str, seconds: float) -> None:
 def _why(error: OSError) -> str:
     if isinstance(error, ssl.SSLError):
         return str(error.reason or "TLS fails").replace("_", " ").lower()
-    return error.strerror or type(error).__name__
+    why = error.strerror or type(error).__name__
+    return why if error.filename is None else f"{error.filename}: {why}"

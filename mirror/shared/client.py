@@ -134,7 +134,7 @@ class RedisClient:
             raise self._failed(f"no answer within {within:g} s", returns, away=silent) from error
         except (RedisError, OSError) as error:
             away = probe or isinstance(error, _AWAY_TYPES) or _AWAY.search(str(error)) is not None
-            raise self._failed(str(error) or type(error).__name__, returns, away=away) from error
+            raise self._failed(str(error).strip(" .") or type(error).__name__, returns, away=away) from error
         finally:
             self._running -= 1
             if not self._running:

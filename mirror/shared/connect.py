@@ -193,13 +193,23 @@ class Contexts(SslContexts):
         self._stamps: list[tuple[int, int, int]] = []
 
     def get(self) -> ssl.SSLContext:
-        """Raises `OSError`, `ssl.SSLError` among them."""
+        """Raises redis-py's error, with what is wrong with which file."""
+        try:
+            return self._get()
+        except OSError as error:
+            why = str(error.reason if isinstance(error, ssl.SSLError) else error.strerror)
+            raise RedisConnectionError(
+                "the files of metadata.ca_file, client_certificate and client_key cannot be used: "
+                + (why if error.filename is None else f"{error.filename}: {why}")
+            ) from None
+
+    def _get(self) -> ssl.SSLContext:
         files = [file for file in (self._ca_file, self._certificate, self._key) if file is not None]
         stamps = [(stat.st_mtime_ns, stat.st_size, stat.st_ino) for stat in (file.stat() for file in files)]
         if self.context is None or stamps != self._stamps:
             context = ssl.create_default_context(cafile=self._ca_file)
             if self._certificate is not None:
-                context.load_cert_chain(self._certificate, self._key)
+                context.load_cert_chain(self._certificate, self._key, password="")  # none is asked for at a terminal
             self.context, self._stamps = context, stamps
         return self.context
 

@@ -1,6 +1,7 @@
 """The beat: who is there, what has moved, and how long memory may be believed."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -138,7 +139,10 @@ async def test_nobody_is_waited_for_without_redis(tmp_path: Path) -> None:
             assert a.beat.in_sight
 
 
-async def test_a_redis_that_has_forgotten_everything_is_noticed_by_each(tmp_path: Path) -> None:
+async def test_a_redis_that_has_forgotten_everything_is_noticed_by_each(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "mirror.cluster")
     with RedisServer(tmp_path) as server:
         async with worker(server) as a, worker(server) as b:
             for _ in range(2):
@@ -152,6 +156,7 @@ async def test_a_redis_that_has_forgotten_everything_is_noticed_by_each(tmp_path
                 await a.beat.once()
             assert (a.returns, b.returns) == (2, 2)
             assert a.beat.moves == b.beat.moves > before
+    assert [record.message.partition(":")[0] for record in caplog.records] == ["Redis has forgotten this replica"] * 2
 
 
 async def test_a_redis_that_is_back_is_noticed(tmp_path: Path) -> None:

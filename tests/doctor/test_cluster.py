@@ -73,6 +73,16 @@ async def test_replicas_that_answer_and_share_a_secret_are_well(tmp_path: Path) 
         assert "cluster.secret_file" in apart[check].advice
 
 
+async def test_authorities_that_cannot_be_read_are_a_failure_that_names_their_file(tmp_path: Path) -> None:
+    configured = settings(tmp_path, "https://127.0.0.1:1")
+    absent = str(tmp_path / "absent")
+    found = await cluster(
+        Settings.model_validate(merged(configured.model_dump(mode="json"), {"cluster": {"ca_file": absent}}))
+    )
+    assert found.mark("ca_file") is Mark.FAIL, found
+    assert absent in found["ca_file"].said
+
+
 async def test_what_answers_and_is_no_replica_is_told(tmp_path: Path) -> None:
     with FaultyUpstream() as up:
         found = await cluster(settings(tmp_path, up.url))

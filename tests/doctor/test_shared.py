@@ -1,5 +1,6 @@
 """What the doctor says of the Redis that replicas share: each case at a real server."""
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,44 @@ async def test_a_redis_that_hangs_is_told_as_one(tmp_path: Path, monkeypatch: py
     assert found.mark("TCP") is Mark.OK, "the kernel accepts for it"
     assert found.mark("answer") is Mark.FAIL
     assert "does not answer within" in found["answer"].said
+
+
+async def test_a_redis_that_hangs_for_longer_than_a_connection_waits_is_told_as_one(tmp_path: Path) -> None:
+    with RedisServer(tmp_path) as server:
+        server.pause()
+        found = await store(server)
+    assert found.mark("answer") is Mark.FAIL
+    assert "does not answer" in found["answer"].advice
+
+
+async def test_a_server_of_http_is_told_to_be_no_redis() -> None:
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if await reader.read(1):
+            writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+            await reader.read()
+        writer.close()
+
+    async with await asyncio.start_server(refuse, "127.0.0.1", 0) as server:
+        found = await store(f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+    assert found.mark("answer") is Mark.FAIL
+    assert "no Redis" in found["answer"].advice
+
+
+async def test_the_advice_about_a_redis_names_neither_a_proxy_nor_http(tmp_path: Path) -> None:
+    with ReservedPort() as port:
+        found = await store(f"redis://127.0.0.1:{port.number}")
+    assert "PROXY" not in found["TCP"].advice
+    with RedisServer(tmp_path) as server:
+        plain = await store(server.url.replace("redis:", "rediss:"))
+    assert "redis://" in plain["TLS"].advice
+    assert "http" not in plain["TLS"].advice
+
+
+async def test_a_file_for_tls_that_is_absent_is_named(tmp_path: Path) -> None:
+    absent = tmp_path / "absent"
+    with RedisServer(tmp_path) as server:
+        found = await store(server.url.replace("redis:", "rediss:"), ca_file=absent)
+    assert str(absent) in found["TLS"].said
 
 
 async def test_what_is_no_redis_is_told() -> None:

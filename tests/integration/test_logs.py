@@ -24,7 +24,7 @@ async def test_a_fill_is_worth_a_line_and_a_hit_is_not(tmp_path: Path) -> None:
         assert (await pull(mirror.url, NAME, "v1")).whole
         lines = await eventually(lambda: as_many(4, mirror.log_text()), what="a line that it serves, and one a fill")
         for digest in ARTIFACT.layers:
-            assert sum(f"filled {digest} from up/team/plugin" in line for line in lines) == 1
+            assert sum(f"filled {digest} from up/team/plugin at {up.host}" in line for line in lines) == 1
         assert sum(f"{ARTIFACT.digest}" in line for line in lines) == 1
         for _ in range(5):
             assert (await pull(mirror.url, NAME, "v1")).whole

@@ -320,6 +320,17 @@ async def test_a_login_that_is_not_taken_is_an_outage_that_names_no_secret(
         await client.aclose()
 
 
+async def test_a_file_for_tls_that_is_absent_is_named_in_the_log(
+    server: RedisServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING, "mirror.shared")
+    url, absent = server.url.replace("redis:", "rediss:"), tmp_path / "absent"
+    client = RedisClient.of(MetadataSettings(url=url, ca_file=absent))
+    assert not await probe(client)
+    assert f"{absent}: No such file or directory; this replica goes on alone" in caplog.text
+    await client.aclose()
+
+
 @pytest.mark.needs("openssl")
 async def test_tls_shows_a_certificate_and_trusts_only_its_own_authority(tmp_path: Path) -> None:
     (tmp_path / "server").mkdir()
