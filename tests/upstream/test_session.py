@@ -14,6 +14,7 @@ from mirror.errors import (
     UpstreamInvalid,
     UpstreamUnavailable,
 )
+from mirror.upstream.renewal import REFUSED_AFTER
 from mirror.upstream.watched import LOOK_AGAIN_AFTER
 from tests.support.faults import Fault, Gate
 from tests.support.tokens import TokenService
@@ -29,8 +30,10 @@ from tests.upstream.support import (
     REPOSITORY,
     Clock,
     content,
+    helper,
     holding,
     pulling_from,
+    says,
     within,
 )
 
@@ -162,21 +165,21 @@ async def test_a_password_that_was_rotated_costs_no_answer(tmp_path: Path, schem
 
 @pytest.mark.parametrize("status", [400, 403])
 async def test_a_login_that_has_ended_costs_no_answer_where_the_registry_says_so_as_ecr_does(
-    tmp_path: Path, status: int
+    tmp_path: Path, status: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """ECR answers 403 to a Basic login after 12 hours, ECR Public 400 to a token."""
-    path = tmp_path / "password"
-    path.write_text("before")
-    login, clock = Credentials(username="robot", password_file=path), Clock()
+    """ECR answers 403 to a helper's login after 12 hours, ECR Public 400 to a token."""
+    for name, value in helper(tmp_path, "ecr-login", says("AWS", "first")).items():
+        monkeypatch.setenv(name, value)
+    clock, users = Clock(), {"AWS": "first"}
     with FaultyUpstream() as up:
         holding(up)
-        users = {"robot": "before"}
         up.require_basic(users) if status == 403 else up.require_bearer(TokenService(users, anonymous=False))
-        async with pulling_from(up, credentials=login, wiring={"clock": clock}) as upstream:
+        async with pulling_from(up, credentials=Credentials(helper="ecr-login"), wiring={"clock": clock}) as upstream:
             await upstream.head_manifest(REPOSITORY, "v1")
-            path.write_text("afterwards")
-            users["robot"] = "afterwards"
-            clock.now += LOOK_AGAIN_AFTER
+            clock.now += REFUSED_AFTER + 1
+            if status == 403:
+                helper(tmp_path, "ecr-login", says("AWS", "second"))
+                users["AWS"] = "second"
             up.inject(Fault(status=status), path="/manifests/", times=1)
             assert (await upstream.head_manifest(REPOSITORY, "v1")).digest == MANIFEST_DIGEST
 
