@@ -11,7 +11,7 @@ from mirror.config import Settings
 from mirror.shared import keys
 from mirror.store.directory import DataDirectory
 from mirror.wiring import wired
-from tests.integration.client import blob, get, manifest, settled
+from tests.integration.client import ask, blob, get, manifest, settled
 from tests.store.disk import data_in
 from tests.support.artifacts import publish, raw, wasm_module
 from tests.support.faults import Fault, Gate
@@ -116,6 +116,22 @@ async def test_both_together_ask_upstream_once(tmp_path: Path, path: str) -> Non
             assert here.up.count(method="GET", path=path) == 1
 
 
+async def test_bytes_that_one_gets_flow_through_the_other_at_once(tmp_path: Path) -> None:
+    gate, path = Gate(), f"/v2/{NAME}/blobs/{LAYER}"
+    with town(tmp_path) as here:
+        async with here.two() as (first, second):
+            here.up.inject(Fault(gate=gate, gate_at=200_000), method="GET", path="/blobs/")
+            async with ask(first, path) as one:
+                await one.head()
+                async with ask(second, path) as other:
+                    await other.head()
+                    came = await other.read()
+                    assert OLD.blobs[LAYER].startswith(came)
+                    gate.release()
+                    assert came + (await other.rest()).body == OLD.blobs[LAYER]
+            assert here.up.count(method="GET", path="/blobs/") == 1
+
+
 async def test_a_move_that_one_has_seen_the_other_serves_from_that_moment_on(tmp_path: Path) -> None:
     with town(tmp_path) as here:
         async with (
@@ -130,14 +146,13 @@ async def test_a_move_that_one_has_seen_the_other_serves_from_that_moment_on(tmp
 
 
 async def test_what_redis_has_forgotten_is_put_back(tmp_path: Path) -> None:
-    tag = keys.tag("up", "team/plugin", "v1")
+    tag, link = keys.tag("up", "team/plugin", "v1"), keys.link("up", "team/plugin", LAYER)
     with town(tmp_path) as here, here.redis.client() as client:
         async with here.replica("a") as url:
             await held(url)
-            assert client.exists(tag)
+            assert client.exists(tag, link) == 2
             here.redis.flush()
-            await eventually(lambda: client.exists(tag))
-            await eventually(lambda: client.exists(keys.link("up", "team/plugin", LAYER)))
+            await eventually(lambda: client.exists(tag, link) == 2)
 
 
 async def test_a_replica_is_known_before_it_serves_and_forgotten_when_it_stops(tmp_path: Path) -> None:
