@@ -30,6 +30,7 @@ _PORTION = 500
 
 # Answers that mean: not this server, or not now. Older ones put the code into the middle of a script's error.
 _AWAY = re.compile(r"\b(READONLY|LOADING|MASTERDOWN|CLUSTERDOWN|NOREPLICAS|OOM|MISCONF|NOAUTH|WRONGPASS)\b")
+_PLACE_IN_SCRIPT = re.compile(r" script: [0-9a-f]{40}, on @user_script:\d+")  # tells an operator nothing
 _AWAY_TYPES = (
     RedisConnectionError,
     RedisTimeoutError,
@@ -134,7 +135,8 @@ class RedisClient:
             raise self._failed(f"no answer within {within:g} s", returns, away=silent) from error
         except (RedisError, OSError) as error:
             away = probe or isinstance(error, _AWAY_TYPES) or _AWAY.search(str(error)) is not None
-            raise self._failed(str(error).strip(" .") or type(error).__name__, returns, away=away) from error
+            reason = _PLACE_IN_SCRIPT.sub("", str(error)).strip(" .")
+            raise self._failed(reason or type(error).__name__, returns, away=away) from error
         finally:
             self._running -= 1
             if not self._running:

@@ -320,6 +320,21 @@ async def test_a_login_that_is_not_taken_is_an_outage_that_names_no_secret(
         await client.aclose()
 
 
+async def test_why_redis_refuses_is_logged_in_words_for_operators(
+    server: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING, "mirror.shared")
+    with server.client() as raw:
+        raw.config_set("maxmemory", "1")
+    client = RedisClient.of(settings(server))
+    assert not await probe(client)
+    await client.aclose()
+    (record,) = caplog.records
+    assert "maxmemory" in record.message
+    assert "user_script" not in record.message
+    assert "; this replica goes on alone" in record.message
+
+
 async def test_a_file_for_tls_that_is_absent_is_named_in_the_log(
     server: RedisServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
