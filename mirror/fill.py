@@ -90,9 +90,10 @@ class Fills:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        for fill in self._fills.values():  # those that had no time to begin
-            fill.content.fail(_stopping())
+        for content in (*(fill.content for fill in self._fills.values()), *self._tails.values()):
+            content.fail(_stopping())  # those that had no time to begin
         self._fills.clear()
+        self._tails.clear()
         self.threads.shutdown()
 
     def _keep(self, task: "asyncio.Task[None]") -> None:
@@ -105,7 +106,10 @@ class Fills:
                 content.verify()
             else:
                 content.fail(UpstreamUnavailable("nobody fetches it here any more", retry_after=1))
-        except (OSError, asyncio.CancelledError):
+        except OSError as error:
+            log.error("the disk fails (%s); what another worker gets of it cannot be read", error.strerror or error)
+            content.fail(UpstreamUnavailable("it cannot be read here any more", retry_after=1))
+        except asyncio.CancelledError:
             content.fail(_stopping())
             raise
         finally:
