@@ -92,7 +92,9 @@ def parse_store(value: object) -> str:
             "must not hold a user name, password or query; put these under metadata.username and metadata.password_file"
         )
     if value != SQLITE and parse_place(value) is None:
-        raise ValueError(f"must be {_ALLOWED}, not {shown(value)}")
+        nameless = "+sentinel://" in value and parse_place(f"{value.removesuffix('/')}/mymaster") is not None
+        hint = "; the name by which the Sentinels know the master, such as /mymaster, is missing at its end"
+        raise ValueError(f"must be {_ALLOWED}, not {shown(value)}{hint if nameless else ''}")
     return value
 
 

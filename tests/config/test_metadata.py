@@ -54,6 +54,14 @@ def test_a_wrong_url_is_refused_with_what_is_allowed(tmp_path: Path, url: str) -
     assert "metadata.url" in fault
 
 
+def test_a_url_of_sentinels_without_the_name_of_their_master_is_told_what_is_missing(tmp_path: Path) -> None:
+    for url in ("redis+sentinel://a", "rediss+sentinel://a:1,b/"):
+        (fault,) = faults(tmp_path, f"{UPSTREAM}metadata: {{url: '{url}'}}")
+        assert "the name by which the Sentinels know the master" in fault
+    (fault,) = faults(tmp_path, f"{UPSTREAM}metadata: {{url: 'redis+sentinel://a,/m'}}")
+    assert "the name by which" not in fault
+
+
 @pytest.mark.parametrize("url", ["redis://:hunter2@redis:6379/0", "redis://redis?password=hunter2"])
 def test_a_secret_in_the_url_is_refused_and_not_shown(tmp_path: Path, url: str) -> None:
     (fault,) = faults(tmp_path, f"{UPSTREAM}metadata: {{url: '{url}'}}")
