@@ -1,8 +1,10 @@
 """What replicas are given to work with: two of them in one process, with a disk each, on one Redis."""
 
 import asyncio
+import socket
+import threading
 from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -15,7 +17,7 @@ from tests.integration.client import ask, blob, get, manifest, settled
 from tests.store.disk import data_in
 from tests.support.artifacts import publish, raw, wasm_module
 from tests.support.faults import Fault, Gate
-from tests.support.ports import ReservedPort
+from tests.support.ports import ReservedPort, bound_socket
 from tests.support.process import merged
 from tests.support.redis import RedisServer
 from tests.support.running import running
@@ -119,6 +121,7 @@ async def test_both_together_ask_upstream_once(tmp_path: Path, path: str) -> Non
 async def test_bytes_that_one_gets_flow_through_the_other_at_once(tmp_path: Path) -> None:
     gate, path = Gate(), f"/v2/{NAME}/blobs/{LAYER}"
     with town(tmp_path) as here:
+        before = sockets()
         async with here.two() as (first, second):
             here.up.inject(Fault(gate=gate, gate_at=200_000), method="GET", path="/blobs/")
             async with ask(first, path) as one:
@@ -130,6 +133,18 @@ async def test_bytes_that_one_gets_flow_through_the_other_at_once(tmp_path: Path
                     gate.release()
                     assert came + (await other.rest()).body == OLD.blobs[LAYER]
             assert here.up.count(method="GET", path="/blobs/") == 1
+            with here.redis.client() as client:
+                await eventually(lambda: set(client.zrange(keys.holders(LAYER), 0, -1)) == {first, second})
+        await eventually(lambda: sockets() <= before, what="all are closed: to Redis, upstream and each other")
+
+
+def sockets() -> int:
+    """How many are open in this process."""
+    found = 0
+    for file in Path("/proc/self/fd").iterdir():
+        with suppress(OSError):  # the folder itself is closed again
+            found += str(file.readlink()).startswith("socket:")
+    return found
 
 
 async def test_a_move_that_one_has_seen_the_other_serves_from_that_moment_on(tmp_path: Path) -> None:
@@ -160,9 +175,16 @@ async def test_a_replica_is_known_before_it_serves_and_forgotten_when_it_stops(t
     with town(tmp_path) as here:
         given = {"data_dir": str(tmp_path / "data"), "upstreams": {"up": {"endpoints": [here.up.url]}}}
         settings = Settings.model_validate(merged(here.settings("a", 8080, {}), given))
+        threads = own_threads()
         async with wired(settings, directory, lambda: False):
             assert len(here.beats()) == 1
         assert here.beats() == []
+        assert own_threads() <= threads
+
+
+def own_threads() -> set[threading.Thread]:
+    """The threads that somebody has begun and has to end: not those of the loop."""
+    return {thread for thread in threading.enumerate() if not thread.name.startswith("asyncio_")}
 
 
 async def test_the_holder_of_a_lease_is_told_apart_by_its_disk_too(tmp_path: Path) -> None:
@@ -209,3 +231,25 @@ async def test_a_replica_that_hangs_in_the_midst_of_a_blob_is_not_waited_for(tmp
                 assert asyncio.get_running_loop().time() - began < 5
                 [asked] = here.up.matching(method="GET", path="/blobs/")
                 assert asked.headers.get("range", "").startswith("bytes=")
+
+
+async def test_a_replica_that_takes_no_connection_is_not_waited_for(tmp_path: Path) -> None:
+    with town(tmp_path) as here, here.redis.client() as client, deaf() as address:
+        async with here.replica("a") as url:
+            client.set(keys.fill_lease(LAYER), f"token {address} host/1", px=300)
+            began = asyncio.get_running_loop().time()
+            assert (await blob(url, NAME, LAYER)).body == OLD.blobs[LAYER]
+            assert asyncio.get_running_loop().time() - began < 3
+
+
+@contextmanager
+def deaf() -> Iterator[str]:
+    """The URL of a server whose queue of connections is full: whoever comes now hears nothing."""
+    with ExitStack() as stack:
+        listener = stack.enter_context(bound_socket("127.0.0.1", 0))
+        listener.listen(0)
+        for _ in range(4):
+            one = stack.enter_context(socket.socket())
+            one.setblocking(False)
+            one.connect_ex(listener.getsockname())
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
