@@ -253,3 +253,16 @@ def deaf() -> Iterator[str]:
             one.setblocking(False)
             one.connect_ex(listener.getsockname())
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+
+async def test_a_disk_without_its_database_is_known_to_hold_what_it_holds(tmp_path: Path) -> None:
+    with FaultyUpstream() as up:
+        publish(up, "team/plugin", "v1", OLD)
+        async with running(tmp_path, {"up": up}) as mirror:
+            await held(f"http://{mirror.host}")
+            await mirror.until_held(LAYER)
+        for file in (tmp_path / "data").glob("metadata.sqlite*"):
+            file.unlink()
+        up.refuse()
+        async with running(tmp_path, {"up": up}) as mirror:
+            assert (await blob(f"http://{mirror.host}", NAME, LAYER)).body == OLD.blobs[LAYER]
