@@ -320,7 +320,8 @@ class Peers:
         Raises `UpstreamError`, and `BlobUnknown` for a 404.
         """
         request = httpx.Request(method, f"{peer.address}{target}", headers={**_COMMON, **(headers or {})})
-        signed = self._secret.sign(method, request.url.raw_path.decode("ascii"), self._now())
+        # To this replica, and to no other: whoever is asked by mistake cannot ask the same of somebody else.
+        signed = self._secret.sign(method, f"{peer.address}{request.url.raw_path.decode('ascii')}", self._now())
         request.headers["authorization"] = signed.header
         try:
             response = await self._transport.send(request, reach=self._reach, endpoint=peer.host)

@@ -29,7 +29,9 @@ class Suspicion:
         """It did not come in time."""
         if not self.rests_on(name):
             log.warning("%s keeps clients waiting; what is held is served without waiting for it", name)
-        self._until[name] = self._clock() + _SUSPECT_FOR
+        now = self._clock()
+        self._until = {known: until for known, until in self._until.items() if now < until}
+        self._until[name] = now + _SUSPECT_FOR
 
     def answered(self, name: str) -> None:
         """It came."""

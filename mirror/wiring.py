@@ -85,7 +85,7 @@ async def wired(settings: Settings, directory: DataDirectory, draining: Callable
         registry = Registry(Names(settings), pull, listing)
         peers: ASGIApp | None = None
         if around.secret is not None:
-            peers = PeerApp(around.secret, store, fills.tail, local)
+            peers = PeerApp(around.secret, store, fills.tail, local, settings.cluster.advertise or "")
         yield App(registry, peers, draining, log_access=settings.log.access == "all")
 
 

@@ -93,7 +93,6 @@ class Beat:
         self._clock = clock
         self._returned = returned
         self._name = f"{socket.gethostname()}/{os.getpid()}/{secrets.token_hex(4)}"
-        self._began = False
         self._asked_at = float("-inf")
         self._members: Sequence[Member] = ()
         self.moves = 0
@@ -127,18 +126,17 @@ class Beat:
         try:
             generation, known, now, members = await self._script(keywords, arguments, within=_WITHIN, probe=True)
             moves, found = int(generation), _members(members, int(now))
-        except (StoreError, ValueError) as error:
+        except StoreError as error:
             if was_up:
                 log.debug("no beat: %s", error)
             return
         if asked_at >= self._asked_at:  # else one that was sent later was answered before
             self.moves, self._members, self._asked_at = moves, found, asked_at
-        forgotten = was_up and self._began and not known
+        forgotten = was_up and not known
         if forgotten:
             log.info("Redis has forgotten this replica: what it knows of tags and links is written back")
         if not was_up or forgotten:
             self._returned()
-        self._began = True
 
     async def seen_by_all(self) -> None:
         """Wait until every worker that could believe an outdated tag has seen the moves so far."""
@@ -153,11 +151,10 @@ class Beat:
 
     async def leave(self) -> None:
         """Tell the others that this worker is gone."""
-        if self._client.up:
-            try:
-                await self._client.call("HDEL", keys.members(), self._name)
-            except StoreError as error:
-                log.debug("no farewell: %s", error)
+        try:
+            await self._client.call("HDEL", keys.members(), self._name)
+        except StoreError as error:
+            log.debug("no farewell: %s", error)
 
     def _others(self) -> Sequence[Member]:
         return [one for one in self._members if one.name != self._name]
@@ -166,7 +163,7 @@ class Beat:
 def _members(fields: Sequence[bytes], now: int) -> Sequence[Member]:
     found = []
     for name, value in zip(fields[::2], fields[1::2], strict=True):
-        with contextlib.suppress(ValueError):  # what is none goes with the next beat
+        with contextlib.suppress(ValueError, OverflowError):  # what is none goes with the next beat
             at, seen, address = value.decode().split(" ", 2)
             found.append(Member(name.decode(), address, int(seen), (now - int(at)) / 1000))
     return found

@@ -30,8 +30,9 @@ _POLL = 0.03
 _WITHIN = 1.5
 
 _TAKE = """
--- A lease that has no holder, or would last for ever, none of us has written.
-local sound = redis.call('TYPE', KEYS[1]).ok == 'string' and redis.call('PTTL', KEYS[1]) ~= -1
+-- A lease that has no holder, or would last far longer than ours do, none of us has written.
+local left = redis.call('PTTL', KEYS[1])
+local sound = redis.call('TYPE', KEYS[1]).ok == 'string' and left >= 0 and left <= 10 * ARGV[3]
 local found = sound and redis.call('GET', KEYS[1])
 local holder = found and string.match(found, '^%S+ (.*)$')
 if holder and holder ~= ARGV[2] then return found end

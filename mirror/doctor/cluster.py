@@ -185,7 +185,7 @@ async def ask(transport: Transport, address: str, secret: Secret, now: Callable[
     target = f"{ROOT}blobs/sha256:{secrets.token_hex(32)}?held=1"
     url = httpx.URL(address).join(target)
     began = now()
-    signed = secret.sign("GET", target, began)
+    signed = secret.sign("GET", f"{address}{target}", began)
     try:
         request = httpx.Request("GET", url, headers={"authorization": signed.header})
         response = await transport.send(request, reach=Reach.NAMED, endpoint=host_of(url))

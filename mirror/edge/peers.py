@@ -54,8 +54,9 @@ class Knowledge(Protocol):
 class PeerApp:
     """An ASGI application for the addresses under ``/peer/``.
 
-    ``tail`` gives what a fill of this replica has of a digest so far, and begins none. ``now``: seconds since the
-    epoch.
+    ``tail`` gives what a fill of this replica has of a digest so far, and begins none. ``own`` is the URL at which the
+    others ask this replica, as its settings say it: what was signed for another one is not answered. ``now``: seconds
+    since the epoch.
     """
 
     def __init__(
@@ -64,19 +65,22 @@ class PeerApp:
         store: BlobStore,
         tail: Callable[[Digest], Growing | None],
         knows: Knowledge,
+        own: str,
         now: Callable[[], float] = time.time,
     ) -> None:
         self._secret = secret
         self._store = store
         self._tail = tail
         self._knows = knows
+        self._own = own
         self._now = now
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request; raises `Cut` when a body that has begun cannot be finished."""
         method = scope["method"]
         try:
-            nonce = self._secret.verify(header(scope, b"authorization"), method, _target(scope), self._now())
+            proof = header(scope, b"authorization")
+            nonce = self._secret.verify(proof, method, self._own + _target(scope), self._now())
             if method not in ("GET", "HEAD"):
                 raise Unsupported("replicas answer one another GET and HEAD only")
             kind, _, rest = scope["path"].removeprefix(ROOT).partition("/")

@@ -91,7 +91,7 @@ async def _span(answer: Answer, wanted: str) -> ranges.Span | None:
     try:
         return ranges.parse_range(wanted, body.size) if body.size is not None else None
     except RangeInvalid:
-        if not isinstance(body, Flowing) or body.content.verified:
+        if not isinstance(body, Flowing):
             raise
     await _bounded(answer, body.content.whole())  # an upstream may have announced too little
     return ranges.parse_range(wanted, body.content.available)

@@ -26,15 +26,16 @@ end
 """
 
 _GENERATION = """
--- The number that replicas watch. One that was lost begins again with the time, beyond all that it ever was.
+-- The number that replicas watch: the time, in microseconds, at which a tag moved last, or one more than before. So no
+-- number comes twice, not even where a failover has lost the last ones.
 local function tags_move(key)
   clean(key, 'string')
+  local now = redis.call('TIME')
+  local number = now[1] * 1000000 + now[2]
   local known = redis.call('GET', key)
-  if not known or #known > 18 or not string.match(known, '^%d+$') then
-    local now = redis.call('TIME')
-    redis.call('SET', key, string.format('%.0f', now[1] * 1000000 + now[2]))
-  end
-  redis.call('INCR', key)
+  local before = known and string.match(known, '^%d+$') and tonumber(known)
+  if before and before < 9e15 then number = math.max(number, before + 1) end -- beyond, a number has no next one
+  redis.call('SET', key, string.format('%.0f', number))
 end
 """
 

@@ -151,6 +151,8 @@ class Growing:
                     self.consumed |= not tentative
                     self._advance(reader, _NEEDS_NOTHING)  # the fill must not wait for one who waits for its end
                     await self.whole()
+                    if tentative and beginnings != self._beginnings:
+                        continue
                     yield withheld
                     return
                 else:

@@ -48,7 +48,11 @@ class Replica:
         self.growing: dict[Digest, Growing] = {}
         self.asked: list[str] = []
         self.url = ""
-        self.app = PeerApp(self.secret, self.store, self.growing.get, self.knows)
+
+    @property
+    def app(self) -> PeerApp:
+        """What answers at `url`."""
+        return PeerApp(self.secret, self.store, self.growing.get, self.knows, self.url)
 
     @property
     def address(self) -> tuple[str, int]:
@@ -70,7 +74,7 @@ class Replica:
 
     async def signed(self, method: str, target: str, headers: Headers = ()) -> Reply:
         """The answer to a request that is signed as another replica would."""
-        proof = ("Authorization", self.secret.sign(method, target, time.time()).header)
+        proof = ("Authorization", self.secret.sign(method, self.url + target, time.time()).header)
         fields = headers.items() if isinstance(headers, Mapping) else headers
         return await ask(self.address, target, method=method, headers=[*fields, proof])
 

@@ -279,15 +279,22 @@ async def test_a_proof_is_good_for_one_question_and_some_minutes(
     async with replicas(tmp_path) as (one,):
         one.put(CONTENT)
         one.knows.tags.append(RECORD)
-        proof = one.secret.sign("GET", BLOB, time.time() - age).header
+        proof = one.secret.sign("GET", one.url + BLOB, time.time() - age).header
         assert (await ask(one.address, target, method=method, headers={"Authorization": proof})).status == 401
+
+
+async def test_what_was_signed_for_one_replica_is_not_answered_by_another(tmp_path: Path) -> None:
+    async with replicas(tmp_path, 2) as (one, other):
+        other.put(CONTENT)
+        proof = one.secret.sign("GET", one.url + BLOB, time.time()).header
+        assert (await ask(other.address, BLOB, headers={"Authorization": proof})).status == 401
 
 
 async def test_a_fresh_proof_with_the_right_secret_is_taken(tmp_path: Path) -> None:
     async with replicas(tmp_path) as (one,):
         one.put(CONTENT)
         for secret, status in ((SECRET, 200), (SECRET + b"!", 401)):
-            proof = secret_in(tmp_path / "mine", secret).sign("GET", BLOB, time.time() - SKEW + 5).header
+            proof = secret_in(tmp_path / "mine", secret).sign("GET", one.url + BLOB, time.time() - SKEW + 5).header
             assert (await ask(one.address, BLOB, headers={"Authorization": proof})).status == status
         twice = [("Authorization", proof), ("Authorization", proof)]
         assert (await ask(one.address, BLOB, headers=twice)).status == 401

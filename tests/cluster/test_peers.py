@@ -99,6 +99,7 @@ async def test_a_blob_comes_over_tls_from_whom_we_trust_only(tmp_path: Path) -> 
     one = Replica(tmp_path / "one")
     one.put(CONTENT)
     async with serving(one, certificate.for_servers) as url:
+        one.url = url
         async with asking(tmp_path, url, tls=certificate.for_clients) as peers:
             assert await peers.find(DIGEST, []) == url
             assert await whole(peers, url, DIGEST) == CONTENT
@@ -473,6 +474,7 @@ async def test_nobody_on_the_way_can_forge_what_a_replica_knows(
     one = Replica(tmp_path / "one")
     one.knows.tags.append(RECORD)
     async with serving(altering(one, change)) as url, asking(tmp_path, url) as peers:
+        one.url = url
         for _ in range(3):
             assert await peers.tag(*NAME) is None
     (record,) = [record for record in caplog.records if record.name == "mirror.peers"]
@@ -496,6 +498,7 @@ async def test_an_answer_to_another_question_is_not_believed(tmp_path: Path) -> 
                 await send(message)
 
     async with serving(replaying) as url, asking(tmp_path, url) as peers:
+        one.url = url
         assert await peers.tag(*NAME) == RECORD
         assert await peers.tag("ghcr.io", "team/plugin", "v2") is None
         assert await peers.tag(*NAME) is None
@@ -557,6 +560,7 @@ async def test_what_is_malformed_is_told_once_and_passed_over(
     one, two = Replica(tmp_path / "one"), Replica(tmp_path / "two")
     two.knows.tags.append(RECORD)
     async with serving(telling(one, document)) as wrong, serving(two) as right, asking(tmp_path, wrong, right) as peers:
+        two.url = right
         for _ in range(3):
             assert await peers.tag(*NAME) == RECORD
     assert len([record for record in caplog.records if record.name == "mirror.peers"]) == 1

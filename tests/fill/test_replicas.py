@@ -14,6 +14,7 @@ from mirror.download import BlobStream
 from mirror.errors import BlobUnknown, MirrorError, UpstreamTimeout, UpstreamUnavailable
 from mirror.sharing import Shared
 from tests.fill.source import PIECE, MemorySource, MemoryStream, Sending, Tap
+from tests.fill.test_disk import full_from
 from tests.fill.workers import MIB, Client, Worker, some_bytes, worker
 from tests.store.disk import data_in
 from tests.support.waiting import eventually
@@ -381,3 +382,26 @@ async def test_wrong_bytes_that_only_replicas_have_read_are_replaced_unseen_and_
             await reader
         assert await Client(fill.content).body() == CONTENT
         assert a.source.offsets == [0, 0]
+
+
+async def test_wrong_bytes_that_only_passed_through_memory_are_not_ended_as_if_they_were_right(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full_from(0)(monkeypatch)
+    source = MemorySource(CONTENT, hosts=("a", "b"))
+    tap = Tap(2 * MIB - 10)
+    source.script.append(Sending(content=CONTENT[:-1000] + bytes(1000), tap=tap, endpoint="a"))
+    async with worker(data_in(tmp_path), source) as one:
+        fill = one.start(DIGEST, len(CONTENT))
+        received = bytearray()
+
+        async def read() -> None:
+            async for data in fill.content.stream(MIB, len(CONTENT) - 20, tentative=True):
+                received.extend(data)
+
+        reader = asyncio.create_task(read())
+        await eventually(lambda: len(received) > MIB // 2)
+        tap.open()
+        with pytest.raises(UpstreamUnavailable):
+            await reader
+        assert received == CONTENT[MIB : MIB + len(received)]

@@ -157,7 +157,7 @@ async def test_a_generation_that_is_no_number_begins_anew(
         moved = int(str(raw.get(keys.generation())))
         assert moved > 10**15
         await store.put_tag(replace(TAG, digest=B))
-        assert int(str(raw.get(keys.generation()))) == moved + 1
+        assert int(str(raw.get(keys.generation()))) > moved
 
 
 async def test_a_generation_of_another_type_begins_anew(server: RedisServer, raw: "redis.Redis") -> None:
