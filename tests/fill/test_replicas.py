@@ -367,19 +367,11 @@ async def test_wrong_bytes_that_only_replicas_have_read_are_replaced_unseen_and_
         tap = Tap(MIB)
         a.source.script.append(Sending(content=CONTENT[:-1] + b"?", tap=tap))
         fill = a.start(DIGEST, len(CONTENT))
-        tail = a.fills.tail(DIGEST)
-        assert tail is fill.content
-        received = bytearray()
-
-        async def read() -> None:
-            async for data in tail.stream(0, None, tentative=True):
-                received.extend(data)
-
-        reader = asyncio.create_task(read())
-        await eventually(lambda: len(received) > MIB // 2)
+        assert a.fills.tail(DIGEST) is fill.content
+        reader = Client(fill.content, tentative=True)
+        await reader.gets(MIB // 2)
         tap.open()
-        with pytest.raises(UpstreamUnavailable):
-            await reader
+        assert isinstance(await reader.cut(), UpstreamUnavailable)
         assert await Client(fill.content).body() == CONTENT
         assert a.source.offsets == [0, 0]
 
@@ -393,15 +385,8 @@ async def test_wrong_bytes_that_only_passed_through_memory_are_not_ended_as_if_t
     source.script.append(Sending(content=CONTENT[:-1000] + bytes(1000), tap=tap, endpoint="a"))
     async with worker(data_in(tmp_path), source) as one:
         fill = one.start(DIGEST, len(CONTENT))
-        received = bytearray()
-
-        async def read() -> None:
-            async for data in fill.content.stream(MIB, len(CONTENT) - 20, tentative=True):
-                received.extend(data)
-
-        reader = asyncio.create_task(read())
-        await eventually(lambda: len(received) > MIB // 2)
+        reader = Client(fill.content, MIB, len(CONTENT) - 20, tentative=True)
+        await reader.gets(MIB // 2)
         tap.open()
-        with pytest.raises(UpstreamUnavailable):
-            await reader
-        assert received == CONTENT[MIB : MIB + len(received)]
+        assert isinstance(await reader.cut(), UpstreamUnavailable)
+        assert reader.received == CONTENT[MIB : MIB + len(reader.received)]

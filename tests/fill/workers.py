@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from typing import cast
 
 from mirror.digest import Digest
@@ -98,15 +98,23 @@ async def worker(
 class Client:
     """Reads a body, or a range of it, as a connection would. ``received`` is what has come; `pause` stops taking."""
 
-    def __init__(self, content: Growing, start: int = 0, end: int | None = None, *, paused: bool = False) -> None:
+    def __init__(
+        self,
+        content: Growing,
+        start: int = 0,
+        end: int | None = None,
+        *,
+        paused: bool = False,
+        tentative: bool = False,
+    ) -> None:
         self.received = bytearray()
         self._going = asyncio.Event()
         if not paused:
             self._going.set()
-        self._task = asyncio.create_task(self._read(content, start, end))
+        self._task = asyncio.create_task(self._read(content.stream(start, end, tentative=tentative)))
 
-    async def _read(self, content: Growing, start: int, end: int | None) -> None:
-        async with contextlib.aclosing(content.stream(start, end)) as body:
+    async def _read(self, content: AsyncGenerator[bytes | memoryview]) -> None:
+        async with contextlib.aclosing(content) as body:
             async for data in body:
                 self.received += data
                 await self._going.wait()
