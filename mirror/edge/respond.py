@@ -37,12 +37,9 @@ async def send_answer(
         await _start(send, 200, _sized(headers, answer.body.size, ranged))
         await send({"type": "http.response.body"})
         return
-    span = None
-    if ranged and ranges.range_stands(header(scope, b"if-range"), tag) and (wanted := header(scope, b"range")):
-        await _exists(answer)
-        span = await _span(answer, wanted)
+    conditional = ranged and ranges.range_stands(header(scope, b"if-range"), tag)
+    span = await _ready(answer, header(scope, b"range") if conditional else None)
     start, end = (span.start, span.end) if span is not None else (0, None)
-    await _wait(answer, start, end)
     if span is not None:
         headers += encode([("content-range", span.content_range())])
         await _start(send, 206, _sized(headers, span.end - span.start, ranged))
@@ -83,6 +80,22 @@ def header(scope: Scope, name: bytes) -> str | None:
     """The value of a request's header, or None. Repeated ones are joined by a comma."""
     values = [value for key, value in scope["headers"] if key == name]
     return b", ".join(values).decode("latin-1") if values else None
+
+
+async def _ready(answer: Answer, wanted: str | None) -> ranges.Span | None:
+    """Wait until the status line may be sent; the range that is ``wanted``, if one is.
+
+    By the size as it is known then: a download that begins anew may have found that an upstream had told a wrong one.
+    """
+    if wanted is None:
+        await _wait(answer, 0, None)
+        return None
+    while True:
+        await _exists(answer)
+        size, span = answer.body.size, await _span(answer, wanted)
+        await _wait(answer, *((span.start, span.end) if span is not None else (0, None)))
+        if span is None or answer.body.size == size:
+            return span
 
 
 async def _span(answer: Answer, wanted: str) -> ranges.Span | None:

@@ -272,6 +272,26 @@ async def test_not_one_byte_of_a_wrong_archive_is_sent(tmp_path: Path, layout: s
             assert (right.status, right.body) == (200, artifact.blobs[layer])
 
 
+@pytest.mark.parametrize("wanted", ["bytes=800-1099", "bytes=0-99", "bytes=1000-1099", "bytes=-10"])
+async def test_a_range_is_told_by_the_size_that_the_blob_turns_out_to_have(tmp_path: Path, wanted: str) -> None:
+    content = LARGE[:2000]
+    digest = Digest.of(content)
+    with FaultyUpstream() as bad, FaultyUpstream() as origin:
+        for up in (bad, origin):
+            publish(up, "team/plugin", "1", image([("text/plain", content)]))
+        bad.inject(Fault(truncate_to=900), path="/blobs/")
+        async with running(tmp_path, {"ghcr.io": {"endpoints": [bad.url, origin.url]}}, SHORTLY) as mirror:
+            reply = await mirror.get(f"{PLUGIN}/blobs/{digest}", {"Range": wanted})
+            assert reply.status in (206, 502)
+            if reply.status == 206:
+                first, _, last = wanted.removeprefix("bytes=").partition("-")
+                begin, end = (int(first), int(last) + 1) if first else (2000 - int(last), 2000)
+                assert reply.body == content[begin:end]
+                assert reply.header("content-range") == f"bytes {begin}-{end - 1}/2000"
+            again = await mirror.get(f"{PLUGIN}/blobs/{digest}", {"Range": wanted})
+            assert again.status == 206, "the wrong one is asked after the right one"
+
+
 async def test_the_next_endpoint_is_asked_when_one_sends_wrong_bytes(tmp_path: Path) -> None:
     artifact = raw(LARGE)
     with FaultyUpstream() as bad, FaultyUpstream() as origin:
