@@ -75,10 +75,6 @@ class ResilientMetadata:
             self._adopted_tags.add(_key(theirs), _still(theirs))
         return theirs
 
-    async def local_tag(self, upstream: str, repository: str, tag: str) -> TagEntry | None:
-        """The entry of a tag as this replica knows it, for another replica that asks."""
-        return await self._local.tag(upstream, repository, tag)
-
     async def announce_move(self, record: TagRecord, fence: Fence | None = None) -> None:
         """Say in both stores that ``record`` is about to be replaced."""
 
@@ -155,10 +151,6 @@ class ResilientMetadata:
         if theirs is not None:
             self._adopted_links.add((upstream, repository, digest), theirs)
         return theirs
-
-    async def local_link(self, upstream: str, repository: str, digest: Digest) -> Link | None:
-        """The link as this replica knows it, for another replica that asks."""
-        return await self._local.link(upstream, repository, digest)
 
     async def put_links(self, links: Iterable[Link]) -> None:
         """Add links to both stores."""

@@ -281,17 +281,15 @@ async def test_all_tags_and_links_are_those_of_both_stores() -> None:
     assert len([entry async for entries in one.metadata.all_tags() for entry in entries]) == len(found)
 
 
-async def test_a_replica_answers_others_from_its_own_database() -> None:
-    """Without asking the shared store, which they have asked themselves."""
+async def test_what_a_replica_learns_is_in_its_own_database_and_not_yet_in_those_of_others() -> None:
+    """From which each answers the others when Redis does not know."""
     shared = Memory()
     one, other = Replica(shared), Replica(shared)
     await one.metadata.put_tag(TAG)
     await one.metadata.put_links([LINK])
-    assert await other.metadata.local_tag(*KEY) is None
-    assert await other.metadata.local_link("ghcr.io", "team/filter", A) is None
-    one.shared_door.shut()
-    assert await one.metadata.local_tag(*KEY) == TAG
-    assert await one.metadata.local_link("ghcr.io", "team/filter", A) == LINK
+    assert one.local.tags[KEY] == TAG
+    assert list(one.local.links.values()) == [LINK]
+    assert (other.local.tags, other.local.links) == ({}, {})
 
 
 async def test_the_newer_kept_answer_and_the_longer_absence_count() -> None:
