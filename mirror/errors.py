@@ -10,11 +10,13 @@
     │   ├── PaginationInvalid             400 PAGINATION_NUMBER_INVALID
     │   ├── RangeInvalid                  416 RANGE_INVALID
     │   ├── Unauthorized                  401 UNAUTHORIZED
+    │   ├── ModuleMismatch                409 MODULE_MISMATCH: the module has another sha256 than the one asked for
     │   └── Unsupported                   405 UNSUPPORTED
     ├── NotFound                          it is not there
     │   ├── NameUnknown                   404 NAME_UNKNOWN
     │   ├── ManifestUnknown               404 MANIFEST_UNKNOWN
-    │   └── BlobUnknown                   404 BLOB_UNKNOWN
+    │   ├── BlobUnknown                   404 BLOB_UNKNOWN
+    │   └── ModuleUnknown                 404 MODULE_UNKNOWN: the artifact holds no module that could be given out
     ├── UpstreamError                     the registry behind the mirror
     │   ├── UpstreamDenied                403 DENIED: it refuses the mirror's own credentials
     │   ├── UpstreamInvalid               502 UPSTREAM_INVALID: wrong bytes, wrong digest, too large
@@ -26,7 +28,8 @@
     │   └── LeaseLost                     never seen by a client: somebody else holds the lease now
     └── StartError                        never seen by a client: the mirror cannot start; exit status 2
 
-Codes: OCI distribution specification 1.1, "Error Codes"; those that start with ``UPSTREAM_`` are this mirror's own.
+Codes: OCI distribution specification 1.1, "Error Codes"; those that start with ``UPSTREAM_`` or ``MODULE_`` are this
+mirror's own.
 """
 
 from typing import ClassVar
@@ -97,6 +100,13 @@ class Unauthorized(RequestError):
     status = 401
 
 
+class ModuleMismatch(RequestError):
+    """The module has another sha256 than the one that the client asked for."""
+
+    code = "MODULE_MISMATCH"
+    status = 409
+
+
 class Unsupported(RequestError):
     """An operation that this mirror does not offer."""
 
@@ -126,6 +136,12 @@ class BlobUnknown(NotFound):
     """No such blob."""
 
     code = "BLOB_UNKNOWN"
+
+
+class ModuleUnknown(NotFound):
+    """The artifact is there, but no module can be given out of it; ``message`` says why, and what to change."""
+
+    code = "MODULE_UNKNOWN"
 
 
 class UpstreamError(MirrorError):

@@ -131,6 +131,30 @@ def parse_path(path: str) -> RegistryPath:
 
 
 @dataclass(frozen=True, slots=True)
+class NamedReference:
+    """A whole name, not yet split into upstream and repository, with a tag or a digest; exactly one is set."""
+
+    name: str
+    tag: str | None = None
+    digest: Digest | None = None
+
+
+def parse_reference(text: str) -> NamedReference:
+    """Parse ``<name>:<tag>``, ``<name>@<digest>``, or ``<name>``, which means the tag ``latest`` as it does to agents.
+
+    ``<name>:<tag>@<digest>`` means the digest, as it does to them. Raises `NameInvalid`, `TagInvalid`, `DigestInvalid`.
+    """
+    rest, at, digest = text.partition("@")
+    name, colon, tag = rest.partition(":")
+    named = parse_name(name)
+    if colon:
+        parse_tag(tag)
+    if at:
+        return NamedReference(named, digest=Digest.parse(digest))
+    return NamedReference(named, tag=tag if colon else "latest")
+
+
+@dataclass(frozen=True, slots=True)
 class Platform:
     """What an index says that a child runs on."""
 

@@ -19,7 +19,8 @@ HOUSE = """
     flight
     meanwhile
     suspicion
-    wasm: artifact
+    metrics
+    wasm: module hosts archive artifact description examine repackage
     store: generation leases overflow directory board blobs spool growing
     shared: keys connect topology client
     metadata: base schema salvage recovery session statements thread sqlite records scripts redis behind resilient
@@ -33,17 +34,21 @@ HOUSE = """
     download
     sharing
     fill
+    unpack
     manifests
     resolve
     listing
+    checks
     pull
-    edge: ranges headers respond registry peers app
+    modules
+    edge: ranges headers respond registry peers modules admin app
     wiring
     tls
     server
     supervisor
     doctor: report visit heard reach asking remedies upstreams info refused shared probes disk cluster machine
     doctor: subjects __init__
+    inspector: local remote report
     cli
 """
 

@@ -1,11 +1,49 @@
 """Which manifests are Wasm artifacts, and which of their layers must not be sent before they are verified whole."""
 
+from dataclasses import dataclass
+from enum import Enum
+
 from mirror.oci import IMAGES, Descriptor, Manifest
 
 _MODULE_TYPES = frozenset({"application/vnd.module.wasm.content.layer.v1+wasm", "application/wasm"})
 _CONFIG_TYPES = frozenset({"application/vnd.module.wasm.config.v1+json", "application/vnd.wasm.config.v0+json"})
 _COMPAT_LAYERS = 4
 """A module in an image layout comes with a few files beside it at most; an image with more layers is a container."""
+
+
+class Layout(Enum):
+    """The ways in which registries hold modules; the values are what people read."""
+
+    DOCKER = "docker"  # Docker's schema 2, the last layer a tar.gz
+    COMPAT = "oci tar+gzip"  # an OCI image, the last layer a tar+gzip
+    RAW = "oci raw"  # exactly two layers, one of them the module's bytes
+    CNCF = "cncf"  # one layer application/wasm, as wkg pushes it
+    FILE = "file"  # a bare .wasm, in no registry
+    OTHER = "other"
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A module, or what is called one, in the ``layer``-th layer (from 0) of an artifact.
+
+    ``name`` is its path in the layer's archive; None: the layer's bytes are the module. ``size`` in bytes. ``magic``:
+    it begins as Wasm does. ``entry`` is its position among the archive's entries, by which it is extracted.
+    """
+
+    layer: int
+    name: str | None
+    size: int
+    magic: bool
+    entry: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Whether somebody would take an artifact; if not, ``reason`` is one sentence and ``remedy`` what to change."""
+
+    accepted: bool
+    reason: str = ""
+    remedy: str = ""
 
 
 def is_archive(media_type: str) -> bool:
