@@ -102,6 +102,16 @@ class ClusterSettings(Section):
         return self
 
 
+class AdminSettings(Section):
+    """Who may use the admin API, `/api/v1`."""
+
+    token_file: File | None = Field(
+        None,
+        description="A file with the token that `/api/v1` asks for, 16 characters or more. Read again when it changes. "
+        "Without one, `/api/v1` answers only while `listen` is a loopback address.",
+    )
+
+
 class WasmSettings(Section):
     """What is special about Wasm modules."""
 
@@ -167,6 +177,7 @@ class Settings(Section):
         description="The registries that may be pulled from, by name; at least one. What is not named here is never "
         "contacted. A registry with a port, or with several endpoints, gets a name of your choice and `endpoints`.",
     )
+    admin: AdminSettings = Field(AdminSettings(), description="Who may use the admin API, `/api/v1`.")
     wasm: WasmSettings = Field(WasmSettings(), description="What is special about Wasm modules.")
     tls: TlsSettings = Field(TlsSettings(), description="Serving HTTPS.")
     log: LogSettings = Field(LogSettings(), description="What is written to standard error.")
