@@ -20,17 +20,34 @@ class Agent:
     sha256: str
 
 
-def agents(url: str, *, n: int = 1, checksum: str = "", within: float = 30.0) -> list[Agent]:
-    """What ``n`` Istio agents get that pull ``url`` at the same time, each for the first time in its life."""
-    done = run("agent", "-url", url, "-n", str(n), "-checksum", checksum, "-timeout", f"{within}s")
+def agents(
+    url: str,
+    *,
+    n: int = 1,
+    checksum: str = "",
+    within: float = 30.0,
+    pull_secret: Path | None = None,
+    verify: bool = False,
+) -> list[Agent]:
+    """What ``n`` Istio agents get that pull ``url`` at the same time, each for the first time in its life.
+
+    ``pull_secret`` is a file in the form of docker's ``config.json``. Without ``verify`` they take any certificate, as
+    with ``WASM_INSECURE_REGISTRIES=*``.
+    """
+    options = ["-n", str(n), "-checksum", checksum, "-timeout", f"{within}s", f"-verify={str(verify).lower()}"]
+    if pull_secret is not None:
+        options += ["-pull-secret", str(pull_secret)]
+    done = run("agent", "-url", url, *options)
     results = [json.loads(line) for line in done.splitlines()]
     assert len(results) == n
     return [Agent(one["ok"], one["error"], one["seconds"], one["sha256"]) for one in results]
 
 
-def agent(url: str, *, checksum: str = "", within: float = 30.0) -> Agent:
+def agent(
+    url: str, *, checksum: str = "", within: float = 30.0, pull_secret: Path | None = None, verify: bool = False
+) -> Agent:
     """What one Istio agent gets."""
-    (one,) = agents(url, checksum=checksum, within=within)
+    (one,) = agents(url, checksum=checksum, within=within, pull_secret=pull_secret, verify=verify)
     return one
 
 

@@ -28,24 +28,43 @@ type result struct {
 	SHA256  string  `json:"sha256"` // of the module that the agent would give to Envoy
 }
 
+// wanted is what each pull asks for; the same for all.
+type wanted struct {
+	url, checksum string
+	timeout       time.Duration
+	secret        []byte
+	verify        bool
+}
+
 func main() {
 	url := flag.String("url", "", "what a WasmPlugin names: oci://host/repository:tag, or http(s)://…")
 	n := flag.Int("n", 1, "simultaneous pulls")
 	rate := flag.Float64("per-second", 0, "pulls to start each second until standard input ends, instead of n at once")
 	checksum := flag.String("checksum", "", "the WasmPlugin's sha256, in hex")
 	timeout := flag.Duration("timeout", 30*time.Second, "for one pull, with all its tries")
+	secret := flag.String("pull-secret", "", "the WasmPlugin's pull secret: a file in the form of docker's config.json")
+	verify := flag.Bool("verify", false, "verify certificates, as an agent does without WASM_INSECURE_REGISTRIES")
 	flag.Parse()
 	if *url == "" || *n < 1 || *rate < 0 || flag.NArg() > 0 {
 		flag.Usage()
 		os.Exit(2)
 	}
-	if err := run(*url, *n, *rate, *checksum, *timeout); err != nil {
+	what := wanted{url: *url, checksum: *checksum, timeout: *timeout, verify: *verify}
+	if *secret != "" {
+		content, err := os.ReadFile(*secret)
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(2)
+		}
+		what.secret = content
+	}
+	if err := run(what, *n, *rate); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
 }
 
-func run(url string, n int, rate float64, checksum string, timeout time.Duration) error {
+func run(what wanted, n int, rate float64) error {
 	options := log.DefaultOptions()
 	options.OutputPaths = []string{"stderr"} // stdout is for the results
 	if err := log.Configure(options); err != nil {
@@ -62,7 +81,7 @@ func run(url string, n int, rate float64, checksum string, timeout time.Duration
 		pulls.Add(1)
 		go func() {
 			defer pulls.Done()
-			results <- pull(filepath.Join(folder, fmt.Sprint(i)), url, fmt.Sprintf("plugin-%d", i), checksum, timeout)
+			results <- pull(filepath.Join(folder, fmt.Sprint(i)), what, fmt.Sprintf("plugin-%d", i))
 		}()
 	}
 	go func() {
@@ -104,19 +123,28 @@ func steadily(rate float64, start func(int)) {
 	}
 }
 
-func pull(folder, url, resource, checksum string, timeout time.Duration) result {
+func pull(folder string, what wanted, resource string) result {
 	if err := os.Mkdir(folder, 0o700); err != nil {
 		return result{Error: err.Error()}
 	}
 	defer os.RemoveAll(folder)
-	cache := wasm.NewLocalFileCache(folder, wasm.Options{InsecureRegistries: sets.New("*")})
+	insecure := sets.New[string]()
+	if !what.verify {
+		insecure.Insert("*")
+	}
+	cache := wasm.NewLocalFileCache(folder, wasm.Options{
+		InsecureRegistries:    insecure,
+		HTTPRequestTimeout:    wasm.DefaultHTTPRequestTimeout,
+		HTTPRequestMaxRetries: wasm.DefaultHTTPRequestMaxRetries,
+	})
 	defer cache.Cleanup()
 	start := time.Now()
-	path, err := cache.Get(url, wasm.GetOptions{
+	path, err := cache.Get(what.url, wasm.GetOptions{
 		ResourceName:    resource,
 		ResourceVersion: "1",
-		RequestTimeout:  timeout,
-		Checksum:        checksum,
+		RequestTimeout:  what.timeout,
+		Checksum:        what.checksum,
+		PullSecret:      what.secret,
 	})
 	seconds := time.Since(start).Seconds()
 	if err != nil {
