@@ -82,11 +82,10 @@ async def wired(settings: Settings, directory: DataDirectory, draining: Callable
         listing = Listing(upstreams, metadata, suspicion, time.time)
         stack.push_async_callback(listing.aclose)
 
-        registry = Registry(Names(settings), pull, listing)
-        peers: ASGIApp | None = None
+        rooms: dict[str, ASGIApp] = {"/v2": Registry(Names(settings), pull, listing)}
         if around.secret is not None:
-            peers = PeerApp(around.secret, store, fills.tail, local, settings.cluster.advertise or "")
-        yield App(registry, peers, draining, log_access=settings.log.access == "all")
+            rooms["/peer/"] = PeerApp(around.secret, store, fills.tail, local, settings.cluster.advertise or "")
+        yield App(rooms, draining, log_access=settings.log.access == "all")
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,9 +1,9 @@
-"""The ASGI application: the registry, the addresses for machines beside it, and errors that tell no secrets."""
+"""The ASGI application: what answers which address, the addresses for machines, and errors that tell no secrets."""
 
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -11,7 +11,6 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from mirror.edge.registry import Registry
 from mirror.edge.respond import Cut, send_error
 from mirror.errors import MirrorError, NotFound, UpstreamUnavailable
 
@@ -20,14 +19,14 @@ access = logging.getLogger("mirror.access")
 
 
 class App:
-    """What the server runs. ``draining`` tells whether the mirror is about to stop."""
+    """What the server runs.
 
-    def __init__(
-        self, registry: Registry, peers: ASGIApp | None, draining: Callable[[], bool], *, log_access: bool
-    ) -> None:
-        """``peers`` answers other replicas, where there are any."""
-        self._registry = registry
-        self._peers = peers
+    ``rooms`` are the applications, each under the beginning of the paths that it answers; the first that fits is
+    asked. ``draining`` tells whether the mirror is about to stop.
+    """
+
+    def __init__(self, rooms: Mapping[str, ASGIApp], draining: Callable[[], bool], *, log_access: bool) -> None:
+        self._rooms = tuple(rooms.items())
         self._draining = draining
         self._log_access = log_access
         self._machines: ASGIApp = Starlette(
@@ -51,12 +50,7 @@ class App:
             await send(message)
 
         try:
-            if scope["path"].startswith("/v2"):
-                await self._registry(scope, receive, watched)
-            elif self._peers is not None and scope["path"].startswith("/peer/"):
-                await self._peers(scope, receive, watched)
-            else:
-                await self._machines(scope, receive, watched)
+            await self._room(scope["path"])(scope, receive, watched)
         except Cut:
             # To return with the body unfinished is how the server is told to cut the connection.
             return
@@ -68,6 +62,12 @@ class App:
             if not started:
                 await send_error(send, scope["method"], MirrorError("the mirror failed; its log says why"))
 
+    def _room(self, path: str) -> ASGIApp:
+        for beginning, room in self._rooms:
+            if path.startswith(beginning):
+                return room
+        return self._machines
+
     async def _alive(self, request: Request) -> Response:
         return PlainTextResponse("alive\n")
 
@@ -78,7 +78,7 @@ class App:
 
 
 async def _nothing_here(request: Request, error: Exception) -> Response:
-    nothing = NotFound("there is nothing at this address; the registry is under /v2/")
+    nothing = NotFound("there is nothing at this address; the registry is under /v2/, modules are under /modules/")
     return JSONResponse({"errors": [{"code": nothing.code, "message": nothing.message}]}, 404)
 
 

@@ -1,5 +1,7 @@
 """Headers that tell where an answer came from. Sources: RFC 9211 (Cache-Status), RFC 9111 section 5.1 (Age)."""
 
+from collections.abc import Iterable
+
 from mirror.answer import Answer, Collapsed, Filled, Hit, Outcome, Passed, Revalidated, Stale
 
 _CACHE = "wasm-mirror"
@@ -48,7 +50,7 @@ def etag(answer: Answer) -> str:
     return f'"{answer.digest}"'
 
 
-def encode(headers: list[tuple[str, str]]) -> Headers:
+def encode(headers: Iterable[tuple[str, str]]) -> Headers:
     """As ASGI wants them."""
     return [(name.encode("latin-1"), value.encode("latin-1", "replace")) for name, value in headers]
 

@@ -18,13 +18,13 @@ from collections.abc import AsyncGenerator, Callable, Mapping
 from typing import Protocol
 from urllib.parse import parse_qsl
 
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from mirror.answer import Answer, Collapsed, Flowing, Held, Hit
 from mirror.cluster.documents import of_link, of_tag
 from mirror.cluster.secret import SCHEME, Secret
 from mirror.digest import Digest
-from mirror.edge.respond import header, send_answer, send_error, send_json
+from mirror.edge.respond import challenging, header, send_answer, send_error, send_json
 from mirror.errors import (
     BlobUnknown,
     MirrorError,
@@ -97,7 +97,7 @@ class PeerApp:
                 case _:
                     raise NotFound("replicas have nothing for one another at this address")
         except Unauthorized as error:
-            await send_error(_challenging(send), method, error)
+            await send_error(challenging(send, SCHEME), method, error)
         except MirrorError as error:
             await send_error(send, method, error)
 
@@ -157,14 +157,3 @@ def _query(scope: Scope) -> Mapping[str, str]:
         return dict(parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True, max_num_fields=4))
     except ValueError as error:
         raise NameInvalid("the query has more than 4 parameters") from error
-
-
-def _challenging(send: Send) -> Send:
-    """With the header that a 401 must have. Source: RFC 9110, section 11.6.1."""
-
-    async def challenging(message: Message) -> None:
-        if message["type"] == "http.response.start":
-            message = {**message, "headers": [*message["headers"], (b"www-authenticate", SCHEME.encode())]}
-        await send(message)
-
-    return challenging

@@ -7,13 +7,13 @@ This is the path of every pull, so it is one function from the scope on, in fron
 import json
 import time
 from collections.abc import Mapping
-from urllib.parse import parse_qs, urlencode
+from urllib.parse import urlencode
 
 from starlette.types import Receive, Scope, Send
 
 from mirror.edge.headers import always, cache_status
-from mirror.edge.respond import header, send_answer, send_error, send_json
-from mirror.errors import MirrorError, NameInvalid, PaginationInvalid, Unsupported
+from mirror.edge.respond import header, query, send_answer, send_error, send_json
+from mirror.errors import MirrorError, PaginationInvalid, Unsupported
 from mirror.listing import Listing, Page
 from mirror.names import Names, Place
 from mirror.oci import OCI_INDEX, Reference, RegistryPath, Resource, parse_path
@@ -34,14 +34,14 @@ class Registry:
         """Answer one request; raises `Cut` when a body that has begun cannot be finished."""
         namespace = None
         try:
-            query = _query(scope)
+            asked = query(scope)
             path = parse_path(scope["path"])
             if scope["method"] not in ("GET", "HEAD"):
                 raise Unsupported("this mirror answers GET and HEAD only; push to the registry itself")
             if path.resource is Resource.BASE:
                 await send_json(send, scope["method"], {}, always(None), "application/json")
                 return
-            place = self._names.place(path.name, ns=query.get("ns"), host=header(scope, b"host") or "")
+            place = self._names.place(path.name, ns=asked.get("ns"), host=header(scope, b"host") or "")
             namespace = place.upstream if place.by_namespace else None
             match path.resource:
                 case Resource.MANIFEST:
@@ -53,9 +53,9 @@ class Registry:
                     answer = await self._pull.blob(reference, read=scope["method"] == "GET")
                     await send_answer(scope, receive, send, answer, now=time.time(), namespace=namespace, ranged=True)
                 case Resource.TAGS:
-                    await self._tags(scope, send, path, place, query, namespace)
+                    await self._tags(scope, send, path, place, asked, namespace)
                 case Resource.REFERRERS:
-                    await self._referrers(scope, send, path, place, query, namespace)
+                    await self._referrers(scope, send, path, place, asked, namespace)
                 case Resource.UPLOAD:
                     raise Unsupported("uploads cannot be read here")
         except MirrorError as error:
@@ -67,12 +67,12 @@ class Registry:
         send: Send,
         path: RegistryPath,
         place: Place,
-        query: Mapping[str, str],
+        asked: Mapping[str, str],
         namespace: str | None,
     ) -> None:
-        n = _number(query.get("n"))
-        page = await self._listing.tags(place, n=n, last=_position(query.get("last")))
-        extra = _paged(path, page, query, namespace, ("last", "n"))
+        n = _number(asked.get("n"))
+        page = await self._listing.tags(place, n=n, last=_position(asked.get("last")))
+        extra = _paged(path, page, asked, namespace, ("last", "n"))
         body = {"name": path.name, "tags": json.loads(page.body)}
         await send_json(send, scope["method"], body, extra, "application/json")
 
@@ -82,29 +82,17 @@ class Registry:
         send: Send,
         path: RegistryPath,
         place: Place,
-        query: Mapping[str, str],
+        asked: Mapping[str, str],
         namespace: str | None,
     ) -> None:
         assert path.digest is not None
         page = await self._listing.referrers(
-            place, path.digest, artifact_type=query.get("artifactType"), page=query.get("page")
+            place, path.digest, artifact_type=asked.get("artifactType"), page=asked.get("page")
         )
-        extra = _paged(path, page, query, namespace, ("page",))
+        extra = _paged(path, page, asked, namespace, ("page",))
         if filters := page.headers.get("filters"):
             extra.append(("oci-filters-applied", filters))
         await send_json(send, scope["method"], page.body, extra, OCI_INDEX)
-
-
-def _query(scope: Scope) -> dict[str, str]:
-    """The query's parameters; of one that stands twice, the first."""
-    raw = scope["query_string"]
-    if not raw:
-        return {}
-    try:
-        found = parse_qs(raw.decode("latin-1"), keep_blank_values=True, max_num_fields=20)
-    except ValueError as error:
-        raise NameInvalid("the query has more than 20 parameters") from error
-    return {name: values[0] for name, values in found.items()}
 
 
 def _number(text: str | None) -> int | None:
@@ -125,13 +113,13 @@ def _position(text: str | None) -> str | None:
 
 
 def _paged(
-    path: RegistryPath, page: Page, query: Mapping[str, str], namespace: str | None, names: tuple[str, ...]
+    path: RegistryPath, page: Page, asked: Mapping[str, str], namespace: str | None, names: tuple[str, ...]
 ) -> list[tuple[str, str]]:
     """The headers of a page, with a ``Link`` to the next one at this mirror."""
     headers = [("cache-status", cache_status(page.outcome)), *always(namespace)]
     following = {name: value for name in names if (value := page.headers.get(name))}
     if following:
-        kept = {name: query[name] for name in ("artifactType", "ns") if name in query}
+        kept = {name: asked[name] for name in ("artifactType", "ns") if name in asked}
         tail = f"referrers/{path.digest}" if path.resource is Resource.REFERRERS else "tags/list"
         headers.append(("link", f'</v2/{path.name}/{tail}?{urlencode({**following, **kept})}>; rel="next"'))
     return headers

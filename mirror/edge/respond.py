@@ -4,14 +4,15 @@ import asyncio
 import contextlib
 import json
 import math
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
+from urllib.parse import parse_qs
 
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from mirror.answer import Answer, Body, Flowing
 from mirror.edge import ranges
 from mirror.edge.headers import Headers, always, describing, encode, etag
-from mirror.errors import MirrorError, RangeInvalid, UpstreamInvalid, UpstreamTimeout
+from mirror.errors import MirrorError, NameInvalid, RangeInvalid, UpstreamInvalid, UpstreamTimeout
 
 
 class Cut(Exception):
@@ -19,13 +20,21 @@ class Cut(Exception):
 
 
 async def send_answer(
-    scope: Scope, receive: Receive, send: Send, answer: Answer, *, now: float, namespace: str | None, ranged: bool
+    scope: Scope,
+    receive: Receive,
+    send: Send,
+    answer: Answer,
+    *,
+    now: float,
+    namespace: str | None,
+    ranged: bool,
+    extra: Sequence[tuple[str, str]] = (),
 ) -> None:
     """Send an answer to a GET or HEAD, with the conditions and the range that the request makes.
 
     Raises `MirrorError` while the status line has not been sent, and `Cut` after that.
     """
-    headers = describing(answer, now, namespace)
+    headers = describing(answer, now, namespace) + encode(extra)
     tag = etag(answer)
     if ranges.matches(header(scope, b"if-none-match"), tag):
         await _exists(answer)
@@ -80,6 +89,29 @@ def header(scope: Scope, name: bytes) -> str | None:
     """The value of a request's header, or None. Repeated ones are joined by a comma."""
     values = [value for key, value in scope["headers"] if key == name]
     return b", ".join(values).decode("latin-1") if values else None
+
+
+def query(scope: Scope) -> dict[str, str]:
+    """The parameters of a request's query; of one that stands twice, the first."""
+    raw = scope["query_string"]
+    if not raw:
+        return {}
+    try:
+        found = parse_qs(raw.decode("latin-1"), keep_blank_values=True, max_num_fields=20)
+    except ValueError as error:
+        raise NameInvalid("the query has more than 20 parameters") from error
+    return {name: values[0] for name, values in found.items()}
+
+
+def challenging(send: Send, scheme: str) -> Send:
+    """``send`` with the header that a 401 must have. Source: RFC 9110, section 11.6.1."""
+
+    async def challenge(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            message = {**message, "headers": [*message["headers"], (b"www-authenticate", scheme.encode())]}
+        await send(message)
+
+    return challenge
 
 
 async def _ready(answer: Answer, wanted: str | None) -> ranges.Span | None:

@@ -3,13 +3,11 @@
 import asyncio
 import json
 import logging
-from typing import cast
 
 import pytest
 from starlette.types import ASGIApp
 
 from mirror.edge.app import App
-from mirror.edge.registry import Registry
 from mirror.edge.respond import Cut
 from tests.edge.asgi import Fixed, asked
 
@@ -19,7 +17,7 @@ REST = {"type": "http.response.body", "body": b" done", "more_body": False}
 
 
 def app(registry: ASGIApp, *, draining: bool = False, log_access: bool = False) -> App:
-    return App(cast(Registry, registry), None, lambda: draining, log_access=log_access)
+    return App({"/v2": registry}, lambda: draining, log_access=log_access)
 
 
 async def test_a_failure_of_the_mirror_is_an_error_body_that_tells_nothing(caplog: pytest.LogCaptureFixture) -> None:
@@ -90,8 +88,7 @@ async def test_a_request_that_is_stopped_in_the_middle_of_its_body_is_cut() -> N
 
 
 async def test_other_replicas_are_answered_at_their_own_addresses_and_only_where_there_are_any() -> None:
-    registry = cast(Registry, Fixed())
-    among_others = App(registry, Fixed(START, REST), lambda: False, log_access=False)
+    among_others = App({"/v2": Fixed(), "/peer/": Fixed(START, REST)}, lambda: False, log_access=False)
     assert (await asked(among_others, "/peer/v1/blobs/x")).status == 200
     assert (await asked(among_others, "/peerless")).status == 404
     assert (await asked(app(Fixed()), "/peer/v1/blobs/x")).status == 404
