@@ -19,6 +19,7 @@ from mirror.errors import StartError
 from mirror.server import bind, serve
 from mirror.store.directory import DataDirectory
 from mirror.store.spool import sweep
+from mirror.store.tallies import forget_tallies
 from mirror.supervisor import Supervisor
 from mirror.tls import Tls
 from mirror.wiring import check_metadata, check_secret
@@ -51,6 +52,7 @@ def serve_command(config: Path, listen: str | None, data_dir: str | None, worker
         check_secret(settings)
         directory = DataDirectory.open(settings.data_dir)
         resumable = sweep(directory)
+        forget_tallies(directory.tallies)
         asyncio.run(check_metadata(directory))
         listener = bind(settings)
     except StartError as error:

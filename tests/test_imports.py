@@ -21,7 +21,7 @@ HOUSE = """
     suspicion
     metrics
     wasm: module hosts archive artifact description examine repackage
-    store: generation leases overflow directory board blobs spool growing
+    store: generation leases overflow directory board blobs spool growing tallies
     shared: keys connect topology client
     metadata: base schema salvage recovery session statements thread sqlite records scripts redis behind resilient
     cluster: alone secret documents beat leases
@@ -41,6 +41,7 @@ HOUSE = """
     checks
     pull
     modules
+    exposition
     edge: ranges headers respond registry peers modules admin app
     wiring
     tls

@@ -10,6 +10,7 @@
       leases/              one file for each piece of work that only one worker may do
       generation           a counter that moves when a tag does, mapped by every worker
       board                how upstreams' endpoints stand, mapped by every worker
+      tallies/             what each worker has counted, where there are several
       metadata.sqlite
 """
 
@@ -36,6 +37,7 @@ class DataDirectory:
         self.leases = path / "leases"
         self.generation = path / "generation"
         self.board = path / "board"
+        self.tallies = path / "tallies"
         self.database = path / "metadata.sqlite"
         self._lock: int | None = None
 

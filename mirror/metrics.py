@@ -1,0 +1,199 @@
+"""Every metric, declared once; plain numbers until somebody asks.
+
+To count is to add one to an entry of a dict, on the loop: ``metrics.requests["manifests", 200] += 1``. What is told of
+the numbers, and how those of several workers are added up, stands in `mirror.exposition`.
+
+No label holds a repository, a tag, a client or anything else that a request may choose: their number has no bound.
+"""
+
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from enum import Enum
+
+PREFIX = "wasm_mirror_"
+
+Labels = tuple[str | int, ...]
+"""The values of a metric's labels, in their order."""
+
+Snapshot = Mapping[str, Mapping[tuple[str, ...], tuple[float, ...]]]
+"""The numbers of some metrics at one moment, by the metric's name and its labels.
+
+Of a counter and a gauge one number; of a histogram those of its buckets, then the sum. They may be added, one by one.
+"""
+
+
+class Kind(Enum):
+    """What Prometheus calls the type of a metric."""
+
+    COUNTER = "counter"
+    GAUGE = "gauge"
+    HISTOGRAM = "histogram"
+
+
+@dataclass(frozen=True, slots=True)
+class Declared:
+    """A metric. ``values`` are those that a label may have, where they can be listed."""
+
+    name: str
+    kind: Kind
+    help: str
+    labels: tuple[str, ...] = ()
+    values: tuple[str, ...] = ()
+
+
+RESULTS_OF_FILLS = ("success", "resumed", "taken_over", "manifest_failure", "download_failure", "digest_mismatch")
+RESULTS_OF_LOOKUPS = ("hit", "miss", "stale", "negative", "collapsed")
+VERDICTS = ("accepted", "refused", "not_wasm")
+
+REQUESTS = Declared(
+    "requests_total",
+    Kind.COUNTER,
+    "Requests that were answered. status is cut for an answer that began and could not be finished, none for none.",
+    ("operation", "status"),
+)
+REQUEST_DURATION = Declared(
+    "request_duration_seconds",
+    Kind.HISTOGRAM,
+    "From a request's header to the last byte of its answer; a slow client and a wait for upstream count.",
+    ("operation",),
+)
+LOOKUPS = Declared(
+    "lookups_total",
+    Kind.COUNTER,
+    "Manifests and blobs that were looked up: hit (held, upstream may have confirmed it), miss (upstream was needed, "
+    "with or without success), collapsed (another request was fetching it already), stale (held, and upstream failed), "
+    "negative (upstream said a moment ago that it does not exist).",
+    ("upstream", "result"),
+    RESULTS_OF_LOOKUPS,
+)
+SENT_BYTES = Declared(
+    "sent_bytes_total", Kind.COUNTER, "Bytes of bodies that clients were sent, without headers.", ("upstream",)
+)
+UPSTREAM_REQUESTS = Declared(
+    "upstream_requests_total",
+    Kind.COUNTER,
+    "Questions put to an endpoint, redirects and logins included in each: success, not_found, denied, invalid, "
+    "unavailable, timeout, abandoned (nobody needed the answer any more); cut, beside its success, for a blob whose "
+    "body ended early.",
+    ("upstream", "endpoint", "operation", "result"),
+)
+UPSTREAM_BYTES = Declared(
+    "upstream_bytes_total", Kind.COUNTER, "Bytes of manifests and blobs that came from upstream.", ("upstream",)
+)
+FILLS_IN_FLIGHT = Declared("fills_in_flight", Kind.GAUGE, "Blobs that are being downloaded.")
+FILL_WAITERS = Declared(
+    "fill_waiters", Kind.GAUGE, "Requests that wait for a blob on its way here, or read from it as it comes."
+)
+FILLS = Declared(
+    "fills_total",
+    Kind.COUNTER,
+    "Downloads of blobs that ended: success, resumed (a success that went on from bytes of an earlier try), taken_over "
+    "(a success that went on where a worker had died), download_failure; manifest_failure for a manifest that could "
+    "not be had, though upstream did not say that it does not exist; digest_mismatch each time that wrong bytes came, "
+    "even where another try then had the right ones.",
+    ("upstream", "result"),
+    RESULTS_OF_FILLS,
+)
+CACHE_BLOBS = Declared("cache_blobs", Kind.GAUGE, "Blobs and manifests that are held on this disk.")
+CACHE_BYTES = Declared("cache_bytes", Kind.GAUGE, "Bytes of blobs and manifests that are held on this disk.")
+METADATA_UP = Declared("metadata_up", Kind.GAUGE, "Whether the store answers (1), or not (0).", ("store",))
+WASM_CHECKS = Declared(
+    "wasm_checks_total",
+    Kind.COUNTER,
+    "Artifacts that came from upstream, by what agents would do with them; not_wasm: an image without any module.",
+    ("verdict",),
+    VERDICTS,
+)
+BUILD_INFO = Declared("build_info", Kind.GAUGE, "Always 1; the release is in the label.", ("version",))
+
+DECLARED = (
+    *(REQUESTS, REQUEST_DURATION, LOOKUPS, SENT_BYTES),
+    *(UPSTREAM_REQUESTS, UPSTREAM_BYTES),
+    *(FILLS_IN_FLIGHT, FILL_WAITERS, FILLS),
+    *(CACHE_BLOBS, CACHE_BYTES, METADATA_UP, WASM_CHECKS, BUILD_INFO),
+)
+
+BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 15.0, 25.0, 30.0)
+"""Upper bounds in seconds. An agent has 30 s for a pull; a request for a blob is held for 25 s, for a manifest 10 s."""
+
+
+class Counts(dict[Labels, int]):
+    """A counter's numbers by labels; those that were never counted are 0."""
+
+    def __missing__(self, labels: Labels) -> int:
+        return 0
+
+
+class Durations(dict[Labels, list[float]]):
+    """A histogram's numbers by labels: how many fell into each bucket, in the last one what fell into none; the sum."""
+
+    def observe(self, labels: Labels, seconds: float) -> None:
+        """Count something that took ``seconds``."""
+        row = self.get(labels)
+        if row is None:
+            row = self[labels] = [0.0] * (len(BUCKETS) + 2)
+        row[bisect_left(BUCKETS, seconds)] += 1
+        row[-1] += seconds
+
+
+class Metrics:
+    """The numbers of this worker. For its loop alone.
+
+    ``gauges`` are read when somebody asks; ``upstreams`` are the names of those whose counters begin at 0, so that the
+    first event is seen as an increase.
+    """
+
+    def __init__(self, upstreams: Iterable[str] = ()) -> None:
+        self.requests = Counts()
+        self.request_durations = Durations()
+        self.lookups = Counts()
+        self.sent_bytes = Counts()
+        self.upstream_requests = Counts()
+        self.upstream_bytes = Counts()
+        self.fills = Counts()
+        self.wasm_checks = Counts()
+        self.gauges: dict[str, Callable[[], int]] = {}
+        self._counts = {
+            REQUESTS.name: self.requests,
+            LOOKUPS.name: self.lookups,
+            SENT_BYTES.name: self.sent_bytes,
+            UPSTREAM_REQUESTS.name: self.upstream_requests,
+            UPSTREAM_BYTES.name: self.upstream_bytes,
+            FILLS.name: self.fills,
+            WASM_CHECKS.name: self.wasm_checks,
+        }
+        for upstream in upstreams:
+            self.lookups.update({(upstream, result): 0 for result in RESULTS_OF_LOOKUPS})
+            self.fills.update({(upstream, result): 0 for result in RESULTS_OF_FILLS})
+            self.sent_bytes[(upstream,)] = self.upstream_bytes[(upstream,)] = 0
+        self.wasm_checks.update({(verdict,): 0 for verdict in VERDICTS})
+
+    def counted(self) -> Snapshot:
+        """What only ever grows: counters and histograms."""
+        found: dict[str, dict[tuple[str, ...], tuple[float, ...]]] = {
+            name: {_texts(labels): (number,) for labels, number in counts.items()}
+            for name, counts in self._counts.items()
+        }
+        found[REQUEST_DURATION.name] = {_texts(labels): tuple(row) for labels, row in self.request_durations.items()}
+        return found
+
+    def measured(self) -> Snapshot:
+        """The gauges, as they are now."""
+        return {name: {(): (gauge(),)} for name, gauge in self.gauges.items()}
+
+
+def _texts(labels: Labels) -> tuple[str, ...]:
+    return tuple(map(str, labels))
+
+
+def total(snapshots: Iterable[Snapshot]) -> Snapshot:
+    """Several workers' numbers as one."""
+    found: dict[str, dict[tuple[str, ...], tuple[float, ...]]] = {}
+    for snapshot in snapshots:
+        for name, numbers in snapshot.items():
+            into = found.setdefault(name, {})
+            for labels, row in numbers.items():
+                before = into.get(labels)
+                into[labels] = row if before is None else tuple(map(sum, zip(before, row, strict=True)))
+    return found
