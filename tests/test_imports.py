@@ -20,7 +20,7 @@ HOUSE = """
     meanwhile
     suspicion
     metrics
-    wasm: module hosts archive artifact description examine repackage
+    wasm: module hosts inflate tar archive artifact description examine repackage
     store: generation leases overflow directory board blobs spool growing tallies
     shared: keys connect topology client
     metadata: base schema salvage recovery session statements thread sqlite records scripts redis behind resilient
@@ -42,7 +42,7 @@ HOUSE = """
     pull
     modules
     exposition
-    edge: ranges headers respond registry peers modules admin app
+    edge: ranges headers respond metrics registry peers modules admin app
     wiring
     tls
     server
