@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from mirror.digest import Digest
 from mirror.errors import MirrorError
@@ -16,6 +16,7 @@ _SLICE = 1024 * 1024
 class Hit:
     """Served from here, without a word to upstream. ``ttl`` is for how many seconds that stays so, if it ends."""
 
+    lookup: ClassVar[str] = "hit"
     ttl: float | None = None
 
 
@@ -23,6 +24,7 @@ class Hit:
 class Revalidated:
     """Served from here, after upstream confirmed it."""
 
+    lookup: ClassVar[str] = "hit"
     ttl: float | None = None
 
 
@@ -30,6 +32,7 @@ class Revalidated:
 class Stale:
     """Served from here, because asking upstream failed."""
 
+    lookup: ClassVar[str] = "stale"
     failure: MirrorError
 
 
@@ -37,6 +40,7 @@ class Stale:
 class Filled:
     """Fetched from upstream for this request."""
 
+    lookup: ClassVar[str] = "miss"
     ttl: float | None = None
 
 
@@ -44,6 +48,7 @@ class Filled:
 class Collapsed:
     """Fetched from upstream for another request, and shared with this one."""
 
+    lookup: ClassVar[str] = "collapsed"
     ttl: float | None = None
 
 
@@ -51,8 +56,13 @@ class Collapsed:
 class Passed:
     """Asked of upstream, as every time: an answer that is not cached while upstream answers."""
 
+    lookup: ClassVar[str] = "miss"
+
 
 Outcome = Passed | Hit | Revalidated | Stale | Filled | Collapsed
+"""How an answer came about. ``Cache-Status`` (`mirror.edge.headers`) and the metric ``lookups_total`` are derived from
+it; ``lookup`` is the latter's label.
+"""
 
 
 class Body(Protocol):

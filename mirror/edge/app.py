@@ -11,8 +11,10 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from mirror.edge.metrics import Account
 from mirror.edge.respond import Cut, send_error
 from mirror.errors import MirrorError, NotFound, UpstreamUnavailable
+from mirror.metrics import Metrics
 
 log = logging.getLogger(__name__)
 access = logging.getLogger("mirror.access")
@@ -22,12 +24,20 @@ class App:
     """What the server runs.
 
     ``rooms`` are the applications, each under the beginning of the paths that it answers; the first that fits is
-    asked. ``draining`` tells whether the mirror is about to stop.
+    asked. ``draining`` tells whether the mirror is about to stop. Each request is counted in ``metrics``.
     """
 
-    def __init__(self, rooms: Mapping[str, ASGIApp], draining: Callable[[], bool], *, log_access: bool) -> None:
+    def __init__(
+        self,
+        rooms: Mapping[str, ASGIApp],
+        draining: Callable[[], bool],
+        *,
+        log_access: bool,
+        metrics: Metrics | None = None,
+    ) -> None:
         self._rooms = tuple(rooms.items())
         self._draining = draining
+        self._metrics = metrics or Metrics()
         self._log_access = log_access
         self._machines: ASGIApp = Starlette(
             routes=[Route("/healthz", self._alive), Route("/readyz", self._ready)],
@@ -42,25 +52,30 @@ class App:
             send = _logged(scope, send)
         if self._draining():
             send = _closing(send)
-        started = False
+        account = Account(scope)
+        finished = False
 
         async def watched(message: Message) -> None:
-            nonlocal started
-            started = True
+            account.saw(message)
             await send(message)
 
         try:
             await self._room(scope["path"])(scope, receive, watched)
+            finished = True
         except Cut:
             # To return with the body unfinished is how the server is told to cut the connection.
             return
         except asyncio.CancelledError:  # the time to finish is over
-            if not started:
-                await send_error(send, scope["method"], UpstreamUnavailable("the mirror is stopping; ask again"))
+            if account.status is None:
+                await send_error(watched, scope["method"], UpstreamUnavailable("the mirror is stopping; ask again"))
+                finished = True
         except Exception:
             log.exception("%s %s failed", scope["method"], scope["path"])
-            if not started:
-                await send_error(send, scope["method"], MirrorError("the mirror failed; its log says why"))
+            if account.status is None:
+                await send_error(watched, scope["method"], MirrorError("the mirror failed; its log says why"))
+                finished = True
+        finally:
+            account.close(self._metrics, finished=finished)
 
     def _room(self, path: str) -> ASGIApp:
         for beginning, room in self._rooms:

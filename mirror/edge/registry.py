@@ -12,6 +12,7 @@ from urllib.parse import urlencode
 from starlette.types import Receive, Scope, Send
 
 from mirror.edge.headers import always, cache_status
+from mirror.edge.metrics import OPERATION, UPSTREAM
 from mirror.edge.respond import header, query, send_answer, send_error, send_json
 from mirror.errors import MirrorError, PaginationInvalid, Unsupported
 from mirror.listing import Listing, Page
@@ -36,12 +37,14 @@ class Registry:
         try:
             asked = query(scope)
             path = parse_path(scope["path"])
+            scope[OPERATION] = path.resource.value
             if scope["method"] not in ("GET", "HEAD"):
                 raise Unsupported("this mirror answers GET and HEAD only; push to the registry itself")
             if path.resource is Resource.BASE:
                 await send_json(send, scope["method"], {}, always(None), "application/json")
                 return
             place = self._names.place(path.name, ns=asked.get("ns"), host=header(scope, b"host") or "")
+            scope[UPSTREAM] = place.upstream
             namespace = place.upstream if place.by_namespace else None
             match path.resource:
                 case Resource.MANIFEST:
