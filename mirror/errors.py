@@ -15,6 +15,7 @@
     ├── NotFound                          it is not there
     │   ├── NameUnknown                   404 NAME_UNKNOWN
     │   ├── ManifestUnknown               404 MANIFEST_UNKNOWN
+    │   │   └── AbsenceRemembered         404: upstream said so a moment ago
     │   ├── BlobUnknown                   404 BLOB_UNKNOWN
     │   └── ModuleUnknown                 404 MODULE_UNKNOWN: the artifact holds no module that could be given out
     ├── UpstreamError                     the registry behind the mirror
@@ -130,6 +131,10 @@ class ManifestUnknown(NotFound):
     """No such tag or manifest."""
 
     code = "MANIFEST_UNKNOWN"
+
+
+class AbsenceRemembered(ManifestUnknown):
+    """Upstream said a moment ago that there is no such manifest, and was not asked again."""
 
 
 class BlobUnknown(NotFound):

@@ -9,8 +9,8 @@ from typing import Protocol
 
 from mirror import freshness
 from mirror.errors import (
+    AbsenceRemembered,
     LeaseLost,
-    ManifestUnknown,
     NotFound,
     UpstreamDenied,
     UpstreamError,
@@ -286,6 +286,6 @@ class Resolver:
         return freshness.of(record, policy, self._now()) is freshness.Freshness.FRESH
 
 
-def unknown(reference: Reference) -> ManifestUnknown:
+def unknown(reference: Reference) -> AbsenceRemembered:
     """What a client gets for a reference that upstream has denied having a moment ago."""
-    return ManifestUnknown(f"{reference.upstream} does not have {reference}", detail={"reference": str(reference)})
+    return AbsenceRemembered(f"{reference.upstream} does not have {reference}", detail={"reference": str(reference)})

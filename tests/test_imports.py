@@ -42,7 +42,7 @@ HOUSE = """
     pull
     modules
     exposition
-    edge: ranges headers respond metrics registry peers modules admin app
+    edge: ranges headers account respond metrics registry peers modules admin app
     wiring
     tls
     server

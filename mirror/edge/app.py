@@ -11,7 +11,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from mirror.edge.metrics import Account
+from mirror.edge.account import Account
 from mirror.edge.respond import Cut, send_error
 from mirror.errors import MirrorError, NotFound, UpstreamUnavailable
 from mirror.metrics import Metrics

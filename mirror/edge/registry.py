@@ -11,8 +11,8 @@ from urllib.parse import urlencode
 
 from starlette.types import Receive, Scope, Send
 
+from mirror.edge.account import LOOKUP, OPERATION, UPSTREAM, of_failure
 from mirror.edge.headers import always, cache_status
-from mirror.edge.metrics import OPERATION, UPSTREAM
 from mirror.edge.respond import header, query, send_answer, send_error, send_json
 from mirror.errors import MirrorError, PaginationInvalid, Unsupported
 from mirror.listing import Listing, Page
@@ -62,6 +62,7 @@ class Registry:
                 case Resource.UPLOAD:
                     raise Unsupported("uploads cannot be read here")
         except MirrorError as error:
+            scope[LOOKUP] = of_failure(error)
             await send_error(send, scope["method"], error, namespace)
 
     async def _tags(

@@ -11,6 +11,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from mirror.answer import Answer, Body, Flowing
 from mirror.edge import ranges
+from mirror.edge.account import LOOKUP
 from mirror.edge.headers import Headers, always, describing, encode, etag
 from mirror.errors import MirrorError, NameInvalid, RangeInvalid, UpstreamInvalid, UpstreamTimeout
 
@@ -34,6 +35,7 @@ async def send_answer(
 
     Raises `MirrorError` while the status line has not been sent, and `Cut` after that.
     """
+    scope[LOOKUP] = answer.outcome.lookup
     headers = describing(answer, now, namespace) + encode(extra)
     tag = etag(answer)
     if ranges.matches(header(scope, b"if-none-match"), tag):

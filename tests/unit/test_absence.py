@@ -91,7 +91,7 @@ async def test_upstream_is_asked_once_for_what_it_does_not_have_whoever_waits(tm
     registry, memory = Registry(), Memory()
     resolvers = [replica(tmp_path, name, registry, memory)[2] for name in "abc"]
     outcomes = await asyncio.gather(*(one.first(TAG) for one in resolvers), return_exceptions=True)
-    assert [type(one) for one in outcomes] == [ManifestUnknown] * 3
+    assert all(isinstance(one, ManifestUnknown) for one in outcomes)
     assert registry.gets == 1
 
 
