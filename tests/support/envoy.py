@@ -43,7 +43,7 @@ class EnvoyProcess(ServerProcess):
         file = folder / "envoy.json"
         file.write_text(json.dumps(_bootstrap(self.host, admin, filters), indent=1))
         super().__init__(
-            [program, "--config-path", file, "--disable-hot-restart", "--concurrency", "1", "--log-level", "info"],
+            [program, "--config-path", file, "--disable-hot-restart", "--concurrency", "1", "-l", "warning"],
             ready=f"{self.admin_url}/ready",
             log=folder / "envoy.log",
             env=clean_environment(),

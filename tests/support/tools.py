@@ -113,24 +113,31 @@ class Kept:
 
 @dataclass(frozen=True)
 class Built(Kept):
-    """A program that Go builds: a module's command, ``path@version``, or the module in the folder ``source``."""
+    """What Go builds: a module's command, ``path@version``, or the module in the folder ``source``.
+
+    ``wasm``: it is no program for this machine, but a Proxy-Wasm plugin.
+    """
 
     command: str = "."
     source: Path | None = None
+    wasm: bool = False
     how: ClassVar[str] = "make e2e builds it, where Go is installed"
 
     def _key(self) -> Iterator[bytes]:
         yield self.command.encode()
         if self.source is not None:
             for file in ("go.mod", "go.sum", "main.go"):
-                yield (self.source / file).read_bytes()
+                if (self.source / file).exists():
+                    yield (self.source / file).read_bytes()
 
     def _make(self, folder: Path) -> Path:
         go = shutil.which("go")
         if go is None:
             raise MissingProgram(f"{self.name} is built with Go, which is not installed (go.dev/doc/install)")
         if self.source is not None:
-            self._run([go, "build", "-o", folder, self.command], self.source)
+            more = ["-buildmode=c-shared", "-trimpath", "-ldflags=-s -w"] if self.wasm else []
+            target = {"GOOS": "wasip1", "GOARCH": "wasm"} if self.wasm else {}
+            self._run([go, "build", *more, "-o", folder / self.name, self.command], self.source, **target)
         else:
             self._run([go, "install", self.command], folder, GOBIN=str(folder))
         return folder / self.name
@@ -197,6 +204,7 @@ PROGRAMS: dict[str, Packaged | Kept] = {
         Packaged("redis-cli", "redis-tools"),
         Built("crane", "github.com/google/go-containerregistry/cmd/crane@v0.21.6"),
         Built("agent", source=_AGENT),
+        Built("plugin-in-go", source=_ROOT / "tests" / "e2e" / "plugins" / "go", wasm=True),
         Packaged("node", "nodejs"),
         Packaged("npm", "npm"),
         FromNpm("asc", source=_ROOT / "demo" / "plugin"),
