@@ -1,0 +1,220 @@
+"""An artifact's layers looked into, its module read, and what all who might take it would make of that. Blocks."""
+
+import hashlib
+import mmap
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
+from pathlib import Path
+
+from mirror.digest import Digest
+from mirror.oci import Manifest
+from mirror.wasm import agents, hosts
+from mirror.wasm.agents import AGENTS, GATEWAY, Agent, Opened, Taken
+from mirror.wasm.archive import ArchiveError, Entry, Limits, extract, modules_in
+from mirror.wasm.artifact import Found, Layout, Verdict, is_archive, is_module, layers_to_open, layout_of
+from mirror.wasm.description import Description
+from mirror.wasm.module import Malformed, looks_like_wasm, read_module
+
+Content = memoryview | bytes
+
+_PIECE = 1024 * 1024
+_GZIP = b"\x1f\x8b"
+_IN_MEMORY = 16 * 1024 * 1024
+"""Bytes up to which a module out of an archive is read in memory; larger ones go to a file."""
+
+
+def examine(
+    manifest: Manifest,
+    contents: Mapping[Digest, Content],
+    *,
+    max_module_size: int = agents.MAX_SIZE,
+    agents_size: int = agents.MAX_SIZE,
+    index: Manifest | None = None,
+    pinned_index: bool = False,
+    folder: Path | None = None,
+) -> Description:
+    """Describe an artifact of which the layers in ``contents`` are at hand, whole and verified. Never raises.
+
+    ``max_module_size`` is the mirror's ``wasm.max_module_size``, ``agents_size`` what agents and Envoy Gateway read.
+    ``index`` led to ``manifest``; ``pinned_index``: it was asked for by its digest. What the answer depends on and is
+    not at hand is in `Description.missing`. Large modules are unpacked into a nameless file in ``folder`` (None: where
+    temporary files go).
+    """
+    limits = Limits(output=agents_size)
+    wanted = layers_to_open(manifest, max_module_size)
+    opened = {
+        number: _open(number, manifest.layers[number].media_type, contents[manifest.layers[number].digest], limits)
+        for number in wanted
+        if manifest.layers[number].digest in contents
+    }
+    agent = Agent(manifest, opened, AGENTS, agents_size).judge()
+    gateway = Agent(manifest, opened, GATEWAY, agents_size).judge()
+    described = Description(
+        layout=layout_of(manifest),
+        agent=agent.verdict,
+        gateway=gateway.verdict,
+        envoy=agent.verdict,
+        digest=manifest.digest,
+        media_type=manifest.media_type,
+        index=None if index is None else index.digest,
+        found=tuple(one for layer in opened.values() for one in layer.found),
+        warnings=_warnings(agent, opened),
+        complete=agent.told and len(opened) == len(wanted),
+    )
+    chosen = _choose(agent, described)
+    if isinstance(chosen, Found):
+        content = contents[manifest.layers[chosen.layer].digest]
+        described = _read(replace(described, chosen=chosen), content, limits, max_module_size, folder)
+    else:
+        described = _without_module(described, chosen)
+    return _pinned(described, index) if pinned_index and index is not None else described
+
+
+def examine_file(content: Content) -> Description:
+    """Describe a bare ``.wasm``; agents and gateway are said to take it as what it would be in an artifact."""
+    found = Found(0, None, len(content), looks_like_wasm(bytes(content[:4])))
+    verdict = Verdict(is_module(found))
+    if not verdict.accepted:
+        reason = "the file is no module: it does not begin with \\0asm and a version"
+        verdict = Verdict(False, reason, "look at what the compiler made")
+    described = Description(Layout.FILE, verdict, verdict, verdict, found=(found,))
+    if not verdict.accepted:
+        return _without_module(described, verdict.reason)
+    return _read_module(replace(described, chosen=found), memoryview(content), _sha256(content))
+
+
+def _open(number: int, media_type: str, content: Content, limits: Limits) -> Opened:
+    """What there is in a layer. One that only looks gzipped need not be an archive."""
+    content = memoryview(content)
+    size = len(content)
+    if is_archive(media_type) or bytes(content[:2]) == _GZIP:
+        problem = None
+        try:
+            entries = tuple(modules_in(_pieces(content), limits))
+        except ArchiveError as error:
+            entries, problem = error.found, _cause(error)
+        found = tuple(Found(number, one.name, one.size, one.magic, one.index, one.regular) for one in entries)
+        return Opened(size, found, problem)
+    magic = looks_like_wasm(bytes(content[:4]))
+    return Opened(size, (Found(number, None, size, magic),) if magic else ())
+
+
+def _choose(agent: Taken, described: Description) -> Found | str:
+    """The module to describe, or a sentence that says why there is none."""
+    if agent.verdict.accepted and agent.found is not None:
+        return agent.found
+    good = [one for one in described.found if is_module(one)]
+    if len(good) == 1:
+        return good[0]
+    if not good or not described.complete:
+        return agent.verdict.reason
+    names = ", ".join(one.name or f"layer {one.layer + 1}" for one in good[:3])
+    return f"it holds {len(good)} modules ({names}), and none of them where agents look: {agent.verdict.reason}"
+
+
+def _without_module(described: Description, problem: str) -> Description:
+    return replace(described, problem=problem, envoy=Verdict(False, problem, described.agent.remedy))
+
+
+def _read(
+    described: Description, content: Content, limits: Limits, max_module_size: int, folder: Path | None
+) -> Description:
+    """Add what the chosen module says of itself."""
+    chosen = described.chosen
+    assert chosen is not None
+    if chosen.size > max_module_size:
+        problem = f"the module has {chosen.size:,} bytes, more than wasm.max_module_size ({max_module_size:,})"
+        remedy = "make the module smaller, or the setting larger"
+        return replace(described, problem=problem, envoy=Verdict(False, problem, remedy))
+    if chosen.name is None:
+        return _read_module(described, memoryview(content), _sha256(content))
+    try:
+        with _unpacked(memoryview(content), chosen, limits, folder) as (module, digest):
+            return _read_module(described, module, digest)
+    except (ArchiveError, OSError) as error:
+        return _without_module(described, f"the module cannot be unpacked: {_cause(error)}")
+
+
+def _read_module(described: Description, content: memoryview, digest: Digest) -> Description:
+    described = replace(described, module_digest=digest)
+    try:
+        module = read_module(content)
+    except Malformed as error:
+        described = replace(described, problem=str(error))
+        return replace(described, envoy=Verdict(False, str(error), "compile the module anew, and push it whole"))
+    return replace(described, module=module, envoy=hosts.for_envoy(module), lacking=hosts.lacking(module))
+
+
+@contextmanager
+def _unpacked(
+    content: memoryview, chosen: Found, limits: Limits, folder: Path | None
+) -> Iterator[tuple[memoryview, Digest]]:
+    """A module out of an archive, with its digest, for as long as the block runs."""
+    entry = Entry(chosen.entry, chosen.name or "", chosen.size, chosen.magic)
+    hashed = hashlib.sha256()
+    with _buffer(chosen.size, folder) as buffer:
+        at = 0
+        for piece in extract(_pieces(content), entry, limits):
+            hashed.update(piece)
+            buffer[at : at + len(piece)] = piece
+            at += len(piece)
+        with memoryview(buffer).toreadonly() as view:
+            yield view, Digest("sha256", hashed.hexdigest())
+
+
+@contextmanager
+def _buffer(size: int, folder: Path | None) -> Iterator[mmap.mmap]:
+    """Memory of this size; when it is large, that of a file."""
+    with tempfile.TemporaryFile(dir=folder) if size > _IN_MEMORY else nullcontext() as file:
+        if file is not None:
+            os.posix_fallocate(file.fileno(), 0, size)  # a full disk then is an error, and no signal
+        with mmap.mmap(-1 if file is None else file.fileno(), size) as buffer:
+            yield buffer
+
+
+def _cause(error: ArchiveError | OSError) -> str:
+    """What is wrong, as the end of a sentence."""
+    return str(error.__cause__ or error) if isinstance(error, ArchiveError) else error.strerror or str(error)
+
+
+def _pieces(content: memoryview) -> Iterator[memoryview]:
+    return (content[at : at + _PIECE] for at in range(0, len(content), _PIECE))
+
+
+def _sha256(content: Content) -> Digest:
+    return Digest("sha256", hashlib.sha256(content).hexdigest())
+
+
+def _warnings(agent: Taken, opened: Mapping[int, Opened]) -> tuple[str, ...]:
+    """What is worth knowing about an artifact that agents take."""
+    if agent.found is None or not agent.verdict.accepted or agent.found.name is None:
+        return ()
+    layer = opened[agent.found.layer]
+    warnings = []
+    if sum(one.file_name == agent.found.file_name for one in layer.found) > 1:
+        warnings.append(
+            f"the archive has several files {agent.found.file_name}; agents take the first, {agent.found.name}"
+        )
+    if layer.problem is not None:
+        warnings.append(
+            f"agents stop reading at {agent.found.name} and do not see that what follows is broken: {layer.problem}"
+        )
+    return tuple(warnings)
+
+
+def _pinned(described: Description, index: Manifest) -> Description:
+    """Who asked for an index by its digest gets the child, whose digest is another one."""
+    remedy = f"pin the child instead: @{described.digest}"
+    reason = (
+        f"{index.digest} is the digest of an index; {{}} with a checksum mismatch, for it is compared with that of the "
+        "child for linux/amd64"
+    )
+    return replace(
+        described,
+        agent=Verdict(False, reason.format("agents fail"), remedy),
+        gateway=Verdict(False, reason.format("Envoy Gateway fails"), remedy),
+        warnings=(*described.warnings, f"{reason.format('agents fail')}; {remedy}"),
+    )
