@@ -35,13 +35,14 @@ def examine(
     index: Manifest | None = None,
     pinned_index: bool = False,
     folder: Path | None = None,
+    read: bool = True,
 ) -> Description:
     """Describe an artifact of which the layers in ``contents`` are at hand, whole and verified. Never raises.
 
     ``max_module_size`` is the mirror's ``wasm.max_module_size``, ``agents_size`` what agents and Envoy Gateway read.
     ``index`` led to ``manifest``; ``pinned_index``: it was asked for by its digest. What the answer depends on and is
     not at hand is in `Description.missing`. Large modules are unpacked into a nameless file in ``folder`` (None: where
-    temporary files go).
+    temporary files go). Without ``read`` a module is chosen, but not looked into.
     """
     limits = Limits(output=agents_size)
     wanted = layers_to_open(manifest, max_module_size)
@@ -67,7 +68,9 @@ def examine(
     chosen = _choose(agent, described)
     if isinstance(chosen, Found):
         content = contents[manifest.layers[chosen.layer].digest]
-        described = _read(replace(described, chosen=chosen), content, limits, max_module_size, folder)
+        described = replace(described, chosen=chosen)
+        if read:
+            described = _read(described, content, limits, max_module_size, folder)
     else:
         described = _without_module(described, chosen)
     return _pinned(described, index) if pinned_index and index is not None else described
