@@ -38,9 +38,11 @@ from mirror.store.generation import Generation
 from mirror.store.leases import Leases
 from mirror.suspicion import Suspicion
 from mirror.tags import Links, Tags
+from mirror.unpack import Unpacker
 from mirror.upstream.failover import Upstream
 from mirror.upstream.transport import Transport
 from mirror.upstream.trust import trust_in
+from mirror.wasm.archive import Limits
 
 _PEER_CONNECTS_WITHIN = 1.0
 _PEER_IDLE_FOR = 2.0
@@ -72,6 +74,9 @@ async def wired(settings: Settings, directory: DataDirectory, draining: Callable
         suspicion = Suspicion(asyncio.get_running_loop().time)
         fills = Fills(directory, store, metadata, upstreams, around.sharing)
         stack.push_async_callback(fills.aclose)
+        archives = Limits(output=settings.wasm.max_module_size)
+        unpacker = Unpacker(directory, store, local, Leases(directory.leases), archives)
+        stack.push_async_callback(unpacker.aclose)
         manifests = Manifests(
             upstreams, store, links, fills, around.leases, around.elsewhere, settings.wasm.max_module_size
         )

@@ -100,6 +100,16 @@ class BlobRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class Unpacked:
+    """That the module in entry ``entry`` of the archive ``layer`` was kept as a blob of its own."""
+
+    layer: Digest
+    entry: int
+    digest: Digest
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
 class KeptAnswer:
     """The last good answer to a question that is passed through (a page of tags, referrers)."""
 

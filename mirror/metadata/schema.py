@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from mirror.errors import StartError
 
+_LAYER = "TEXT NOT NULL CHECK (layer NOT GLOB 'sha???:*[^0-9a-f]*' AND length(layer) IN (71, 135))"
 _DIGEST = "TEXT NOT NULL CHECK (digest NOT GLOB 'sha???:*[^0-9a-f]*' AND length(digest) IN (71, 135))"
 
 # Tables are clustered by their primary key (WITHOUT ROWID): a look-up is one descent. Not `kept`, whose rows are large.
@@ -95,7 +96,18 @@ CREATE TABLE tombstone (
 CREATE INDEX tombstone_by_age ON tombstone (deleted_at);
 """
 
-STEPS: Sequence[str] = (_FIRST, _SERIALS)
+# Keys are texts: a salvage goes through a table in their order.
+_UNPACKED = f"""
+CREATE TABLE unpacked (
+    layer {_LAYER},
+    entry TEXT NOT NULL CHECK (length(entry) BETWEEN 1 AND 18 AND entry NOT GLOB '*[^0-9]*'),
+    digest {_DIGEST},
+    size INTEGER NOT NULL CHECK (typeof(size) = 'integer'),
+    PRIMARY KEY (layer, entry)
+) WITHOUT ROWID;
+"""
+
+STEPS: Sequence[str] = (_FIRST, _SERIALS, _UNPACKED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +131,7 @@ SALVAGED: Mapping[str, Salvage] = {
     "kept": Salvage(("key",), newer=("fetched_at",)),
     "blob": Salvage(("digest",), newer=("stored_at",), about_content=True),
     "access": Salvage(("digest",), newer=("at",)),
+    "unpacked": Salvage(("layer", "entry"), about_content=True),
 }
 TABLES = frozenset({"meta", "negative", *SALVAGED})
 

@@ -18,7 +18,7 @@ from typing import Generic, Self, TypeVar, cast
 from mirror.digest import Digest
 from mirror.errors import StartError, StoreError
 from mirror.metadata import recovery, statements
-from mirror.metadata.base import BlobRecord, Fence, KeptAnswer, Link, TagEntry, TagRecord, Tombstone
+from mirror.metadata.base import BlobRecord, Fence, KeptAnswer, Link, TagEntry, TagRecord, Tombstone, Unpacked
 from mirror.metadata.salvage import Disk, Holds
 from mirror.metadata.session import Session
 from mirror.metadata.thread import Ticket, WorkThread
@@ -203,6 +203,14 @@ class SqliteMetadata:
     async def put_blob(self, record: BlobRecord) -> None:
         """Note a blob that was committed."""
         await self._write(Write(lambda connection: statements.put_blob(connection, record)))
+
+    async def unpacked(self, layer: Digest, entry: int) -> Unpacked | None:
+        """What the module in an entry of the archive ``layer`` was kept as on this disk, or None."""
+        return await self._read(lambda connection: statements.unpacked(connection, layer, entry))
+
+    async def put_unpacked(self, record: Unpacked) -> None:
+        """Note a module that was unpacked. It is about this disk, like what is noted of blobs, and of no replica."""
+        await self._write(Write(lambda connection: statements.put_unpacked(connection, record)))
 
     async def touch(self, accesses: Mapping[Digest, float]) -> None:
         """Note the last accesses of blobs, in one transaction."""

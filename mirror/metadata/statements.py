@@ -15,6 +15,7 @@ from mirror.metadata.base import (
     TagEntry,
     TagRecord,
     Tombstone,
+    Unpacked,
     is_later,
     serial_after,
 )
@@ -226,6 +227,25 @@ def put_blob(connection: sqlite3.Connection, record: BlobRecord) -> None:
     connection.execute(
         "INSERT OR REPLACE INTO blob (digest, size, blake3, stored_at) VALUES (?, ?, ?, ?)",
         (str(record.digest), record.size, record.blake3, float(record.stored_at)),
+    )
+
+
+def unpacked(connection: sqlite3.Connection, layer: Digest, entry: int) -> Unpacked | None:
+    """What the module in an entry of an archive was kept as."""
+    row = connection.execute(
+        "SELECT digest, size FROM unpacked WHERE layer = ? AND entry = ?", (str(layer), str(entry))
+    ).fetchone()
+    if row is None:
+        return None
+    digest, size = _typed(row, str, int)
+    return Unpacked(layer, entry, _digest(digest), size)
+
+
+def put_unpacked(connection: sqlite3.Connection, record: Unpacked) -> None:
+    """Note what a module was kept as."""
+    connection.execute(
+        "INSERT OR REPLACE INTO unpacked (layer, entry, digest, size) VALUES (?, ?, ?, ?)",
+        (str(record.layer), str(record.entry), str(record.digest), record.size),
     )
 
 

@@ -86,7 +86,7 @@ def extract(chunks: Iterable[bytes | memoryview], entry: Entry, limits: Limits =
                 return
     except Broken as error:
         raise ArchiveError(_sentence(error)) from error
-    raise ArchiveError(f"The archive holds no file {entry.name} of {entry.size:,} bytes as its entry {entry.index}.")
+    raise ArchiveError(f"the archive holds no file {entry.name} of {entry.size:,} bytes as its entry {entry.index}")
 
 
 def _entries(tar: Tar, limits: Limits) -> Iterator[tuple[int, Header]]:
@@ -122,4 +122,4 @@ def _text(name: bytes) -> str:
 
 
 def _sentence(error: Broken) -> str:
-    return f"The archive cannot be read: {error}."
+    return f"the archive cannot be read: {error}"

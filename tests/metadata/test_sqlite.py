@@ -13,7 +13,7 @@ import pytest
 from mirror.digest import Digest
 from mirror.errors import StartError, StoreError
 from mirror.metadata import recovery, schema, statements
-from mirror.metadata.base import KeptAnswer, Metadata, Tombstone
+from mirror.metadata.base import KeptAnswer, Metadata, Tombstone, Unpacked
 from mirror.metadata.sqlite import SqliteMetadata
 from tests.metadata.conformance import MetadataConformance
 from tests.metadata.databases import DIGEST, LINK, NAME, TAG, files, fill, opened, raw
@@ -54,6 +54,7 @@ async def test_every_lookup_is_by_a_primary_key(tmp_path: Path) -> None:
         statements.kept(connection, "k")
         statements.blob(connection, DIGEST)
         statements.last_access(connection, DIGEST)
+        statements.unpacked(connection, DIGEST, 0)
         statements.delete_tag(connection, "u", "r", "t", 1.0)
         statements.announce_move(connection, TAG)
         statements.merge_tags(connection, [TAG])
@@ -61,7 +62,7 @@ async def test_every_lookup_is_by_a_primary_key(tmp_path: Path) -> None:
     finally:
         connection.close()
     searches = [plan for plan in plans if plan.startswith(("SEARCH", "SCAN"))]
-    assert len(searches) >= 15
+    assert len(searches) >= 16
     assert all(plan.startswith("SEARCH") for plan in searches), searches
 
 
@@ -95,6 +96,19 @@ async def test_a_step_that_fails_leaves_the_schema_as_it_was(tmp_path: Path, mon
     assert "second" not in tables(tmp_path / NAME)
     async with opened(tmp_path) as store:
         assert await store.tag("ghcr.io", "team/filter", "v1") == TAG
+
+
+async def test_what_a_module_was_kept_as_is_remembered_for_each_entry_of_each_archive(tmp_path: Path) -> None:
+    """By all workers and after a restart, and the last word counts."""
+    first = Unpacked(DIGEST, 3, Digest.of(b"module"), 6)
+    others = [replace(first, entry=30), replace(first, layer=Digest.of(b"x", "sha512"), size=1 << 40)]
+    async with opened(tmp_path) as one, opened(tmp_path) as other:
+        assert await one.unpacked(DIGEST, 3) is None
+        for record in (replace(first, digest=Digest.of(b"lost"), size=4), first, *others):
+            await one.put_unpacked(record)
+        assert await other.unpacked(DIGEST, 3) == first
+    async with opened(tmp_path) as store:
+        assert [await store.unpacked(record.layer, record.entry) for record in others] == others
 
 
 async def test_what_the_next_release_adds_does_not_keep_this_one_out(tmp_path: Path) -> None:
@@ -151,6 +165,17 @@ async def test_a_file_of_the_release_before_is_taken_over(tmp_path: Path) -> Non
     async with opened(tmp_path) as store:
         assert await store.tag("ghcr.io", "team/filter", "v1") == TAG
         assert not store.links_incomplete
+
+
+async def test_a_file_without_modules_gets_a_table_for_them(tmp_path: Path) -> None:
+    """As the release before left it."""
+    record = Unpacked(DIGEST, 0, Digest.of(b"module"), 6)
+    with raw(tmp_path / NAME) as connection:
+        schema.migrate(connection, schema.STEPS[:2])
+    async with opened(tmp_path) as store:
+        assert await store.unpacked(DIGEST, 0) is None
+        await store.put_unpacked(record)
+        assert await store.unpacked(DIGEST, 0) == record
 
 
 async def test_what_this_release_cannot_read_is_refused_in_one_line(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ import pytest
 from mirror.digest import Digest
 from mirror.errors import StoreError
 from mirror.metadata import recovery, schema, sqlite
+from mirror.metadata.base import Unpacked
 from mirror.metadata.schema import Damaged
 from mirror.metadata.sqlite import SqliteMetadata
 from tests.metadata.databases import (
@@ -282,6 +283,21 @@ async def test_what_is_newer_than_the_backup_is_salvaged_if_the_disk_holds_it(tm
             assert await store.tag("ghcr.io", "team/filter", "v1") == expected
             assert await store.link("ghcr.io", "team/filter", LINK.digest) == LINK
             assert len(set_aside(place)) == 1
+
+
+async def test_what_a_module_was_kept_as_is_salvaged_if_the_disk_holds_it(tmp_path: Path) -> None:
+    """The others are unpacked again."""
+    held = Unpacked(TAG.digest, 10, Digest.of(b"held"), 4)
+    lost = Unpacked(TAG.digest, 9, OTHER, 5)
+    async with opened(tmp_path) as store:
+        await store.put_unpacked(lost)
+        await store.put_unpacked(held)
+    take_in_log(tmp_path / NAME)
+    overwrite(tmp_path / NAME, root_page(tmp_path / NAME, "access"), bytes(4096))
+    async with opened(tmp_path, lambda digest: digest != OTHER) as store:
+        assert await store.unpacked(TAG.digest, 10) == held
+        assert await store.unpacked(TAG.digest, 9) is None
+        assert len(set_aside(tmp_path)) == 1
 
 
 async def test_of_a_salvaged_tag_and_its_backup_the_later_one_counts(tmp_path: Path) -> None:

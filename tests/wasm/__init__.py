@@ -1,0 +1,1 @@
+"""What a Wasm artifact is: modules, archives and layouts, whatever bytes somebody has pushed."""
