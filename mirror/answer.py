@@ -161,6 +161,10 @@ class Flowing:
 
     async def ready(self, start: int, end: int | None) -> None:
         """Wait for the first byte, or for all of them."""
+        with self.content.holding_back():
+            await self._begins(start, end)
+
+    async def _begins(self, start: int, end: int | None) -> None:
         if self.whole_first is False:
             await self.content.reached(start)
         else:

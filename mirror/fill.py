@@ -15,8 +15,9 @@ from typing import TypeVar, TypeVarTuple
 
 from mirror.digest import Digest, Verifier
 from mirror.download import Download, Patience, Source, to_the_end
-from mirror.errors import MirrorError, StoreError, UpstreamInvalid, UpstreamUnavailable
+from mirror.errors import DigestMismatch, MirrorError, StoreError, UpstreamInvalid, UpstreamUnavailable
 from mirror.metadata.base import BlobRecord, Metadata
+from mirror.metrics import FILL_WAITERS, FILLS_IN_FLIGHT, Metrics
 from mirror.oci import Reference
 from mirror.sharing import Sharing, Turn, Unshared
 from mirror.store.blobs import BlobStore
@@ -43,6 +44,7 @@ class Fills:
         metadata: Metadata,
         sources: Mapping[str, Source],
         sharing: Sharing | None = None,
+        metrics: Metrics | None = None,
     ) -> None:
         self.directory = directory
         self.store = store
@@ -53,6 +55,9 @@ class Fills:
         self._fills: dict[Digest, Fill] = {}
         self._tails: dict[Digest, Growing] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self.metrics = metrics or Metrics()
+        self.metrics.gauges[FILLS_IN_FLIGHT.name] = lambda: sum(fill.leads for fill in self._fills.values())
+        self.metrics.gauges[FILL_WAITERS.name] = lambda: sum(fill.content.waiters for fill in self._fills.values())
 
     def running(self, digest: Digest) -> "Fill | None":
         """The fill of this digest, if one is under way here and its first byte can still be had."""
@@ -126,11 +131,12 @@ class Fills:
 
 
 class Fill:
-    """One download. ``content`` is what its readers see."""
+    """One download. ``content`` is what its readers see; ``leads``: it is not another worker that downloads."""
 
     def __init__(self, fills: Fills, origin: Reference, digest: Digest, size: int | None, patience: float) -> None:
         self.digest = digest
         self.content = Growing(digest, size)
+        self.leads = False
         self._fills = fills
         self._origins = [origin]
         self._tried = 0
@@ -140,6 +146,8 @@ class Fill:
         self._attempts_left = self._sources()
         self._patience = Patience(patience)
         self._disk_fails = False
+        self._goes_on = "resumed"
+        self._result = "success"
         self._loop = asyncio.get_running_loop()
 
     def join(self, origin: Reference, patience: float) -> None:
@@ -162,11 +170,15 @@ class Fill:
             raise
         except MirrorError as failure:
             log.warning("fill of %s from %s failed: %s", self.digest, self._from, failure)
+            if not isinstance(failure, DigestMismatch):  # counted when it came
+                self._count("download_failure")
             self.content.fail(failure)
         except Exception:
             log.exception("fill of %s from %s failed", self.digest, self._from)
+            self._count("download_failure")
             self.content.fail(StoreError(f"{self.digest} could not be fetched; the mirror's log says why"))
         else:
+            self._count(self._result)
             log.info(
                 "filled %s from %s%s: %d bytes in %.2f s",
                 self.digest,
@@ -175,6 +187,11 @@ class Fill:
                 self.content.size,
                 time.monotonic() - began,
             )
+
+    def _count(self, result: str) -> None:
+        """Where several workers follow one download, it is counted once."""
+        if self.leads:
+            self._fills.metrics.fills[self._origin.upstream, result] += 1
 
     def close(self) -> None:
         """After `run`: readers go on from the blob, where the disk has it now."""
@@ -219,6 +236,7 @@ class Fill:
             return False
         if blob is None:
             return False
+        self.leads = False
         self.content.blob = blob
         self.content.verify()
         return True
@@ -234,6 +252,7 @@ class Fill:
             except OSError as error:
                 self._lose_disk(error)
                 leads = True
+        self.leads = leads
         if leads:
             await self._lead()
 
@@ -256,6 +275,7 @@ class Fill:
             return False
         standing = await self.content.watch(spool, self._patience.renew)
         if standing is Standing.GROWING:
+            self._goes_on = "taken_over"
             return True
         if standing is Standing.VERIFIED:
             self.content.verify()
@@ -270,6 +290,7 @@ class Fill:
         """Download what is missing, verify all, and commit."""
         verifier = Verifier(self.digest)
         inherited = self.content.available
+        self._result = self._goes_on if inherited else "success"
         try:
             await self._rehash(verifier, inherited)
         except OSError as error:
@@ -282,6 +303,8 @@ class Fill:
             try:
                 await self._bring(verifier, turn)
             except UpstreamInvalid as failure:
+                if isinstance(failure, DigestMismatch):
+                    self._count("digest_mismatch")
                 await self._drop()
                 if not self._may_begin_anew(inherited):
                     raise

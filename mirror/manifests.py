@@ -11,6 +11,7 @@ from mirror.errors import ManifestUnknown, UpstreamDenied, UpstreamError, Upstre
 from mirror.fill import Fill, Fills
 from mirror.meanwhile import first_of
 from mirror.metadata.base import Link
+from mirror.metrics import Metrics
 from mirror.oci import MAX_MANIFEST_SIZE, Manifest, Reference
 from mirror.store.blobs import BlobStore
 from mirror.tags import Links, Lru
@@ -57,6 +58,7 @@ class Manifests:
         leases: Leases,
         elsewhere: Elsewhere,
         max_module_size: int,
+        metrics: Metrics | None = None,
     ) -> None:
         self._upstreams = upstreams
         self._store = store
@@ -65,6 +67,7 @@ class Manifests:
         self._leases = leases
         self._elsewhere = elsewhere
         self.max_module_size = max_module_size
+        self._metrics = metrics or Metrics()
         self._parsed: Lru[tuple[Digest, str], Manifest] = Lru(2_000)
         self._prepared: Lru[tuple[str, Digest], float] = Lru(2_000)
 
@@ -128,7 +131,11 @@ class Manifests:
         """One GET of a tag or digest; the manifest is kept, and what it names is linked to the repository."""
         upstream = self._upstreams[reference.upstream]
         deadline = asyncio.get_running_loop().time() + self.patience(reference.upstream)
-        manifest = await upstream.get_manifest(reference.repository, target, deadline=deadline)
+        try:
+            manifest = await upstream.get_manifest(reference.repository, target, deadline=deadline)
+        except UpstreamError:
+            self._metrics.fills[reference.upstream, "manifest_failure"] += 1
+            raise
         await self._keep(reference, manifest)
         log.info(
             "fetched %s/%s %s from upstream: %s", reference.upstream, reference.repository, target, manifest.digest

@@ -6,8 +6,9 @@ reader gets the failure instead of the end, and its connection is cut.
 """
 
 import asyncio
+import contextlib
 import sys
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Iterator
 from typing import TypeGuard
 
 from mirror.digest import Digest
@@ -50,7 +51,9 @@ class Growing:
         self.overflow: Overflow | None = None
         self.blob: Blob | None = None
         self.keep_whole = False
+        self._closed = False
         self._readers: dict[object, int] = {}
+        self._held_back = 0
         self._moved = asyncio.Event()
 
     @property
@@ -64,8 +67,17 @@ class Growing:
 
     @property
     def waiters(self) -> int:
-        """How many readers there are."""
-        return len(self._readers)
+        """How many readers there are, those included whose answer cannot begin yet."""
+        return len(self._readers) + self._held_back
+
+    @contextlib.contextmanager
+    def holding_back(self) -> Iterator[None]:
+        """While an answer waits until it may begin."""
+        self._held_back += 1
+        try:
+            yield
+        finally:
+            self._held_back -= 1
 
     def moved(self) -> None:
         """Wake all who wait for something to change."""
@@ -118,6 +130,13 @@ class Growing:
         """Wait until size and digest have matched; raise the failure if they do not."""
         while not self.verified:
             await self._next()
+
+    async def kept(self) -> Blob | None:
+        """Wait until the fill has ended well: the blob that it has become, or None where the disk did not keep it."""
+        await self.whole()
+        while not self._closed:
+            await self._moved.wait()
+        return self.blob
 
     async def stream(
         self, start: int, end: int | None, *, tentative: bool = False
@@ -191,6 +210,8 @@ class Growing:
             if self.blob is not None or not self.verified:
                 self.spool.close()
                 self.spool = None
+        self._closed = True
+        self.moved()
 
     async def _next(self) -> None:
         if self.failure is not None:

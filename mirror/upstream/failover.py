@@ -6,6 +6,7 @@ An endpoint that fails, or asks to be left alone, is left alone by all workers (
 """
 
 import asyncio
+import functools
 import random
 import re
 from collections.abc import Awaitable, Callable, Sequence
@@ -24,6 +25,7 @@ from mirror.errors import (
     UpstreamUnavailable,
 )
 from mirror.freshness import Policy
+from mirror.metrics import Metrics
 from mirror.oci import Manifest
 from mirror.store.board import Board
 from mirror.upstream.answers import ManifestHead, ReferrersPage, TagPage
@@ -65,6 +67,7 @@ class Upstream:
         clock: Callable[[], float],
         sleep: Callable[[float], Awaitable[None]],
         random: Callable[[], float],
+        metrics: Metrics,
     ) -> None:
         """``transport`` is closed with it."""
         self.name = name
@@ -76,6 +79,7 @@ class Upstream:
         self._clock = clock
         self._sleep = sleep
         self._random = random
+        self._metrics = metrics
 
     @classmethod
     def of(
@@ -88,9 +92,10 @@ class Upstream:
         clock: Callable[[], float] | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         random: Callable[[], float] = random.random,
+        metrics: Metrics | None = None,
     ) -> Self:
         """The upstream ``name``, as its effective settings have it; ``board`` is what its workers share."""
-        clock = clock or _loop_time
+        clock, metrics = clock or _loop_time, metrics or Metrics()
         standings = Standings(name, board or Board(), clock)
 
         def observe(host: str, response: httpx.Response) -> None:
@@ -104,6 +109,7 @@ class Upstream:
             hedge_after=settings.hedge_after,
             longest_rest=settings.policy.hold_for,
             clock=clock,
+            metrics=metrics,
         )
         return cls(
             name,
@@ -115,6 +121,7 @@ class Upstream:
             clock=clock,
             sleep=sleep,
             random=random,
+            metrics=metrics,
         )
 
     @property
@@ -150,6 +157,7 @@ class Upstream:
         limit = self._clock() + self.policy.hold_for
         deadline = limit if deadline is None else min(limit, deadline)
         question = Question(
+            "head_manifest",
             repository,
             lambda endpoint: endpoint.head_manifest(repository, target),
             pressing=not yielding,
@@ -160,13 +168,17 @@ class Upstream:
 
     async def get_manifest(self, repository: str, target: str, *, deadline: float) -> Manifest:
         """A verified manifest of 4 MiB at most; of a tag, or of a digest in text; raises `ManifestUnknown`."""
-        question = Question(repository, lambda endpoint: endpoint.get_manifest(repository, target), hedged=True)
-        return await self._persistently(question, deadline)
+        question = Question(
+            "get_manifest", repository, lambda endpoint: endpoint.get_manifest(repository, target), hedged=True
+        )
+        manifest = await self._persistently(question, deadline)
+        self._received(len(manifest.body))
+        return manifest
 
     async def head_blob(self, repository: str, digest: Digest, *, deadline: float) -> int | None:
         """The size of a blob, None when upstream does not tell; raises `BlobUnknown`."""
         self._refuse_when_offline(digest)
-        question = Question(repository, lambda endpoint: endpoint.head_blob(repository, digest))
+        question = Question("head_blob", repository, lambda endpoint: endpoint.head_blob(repository, digest))
         return await self._persistently(question, deadline)
 
     async def open_blob(self, repository: str, digest: Digest, *, offset: int = 0, deadline: float) -> BlobStream:
@@ -177,13 +189,17 @@ class Upstream:
         """
         self._refuse_when_offline(digest)
         question = Question(
-            repository, lambda endpoint: endpoint.open_blob(repository, digest, offset), hedged=True, held=HeldStream
+            "get_blob",
+            repository,
+            lambda endpoint: endpoint.open_blob(repository, digest, offset),
+            hedged=True,
+            held=functools.partial(HeldStream, received=self._received),
         )
         return await self._persistently(question, deadline)
 
     async def list_tags(self, repository: str, *, n: int | None, last: str | None, deadline: float) -> TagPage:
         """A page of tags, of about ``n``, after ``last``; raises `NameUnknown`."""
-        question = Question(repository, lambda endpoint: endpoint.list_tags(repository, n, last))
+        question = Question("tags", repository, lambda endpoint: endpoint.list_tags(repository, n, last))
         return await self._persistently(question, deadline)
 
     async def referrers(
@@ -193,7 +209,9 @@ class Upstream:
 
         Raises `ManifestUnknown` where upstream has no such API.
         """
-        question = Question(repository, lambda endpoint: endpoint.referrers(repository, digest, artifact_type, page))
+        question = Question(
+            "referrers", repository, lambda endpoint: endpoint.referrers(repository, digest, artifact_type, page)
+        )
         return await self._persistently(question, deadline)
 
     async def aclose(self) -> None:
@@ -202,6 +220,9 @@ class Upstream:
             await endpoint.aclose()
         if self._transport is not None:
             await self._transport.aclose()
+
+    def _received(self, size: int) -> None:
+        self._metrics.upstream_bytes[(self.name,)] += size
 
     def _refuse_when_offline(self, digest: Digest) -> None:
         if self.policy.offline:

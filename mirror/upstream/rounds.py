@@ -7,7 +7,16 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from mirror.errors import DigestMismatch, MirrorError, UpstreamDenied, UpstreamTimeout, UpstreamUnavailable
+from mirror.errors import (
+    DigestMismatch,
+    MirrorError,
+    NotFound,
+    UpstreamDenied,
+    UpstreamInvalid,
+    UpstreamTimeout,
+    UpstreamUnavailable,
+)
+from mirror.metrics import Metrics
 from mirror.upstream.blob import BlobStream
 from mirror.upstream.client import Endpoint
 from mirror.upstream.hedge import first_good
@@ -35,13 +44,14 @@ class NobodyAsked(NotAsked):
 
 @dataclass(frozen=True, slots=True)
 class Question(Generic[T]):
-    """What an endpoint is asked.
+    """What an endpoint is asked. ``operation`` is the metrics' word for it.
 
     A ``pressing`` question is for a client who gets nothing without an answer, a ``yielding`` one may be left out (see
     `Standing.against`). A ``hedged`` one may be put to two endpoints side by side. An answer that is still to come when
     it is there, a blob, is given to ``held``, which keeps the request's place and is told of a cut.
     """
 
+    operation: str
     repository: str
     ask: Callable[[Endpoint], Awaitable[T]]
     pressing: bool = True
@@ -63,6 +73,7 @@ class Rounds:
         hedge_after: float | None,
         longest_rest: float,
         clock: Callable[[], float],
+        metrics: Metrics | None = None,
     ) -> None:
         self.endpoints = tuple(endpoints)
         self._upstream = upstream
@@ -71,6 +82,7 @@ class Rounds:
         self._hedge_after = hedge_after
         self._longest_rest = longest_rest
         self._clock = clock
+        self._metrics = metrics or Metrics()
         self._disliked_until: dict[str, float] = {}
 
     async def ask(self, question: Question[T], deadline: float) -> T:
@@ -138,7 +150,7 @@ class Rounds:
         if question.held is None:
             place.leave()
             return result
-        return question.held(result, place, functools.partial(self._cut, endpoint.host, asked_at))
+        return question.held(result, place, functools.partial(self._cut, question, endpoint.host, asked_at))
 
     async def _place(self, question: Question[T], deadline: float) -> Place:
         try:
@@ -159,10 +171,13 @@ class Rounds:
             raise against
         asked_at = self._clock()
         seconds = max(0.0, deadline - asked_at) / share
+        told = "abandoned"
         try:
             async with asyncio.timeout(seconds):
                 result = await question.ask(endpoint)
+            told = "success"
         except TimeoutError as error:
+            told = "timeout"
             failure = OutOfTime(f"{host} did not answer within {seconds:.3g} s", detail={"endpoint": host})
             if seconds < _FAIR_TIME:
                 self._standings.abandoned(host, asked_at)
@@ -170,11 +185,14 @@ class Rounds:
                 self._standings.failed(host, failure, asked_at)
             raise failure from error
         except MirrorError as failure:
+            told = _result(failure)
             self._heard(host, failure, asked_at)
             raise
         except BaseException:
             self._standings.abandoned(host, asked_at)
             raise
+        finally:
+            self._count(question, host, told)
         self._standings.answered(host)
         return result
 
@@ -189,26 +207,38 @@ class Rounds:
         if isinstance(failure, DigestMismatch):
             self._standings.cool_down(host)
 
-    def _cut(self, host: str, asked_at: float, failure: MirrorError) -> None:
+    def _cut(self, question: Question[T], host: str, asked_at: float, failure: MirrorError) -> None:
         """The endpoint did not send a blob to its end."""
+        self._count(question, host, "cut")
         self._standings.failed(host, failure, asked_at)
         self._disliked_until[host] = self._clock() + DISLIKED_FOR
 
+    def _count(self, question: Question[T], host: str, result: str) -> None:
+        self._metrics.upstream_requests[self._upstream, host, question.operation, result] += 1
+
 
 class HeldStream(BlobStream):
-    """A stream that keeps its place in the queue until it is closed, and tells when it is cut."""
+    """A stream that keeps its place in the queue until it is closed; tells how much is received, and of a cut."""
 
-    def __init__(self, stream: BlobStream, place: Place, cut: Callable[[MirrorError], None]) -> None:
+    def __init__(
+        self,
+        stream: BlobStream,
+        place: Place,
+        cut: Callable[[MirrorError], None],
+        received: Callable[[int], None],
+    ) -> None:
         self.offset = stream.offset
         self.size = stream.size
         self.endpoint = stream.endpoint
         self._stream = stream
         self._place = place
         self._cut = cut
+        self._received = received
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         try:
             async for chunk in self._stream:
+                self._received(len(chunk))
                 yield chunk
         except (UpstreamUnavailable, UpstreamTimeout) as failure:
             self._cut(failure)
@@ -220,6 +250,21 @@ class HeldStream(BlobStream):
             await self._stream.aclose()
         finally:
             self._place.leave()
+
+
+def _result(failure: MirrorError) -> str:
+    """The metrics' word for a failure."""
+    match failure:
+        case UpstreamDenied():
+            return "denied"
+        case NotFound():
+            return "not_found"
+        case UpstreamInvalid():
+            return "invalid"
+        case UpstreamTimeout():
+            return "timeout"
+        case _:
+            return "unavailable"
 
 
 async def _discard(result: object) -> None:
