@@ -60,7 +60,7 @@ class Exposition:
         self,
         metrics: Metrics,
         store: BlobStore,
-        stores: Mapping[str, Callable[[], Awaitable[object]]],
+        stores: Mapping[str, Callable[[], Awaitable[bool]]],
         tally: Tally | None = None,
     ) -> None:
         self._metrics = metrics
@@ -179,14 +179,13 @@ def _count(store: BlobStore) -> tuple[int, int]:
     return blobs, size
 
 
-async def _answers(ask: Callable[[], Awaitable[object]]) -> bool:
-    """Whether a store gives any answer in time."""
+async def _answers(ask: Callable[[], Awaitable[bool]]) -> bool:
+    """Whether a store answers, and in time."""
     try:
         async with asyncio.timeout(_ANSWER_WITHIN):
-            await ask()
+            return await ask()
     except (StoreError, TimeoutError):
         return False
-    return True
 
 
 def _written(counted: Snapshot, measured: Snapshot) -> dict[str, Any]:

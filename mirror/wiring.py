@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import socket
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
 from starlette.types import ASGIApp
@@ -16,8 +16,11 @@ from mirror.cluster.leases import SharedLeases
 from mirror.cluster.secret import Secret
 from mirror.config import Settings
 from mirror.edge.app import App
+from mirror.edge.metrics import ROOT as METRICS
+from mirror.edge.metrics import MetricsApp
 from mirror.edge.peers import PeerApp
 from mirror.edge.registry import Registry
+from mirror.exposition import Exposition
 from mirror.fill import Fills
 from mirror.listing import Listing
 from mirror.manifests import Manifests
@@ -25,6 +28,7 @@ from mirror.metadata.base import Metadata
 from mirror.metadata.redis import RedisMetadata
 from mirror.metadata.resilient import ResilientMetadata
 from mirror.metadata.sqlite import SqliteMetadata
+from mirror.metrics import Metrics
 from mirror.names import Names
 from mirror.peers import Peers
 from mirror.pull import Pull
@@ -36,6 +40,7 @@ from mirror.store.board import Board
 from mirror.store.directory import DataDirectory
 from mirror.store.generation import Generation
 from mirror.store.leases import Leases
+from mirror.store.tallies import Tally
 from mirror.suspicion import Suspicion
 from mirror.tags import Links, Tags
 from mirror.unpack import Unpacker
@@ -53,32 +58,38 @@ _PEER_IDLE_FOR = 2.0
 async def wired(settings: Settings, directory: DataDirectory, draining: Callable[[], bool]) -> AsyncIterator[App]:
     """The application of one worker; on the way out, work under way is stopped so that it can be resumed."""
     async with contextlib.AsyncExitStack() as stack:
+        metrics = Metrics(settings.upstreams)
         store = BlobStore(directory)
         local = SqliteMetadata.open(directory.database, holds=store.holds, holds_any=store.holds_any)
         generation = Generation(directory.generation)
         stack.callback(generation.close)
         around = await _around(stack, settings, directory, local)
         metadata = around.metadata
+        tally = Tally(directory.tallies) if settings.workers > 1 else None
+        exposition = Exposition(metrics, store, around.stores, tally)
+        stack.push_async_callback(exposition.aclose)
         board = Board(directory.board)
         stack.callback(board.close)
-        upstreams = {name: Upstream.of(name, of, board=board) for name, of in settings.upstreams.items()}
+        upstreams = {
+            name: Upstream.of(name, of, board=board, metrics=metrics) for name, of in settings.upstreams.items()
+        }
         for upstream in upstreams.values():
             stack.push_async_callback(upstream.aclose)
         accesses = Accesses(metadata, time.time)
         stack.push_async_callback(accesses.flush)
-        for work in (local.run_backups(), accesses.run()):
+        for work in (local.run_backups(), accesses.run(), *((exposition.run(),) if tally is not None else ())):
             stack.push_async_callback(_stop, asyncio.create_task(work))
 
         tags = Tags(metadata, generation, around.others, around.elsewhere)
         links = Links(metadata, around.elsewhere)
         suspicion = Suspicion(asyncio.get_running_loop().time)
-        fills = Fills(directory, store, metadata, upstreams, around.sharing)
+        fills = Fills(directory, store, metadata, upstreams, around.sharing, metrics)
         stack.push_async_callback(fills.aclose)
         archives = Limits(output=settings.wasm.max_module_size)
         unpacker = Unpacker(directory, store, local, Leases(directory.leases), archives)
         stack.push_async_callback(unpacker.aclose)
         manifests = Manifests(
-            upstreams, store, links, fills, around.leases, around.elsewhere, settings.wasm.max_module_size
+            upstreams, store, links, fills, around.leases, around.elsewhere, settings.wasm.max_module_size, metrics
         )
         resolver = Resolver(upstreams, tags, manifests, around.leases, suspicion, time.time)
         stack.push_async_callback(resolver.aclose)
@@ -87,10 +98,13 @@ async def wired(settings: Settings, directory: DataDirectory, draining: Callable
         listing = Listing(upstreams, metadata, suspicion, time.time)
         stack.push_async_callback(listing.aclose)
 
-        rooms: dict[str, ASGIApp] = {"/v2": Registry(Names(settings), pull, listing)}
+        rooms: dict[str, ASGIApp] = {
+            "/v2": Registry(Names(settings), pull, listing),
+            METRICS: MetricsApp(exposition),
+        }
         if around.secret is not None:
             rooms["/peer/"] = PeerApp(around.secret, store, fills.tail, local, settings.cluster.advertise or "")
-        yield App(rooms, draining, log_access=settings.log.access == "all")
+        yield App(rooms, draining, log_access=settings.log.access == "all", metrics=metrics)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,18 +117,29 @@ class _Around:
     elsewhere: Alone | Peers
     sharing: Sharing
     secret: Secret | None
+    stores: Mapping[str, Callable[[], Awaitable[bool]]]
 
 
 async def _around(
     stack: contextlib.AsyncExitStack, settings: Settings, directory: DataDirectory, local: SqliteMetadata
 ) -> _Around:
     leases, alone = Leases(directory.leases), Alone()
+
+    async def local_answers() -> bool:
+        await local.kept("")
+        return True
+
     if not settings.metadata.shared:
         stack.push_async_callback(local.aclose)
-        return _Around(local, alone, leases, alone, Unshared(), None)
+        return _Around(local, alone, leases, alone, Unshared(), None, {"sqlite": local_answers})
     clock = asyncio.get_running_loop().time
     client = RedisClient.of(settings.metadata)
     stack.push_async_callback(client.aclose)
+
+    async def shared_answers() -> bool:
+        return client.up
+
+    stores = {"sqlite": local_answers, "redis": shared_answers}
     redis = RedisMetadata(client, time.time)
     metadata = ResilientMetadata(local, redis, lambda: client.up)
     stack.push_async_callback(metadata.aclose)
@@ -125,7 +150,7 @@ async def _around(
     stack.push_async_callback(_stop, asyncio.create_task(beat.run()))
     shared_leases = SharedLeases(client, leases, address, f"{socket.gethostname()}/{directory.identity()}")
     if settings.cluster.secret_file is None:
-        return _Around(metadata, beat, shared_leases, alone, Unshared(), None)
+        return _Around(metadata, beat, shared_leases, alone, Unshared(), None, stores)
     secret = Secret(settings.cluster.secret_file)
     peers = Peers(
         beat.addresses,
@@ -141,7 +166,7 @@ async def _around(
     )
     stack.push_async_callback(peers.aclose)
     sharing = Shared(shared_leases, peers, redis, address)
-    return _Around(metadata, beat, shared_leases, peers, sharing, secret)
+    return _Around(metadata, beat, shared_leases, peers, sharing, secret, stores)
 
 
 def check_secret(settings: Settings) -> None:
