@@ -1,5 +1,6 @@
 """The settings: every key, with its default and its help in one place. Frozen; can be pickled, secrets included."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -11,7 +12,9 @@ from mirror.config.hosts import Host, Listen, split
 from mirror.config.redis import SQLITE, Advertised, RedisPlace, StoreUrl, parse_place
 from mirror.config.section import Section
 from mirror.config.upstreams import Defaults, UpstreamSettings
-from mirror.config.values import Duration, File, Kind, Size, Whole, absent_is_empty
+from mirror.config.values import Duration, File, Kind, Size, Whole, absent_is_empty, not_switched_on, shown
+
+_SUFFIX = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
 
 
 class MetadataSettings(Section):
@@ -121,6 +124,26 @@ class WasmSettings(Section):
         description="Up to this size a tar+gzip layer is sent only once it is verified whole; larger ones stream. "
         "256MiB is what agents accept.",
     )
+    repackage: Annotated[Literal["off", "agents"], BeforeValidator(not_switched_on)] = Field(
+        "off",
+        description="`agents`: where agents would refuse an artifact, and it holds one good module, the same module is "
+        "served in a layout that they take, under the artifact's tag with `repackage_suffix`. The tag itself is left "
+        "as it is.",
+    )
+    repackage_suffix: str = Field(
+        "-istio",
+        description="What stands behind an artifact's tag to ask for that: `1.2.0-istio`. A tag that the registry has "
+        "wins over one that is made.",
+    )
+
+    @field_validator("repackage_suffix")
+    @classmethod
+    def _is_the_end_of_a_tag(cls, value: str) -> str:
+        if not _SUFFIX.fullmatch(value):
+            raise ValueError(
+                f"must be the end of a tag: 1 to 64 letters, digits, dots, dashes and underscores, not {shown(value)}"
+            )
+        return value
 
 
 class TlsSettings(Section):

@@ -151,6 +151,11 @@ def parse_file(value: object) -> Path:
     raise ValueError(f"must be a path, not {shown(value)}")
 
 
+def not_switched_on(value: object) -> object:
+    """``off`` where it is one word of several: YAML 1.1 and JSON say ``false`` for it."""
+    return "off" if value is False or (isinstance(value, str) and _SWITCH.get(value.lower()) is False) else value
+
+
 def absent_is_empty(value: object) -> object:
     """A list whose items are all commented out is an empty one."""
     return () if value is None else value
