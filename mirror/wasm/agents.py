@@ -200,6 +200,18 @@ class Agent:
         return f"the last of its {count} layers" if number == self._last else f"layer {number + 1} of {count}"
 
 
+def misled(index: Manifest, manifest: Manifest) -> Verdict | None:
+    """What there is against ``index`` as the way to ``manifest``: clients believe its word on what its children are."""
+    for child in index.manifests:
+        if child.digest == manifest.digest and (child.media_type in INDEXES) != (manifest.media_type in INDEXES):
+            return Verdict(
+                False,
+                f"the index calls {child.digest} one of type {child.media_type}, and it is {manifest.media_type}",
+                "push the index anew, with the media type that its child has",
+            )
+    return None
+
+
 def _refuse(reason: str, remedy: str) -> Taken:
     return Taken(Verdict(False, reason, remedy))
 

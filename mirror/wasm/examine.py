@@ -73,7 +73,7 @@ def examine(
             described = _read(described, content, limits, max_module_size, folder)
     else:
         described = _without_module(described, chosen)
-    return _pinned(described, index) if pinned_index and index is not None else described
+    return described if index is None else _led_by(index, described, manifest, pinned_index)
 
 
 def examine_file(content: Content) -> Description:
@@ -208,8 +208,12 @@ def _warnings(agent: Taken, opened: Mapping[int, Opened]) -> tuple[str, ...]:
     return tuple(warnings)
 
 
-def _pinned(described: Description, index: Manifest) -> Description:
-    """Who asked for an index by its digest gets the child, whose digest is another one."""
+def _led_by(index: Manifest, described: Description, manifest: Manifest, pinned: bool) -> Description:
+    """Add what becomes of an artifact that an index led to. Who pins the index gets the child, of another digest."""
+    if (against := agents.misled(index, manifest)) is not None:
+        return replace(described, agent=against, gateway=against)
+    if not pinned:
+        return described
     remedy = f"pin the child instead: @{described.digest}"
     reason = (
         f"{index.digest} is the digest of an index; {{}} with a checksum mismatch, for it is compared with that of the "

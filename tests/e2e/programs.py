@@ -1,9 +1,12 @@
 """Running the real clients, and reading what they say."""
 
 import json
+import os
 import subprocess
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tests.support.tools import require
 
@@ -37,10 +40,31 @@ def agents(
     options = ["-n", str(n), "-checksum", checksum, "-timeout", f"{within}s", f"-verify={str(verify).lower()}"]
     if pull_secret is not None:
         options += ["-pull-secret", str(pull_secret)]
-    done = run("agent", "-url", url, *options)
-    results = [json.loads(line) for line in done.splitlines()]
+    results = [_result(json.loads(line)) for line in run("agent", "-url", url, *options).splitlines()]
     assert len(results) == n
-    return [Agent(one["ok"], one["error"], one["seconds"], one["sha256"]) for one in results]
+    return results
+
+
+def agents_of(
+    urls: Sequence[str],
+    *,
+    env: Mapping[str, str] | None = None,
+    pull_policy: str = "UNSPECIFIED_POLICY",
+    gets: int = 1,
+) -> dict[str, Agent]:
+    """What one Istio agent for each URL gets, all of them at the same time, in a process with ``env`` in addition.
+
+    Each asks ``gets`` times, as for so many versions of its WasmPlugin; the last answer counts.
+    """
+    options = [f"-pull-policy={pull_policy}", f"-gets={gets}"]
+    lines = run("agent", *options, *urls, env=env).splitlines()
+    results = {fields["url"]: _result(fields) for fields in map(json.loads, lines)}
+    assert results.keys() == set(urls)
+    return results
+
+
+def _result(fields: Mapping[str, Any]) -> Agent:
+    return Agent(fields["ok"], fields["error"], fields["seconds"], fields["sha256"])
 
 
 def agent(
@@ -51,20 +75,26 @@ def agent(
     return one
 
 
-def run(program: str, *arguments: str | Path) -> str:
+def run(program: str, *arguments: str | Path, env: Mapping[str, str] | None = None) -> str:
     """What a program prints; raises `AssertionError` with its errors when it fails."""
-    return run_raw(program, *arguments).decode()
+    return run_raw(program, *arguments, env=env).decode()
 
 
-def run_raw(program: str, *arguments: str | Path) -> bytes:
+def run_raw(program: str, *arguments: str | Path, env: Mapping[str, str] | None = None) -> bytes:
     """`run`, for what is no text."""
-    done = attempt(program, *arguments)
+    done = attempt(program, *arguments, env=env)
     assert done.returncode == 0, f"{program} {' '.join(map(str, arguments))}\n{done.stderr.decode()[-4000:]}"
     return done.stdout
 
 
-def attempt(program: str, *arguments: str | Path) -> subprocess.CompletedProcess[bytes]:
-    """Run a program that may fail."""
+def attempt(
+    program: str, *arguments: str | Path, env: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[bytes]:
+    """Run a program that may fail, with ``env`` laid over this environment."""
     return subprocess.run(
-        [require(program), *arguments], stdin=subprocess.DEVNULL, capture_output=True, timeout=_WITHIN
+        [require(program), *arguments],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        timeout=_WITHIN,
+        env={**os.environ, **(env or {})},
     )

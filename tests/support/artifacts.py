@@ -59,6 +59,24 @@ def wasm_module(size: int = 1000, seed: int = 0) -> bytes:
     return head + b"\0" + length + name + random.Random(seed).randbytes(content - len(name))
 
 
+def entry(name: str, content: bytes = b"", kind: bytes = tarfile.REGTYPE, size: int | None = None) -> bytes:
+    """An entry of a tar: its header and its content. ``size`` is what the header says, whatever is true."""
+    info = tarfile.TarInfo(name)
+    info.type = kind
+    info.size = len(content) if size is None else size
+    if kind in (tarfile.SYMTYPE, tarfile.LNKTYPE):
+        info.linkname = "elsewhere"
+    return info.tobuf(tarfile.GNU_FORMAT) + content + bytes(-len(content) % tarfile.BLOCKSIZE)
+
+
+END_OF_TAR = bytes(2 * tarfile.BLOCKSIZE)
+
+
+def gz(content: bytes) -> bytes:
+    """A gzip stream, always the same."""
+    return gzip.compress(content, compresslevel=1, mtime=0)
+
+
 def tar_gz(files: Mapping[str, bytes]) -> bytes:
     """A gzipped tar of these files, in this order."""
     plain = io.BytesIO()
@@ -67,7 +85,7 @@ def tar_gz(files: Mapping[str, bytes]) -> bytes:
             entry = tarfile.TarInfo(name)
             entry.size = len(content)
             archive.addfile(entry, io.BytesIO(content))
-    return gzip.compress(plain.getvalue(), compresslevel=1, mtime=0)
+    return gz(plain.getvalue())
 
 
 def image(
@@ -77,14 +95,18 @@ def image(
     media_type: str = OCI_MANIFEST,
     extra: Mapping[str, object] | None = None,
 ) -> Artifact:
-    """A manifest of any layers (media type, bytes); ``extra`` are further fields, such as ``subject``."""
-    fields = {
+    """A manifest of any layers (media type, bytes).
+
+    ``extra`` are further fields, such as ``subject``, or other values of those above; None: without that one.
+    """
+    fields: dict[str, object] = {
         "schemaVersion": 2,
         "mediaType": media_type,
         "config": descriptor(*config),
         "layers": [descriptor(kind, content) for kind, content in layers],
         **(extra or {}),
     }
+    fields = {name: value for name, value in fields.items() if value is not None}
     blobs = {Digest.of(content): content for _, content in [config, *layers]}
     return Artifact(json.dumps(fields).encode(), media_type, blobs)
 
@@ -117,13 +139,18 @@ def cncf(module: bytes, extra: Mapping[str, object] | None = None) -> Artifact:
     return image([(CNCF_LAYER, module)], config=(CNCF_CONFIG, config), extra=extra)
 
 
-def index(*children: Artifact, platforms: tuple[str, ...] = ("linux/amd64",), media_type: str = OCI_INDEX) -> Artifact:
-    """An index of these children; the last platform stands for all that have none of their own."""
+def index(
+    *children: Artifact, platforms: tuple[str | None, ...] = ("linux/amd64",), media_type: str = OCI_INDEX
+) -> Artifact:
+    """An index of these children; the last platform stands for all that have none of their own; None: it says none."""
     entries = []
     for number, child in enumerate(children):
-        os, _, architecture = platforms[min(number, len(platforms) - 1)].partition("/")
-        entry = descriptor(child.media_type, child.body)
-        entries.append({**entry, "platform": {"os": os, "architecture": architecture}})
+        named = descriptor(child.media_type, child.body)
+        platform = platforms[min(number, len(platforms) - 1)]
+        if platform is not None:
+            os, _, architecture = platform.partition("/")
+            named["platform"] = {"os": os, "architecture": architecture}
+        entries.append(named)
     body = json.dumps({"schemaVersion": 2, "mediaType": media_type, "manifests": entries}).encode()
     return Artifact(body, media_type, children=children)
 
@@ -137,6 +164,6 @@ def publish(upstream: Contents, repository: str, tag: str | None, artifact: Arti
     """Put ``artifact`` with all that it names into a fake registry; gives the manifest's digest."""
     for child in artifact.children:
         publish(upstream, repository, None, child)
-    for content in artifact.blobs.values():
-        upstream.add_blob(repository, content)
+    for digest, content in artifact.blobs.items():
+        upstream.add_blob(repository, content, digest=digest)
     return upstream.add_manifest(repository, artifact.body, artifact.media_type, tag)

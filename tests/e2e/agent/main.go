@@ -1,6 +1,6 @@
 // Command agent pulls a module as the Istio agent does, with the agent's own code. It starts n pulls at once, or some
-// every second until its standard input ends; each with a cache of its own, as so many agents would. It prints one JSON
-// object a pull, in the order in which they end.
+// every second until its standard input ends; each with a cache of its own, as so many agents would. With URLs as
+// arguments it starts n pulls of each. It prints one JSON object a pull, in the order in which they end.
 // It exits 0 when it could try, whatever became of the pulls.
 package main
 
@@ -25,15 +25,19 @@ type result struct {
 	OK      bool    `json:"ok"`
 	Error   string  `json:"error"`
 	Seconds float64 `json:"seconds"`
-	SHA256  string  `json:"sha256"` // of the module that the agent would give to Envoy
+	SHA256  string  `json:"sha256"`        // of the module that the agent would give to Envoy
+	URL     string  `json:"url,omitempty"` // if it was given as an argument
 }
 
 // wanted is what each pull asks for; the same for all.
 type wanted struct {
-	url, checksum string
-	timeout       time.Duration
-	secret        []byte
-	verify        bool
+	urls     []string
+	checksum string
+	timeout  time.Duration
+	secret   []byte
+	verify   bool
+	policy   wasm.PullPolicy
+	gets     int
 }
 
 func main() {
@@ -44,12 +48,18 @@ func main() {
 	timeout := flag.Duration("timeout", 30*time.Second, "for one pull, with all its tries")
 	secret := flag.String("pull-secret", "", "the WasmPlugin's pull secret: a file in the form of docker's config.json")
 	verify := flag.Bool("verify", false, "verify certificates, as an agent does without WASM_INSECURE_REGISTRIES")
+	policy := flag.String("pull-policy", "UNSPECIFIED_POLICY", "the WasmPlugin's imagePullPolicy")
+	gets := flag.Int("gets", 1, "how often each agent asks for it, each time for a new version of the WasmPlugin")
 	flag.Parse()
-	if *url == "" || *n < 1 || *rate < 0 || flag.NArg() > 0 {
+	pullPolicy, known := wasm.PullPolicyValues[*policy]
+	if (*url == "") == (flag.NArg() == 0) || *n < 1 || *rate < 0 || *gets < 1 || !known {
 		flag.Usage()
 		os.Exit(2)
 	}
-	what := wanted{url: *url, checksum: *checksum, timeout: *timeout, verify: *verify}
+	what := wanted{flag.Args(), *checksum, *timeout, nil, *verify, pullPolicy, *gets}
+	if *url != "" {
+		what.urls = []string{*url}
+	}
 	if *secret != "" {
 		content, err := os.ReadFile(*secret)
 		if err != nil {
@@ -81,14 +91,19 @@ func run(what wanted, n int, rate float64) error {
 		pulls.Add(1)
 		go func() {
 			defer pulls.Done()
-			results <- pull(filepath.Join(folder, fmt.Sprint(i)), what, fmt.Sprintf("plugin-%d", i))
+			url := what.urls[i%len(what.urls)]
+			one := pull(filepath.Join(folder, fmt.Sprint(i)), url, what, fmt.Sprintf("plugin-%d", i))
+			if flag.NArg() > 0 {
+				one.URL = url
+			}
+			results <- one
 		}()
 	}
 	go func() {
 		if rate > 0 {
 			steadily(rate, start)
 		} else {
-			for i := range n {
+			for i := range n * len(what.urls) {
 				start(i)
 			}
 		}
@@ -123,7 +138,7 @@ func steadily(rate float64, start func(int)) {
 	}
 }
 
-func pull(folder string, what wanted, resource string) result {
+func pull(folder, url string, what wanted, resource string) result {
 	if err := os.Mkdir(folder, 0o700); err != nil {
 		return result{Error: err.Error()}
 	}
@@ -139,13 +154,18 @@ func pull(folder string, what wanted, resource string) result {
 	})
 	defer cache.Cleanup()
 	start := time.Now()
-	path, err := cache.Get(what.url, wasm.GetOptions{
-		ResourceName:    resource,
-		ResourceVersion: "1",
-		RequestTimeout:  what.timeout,
-		Checksum:        what.checksum,
-		PullSecret:      what.secret,
-	})
+	var path string
+	var err error
+	for version := range what.gets {
+		path, err = cache.Get(url, wasm.GetOptions{
+			ResourceName:    resource,
+			ResourceVersion: fmt.Sprint(version),
+			RequestTimeout:  what.timeout,
+			Checksum:        what.checksum,
+			PullSecret:      what.secret,
+			PullPolicy:      what.policy,
+		})
+	}
 	seconds := time.Since(start).Seconds()
 	if err != nil {
 		return result{Error: err.Error(), Seconds: seconds}
