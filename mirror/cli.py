@@ -16,13 +16,14 @@ from mirror.doctor.report import Mark, as_json, as_table, worst
 from mirror.doctor.subjects import examinations
 from mirror.doctor.visit import visit
 from mirror.errors import StartError
+from mirror.inspector import command
 from mirror.server import bind, serve
 from mirror.store.directory import DataDirectory
 from mirror.store.spool import sweep
 from mirror.store.tallies import forget_tallies
 from mirror.supervisor import Supervisor
 from mirror.tls import Tls
-from mirror.wiring import check_metadata, check_secret
+from mirror.wiring import check_metadata, check_secrets
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +50,7 @@ def serve_command(config: Path, listen: str | None, data_dir: str | None, worker
         settings = _load(config, {"listen": listen, "data_dir": data_dir, "workers": workers})
         logs.configure(settings.log.level, settings.log.format)
         tls = Tls.load(settings)
-        check_secret(settings)
+        check_secrets(settings)
         directory = DataDirectory.open(settings.data_dir)
         resumable = sweep(directory)
         forget_tallies(directory.tallies)
@@ -114,6 +115,28 @@ def doctor_command(config: Path, json_: bool) -> None:
     subjects = [subject for subject, _ in round_]
     click.echo(as_json(subjects) if json_ else as_table(subjects))
     sys.exit(1 if worst(subjects) is Mark.FAIL else 0)
+
+
+@main.command("inspect")
+@click.argument("references", metavar="REF…", nargs=-1, required=True)
+@click.option(
+    "--mirror", "url", envvar="WASM_MIRROR_URL", default="http://127.0.0.1:8080", show_default=True, metavar="URL"
+)
+@click.option(
+    "--token-file",
+    type=click.Path(path_type=Path),
+    help="The mirror's admin token; or WASM_MIRROR_TOKEN, a token, or WASM_MIRROR_TOKEN_FILE, a path.",
+)
+@click.option("--json", "json_", is_flag=True, help="For programs: a JSON object for each REF, one a line.")
+def inspect_command(references: tuple[str, ...], url: str, token_file: Path | None, json_: bool) -> None:
+    """Say what a module is, and whether agents and Envoy would take it.
+
+    REF is what an agent would use, with or without oci://, and a running mirror is asked for it. Or it is a .wasm file,
+    or an OCI layout directory (DIR, DIR:TAG, DIR@DIGEST), and no mirror is needed.
+
+    Status 0 when agents take it and Envoy runs it, 1 when one of them would not, 2 when it cannot be described.
+    """
+    sys.exit(command.run(references, url, token_file, in_json=json_))
 
 
 def _load(config: Path, overrides: dict[str, object]) -> Settings:

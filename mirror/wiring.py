@@ -10,14 +10,19 @@ from dataclasses import dataclass
 from starlette.types import ASGIApp
 
 from mirror.accesses import Accesses
+from mirror.checks import Checks
 from mirror.cluster.alone import Alone
 from mirror.cluster.beat import Beat
 from mirror.cluster.leases import SharedLeases
 from mirror.cluster.secret import Secret
 from mirror.config import Settings
+from mirror.edge.admin import ROOT as ADMIN
+from mirror.edge.admin import Admin, Guard, check_token
 from mirror.edge.app import App
 from mirror.edge.metrics import ROOT as METRICS
 from mirror.edge.metrics import MetricsApp
+from mirror.edge.modules import ROOT as MODULES
+from mirror.edge.modules import ModulesApp
 from mirror.edge.peers import PeerApp
 from mirror.edge.registry import Registry
 from mirror.exposition import Exposition
@@ -29,8 +34,10 @@ from mirror.metadata.redis import RedisMetadata
 from mirror.metadata.resilient import ResilientMetadata
 from mirror.metadata.sqlite import SqliteMetadata
 from mirror.metrics import Metrics
+from mirror.modules import Modules
 from mirror.names import Names
 from mirror.peers import Peers
+from mirror.places import Places
 from mirror.pull import Pull
 from mirror.resolve import Resolver
 from mirror.shared.client import RedisClient
@@ -88,18 +95,38 @@ async def wired(settings: Settings, directory: DataDirectory, draining: Callable
         archives = Limits(output=settings.wasm.max_module_size)
         unpacker = Unpacker(directory, store, local, Leases(directory.leases), archives)
         stack.push_async_callback(unpacker.aclose)
+        checks = Checks(store, fills, metrics, settings.wasm.max_module_size)
+        stack.push_async_callback(checks.aclose)
         manifests = Manifests(
-            upstreams, store, links, fills, around.leases, around.elsewhere, settings.wasm.max_module_size, metrics
+            upstreams,
+            store,
+            links,
+            fills,
+            around.leases,
+            around.elsewhere,
+            settings.wasm.max_module_size,
+            metrics,
+            checks.fetched,
         )
         resolver = Resolver(upstreams, tags, manifests, around.leases, suspicion, time.time)
         stack.push_async_callback(resolver.aclose)
-        pull = Pull(upstreams, store, tags, links, manifests, resolver, fills, accesses, time.time)
+        pull = Pull(
+            upstreams, store, tags, links, manifests, resolver, fills, accesses, time.time, checks.asked_by_digest
+        )
         stack.push_async_callback(pull.aclose)
         listing = Listing(upstreams, metadata, suspicion, time.time)
         stack.push_async_callback(listing.aclose)
 
+        modules = Modules(
+            upstreams, store, pull, unpacker, Places(local), accesses, settings.wasm.max_module_size, directory.spool
+        )
+        stack.push_async_callback(modules.aclose)
+
+        names = Names(settings)
         rooms: dict[str, ASGIApp] = {
-            "/v2": Registry(Names(settings), pull, listing),
+            "/v2": Registry(names, pull, listing),
+            MODULES: ModulesApp(names, modules),
+            ADMIN: Admin(Guard(settings), names, modules),
             METRICS: MetricsApp(exposition),
         }
         if around.secret is not None:
@@ -169,10 +196,11 @@ async def _around(
     return _Around(metadata, beat, shared_leases, peers, sharing, secret, stores)
 
 
-def check_secret(settings: Settings) -> None:
-    """Read the secret of the replicas once, before anything serves. Raises `StartError`."""
+def check_secrets(settings: Settings) -> None:
+    """Read the secret of the replicas and the admin token once, before anything serves. Raises `StartError`."""
     if settings.cluster.secret_file is not None:
         Secret(settings.cluster.secret_file)
+    check_token(settings)
 
 
 async def check_metadata(directory: DataDirectory) -> None:

@@ -40,6 +40,7 @@ HOUSE = """
     listing
     checks
     pull
+    places
     modules
     exposition
     edge: ranges headers account respond metrics registry peers modules admin app
@@ -49,7 +50,7 @@ HOUSE = """
     supervisor
     doctor: report visit heard reach asking remedies upstreams info refused shared probes disk cluster machine
     doctor: subjects __init__
-    inspector: local remote report
+    inspector: told layout local remote report command
     cli
 """
 

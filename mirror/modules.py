@@ -1,0 +1,388 @@
+"""The plain module of a reference, and what is said of the artifact that holds it. Reads like `mirror.pull`.
+
+A module that is a layer goes out as that layer does, while it comes. One that lies in an archive is unpacked once, of a
+layer that was verified whole, and is from then on a blob of its own.
+"""
+
+import asyncio
+import contextlib
+import hashlib
+import logging
+from collections.abc import AsyncIterator, Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from mirror.accesses import Accesses
+from mirror.answer import Answer, Body, Collapsed, Filled, Flowing, Held, Hit, Outcome, Passed, Stale, Whole
+from mirror.digest import Digest, Verifier
+from mirror.errors import ModuleMismatch, ModuleUnknown, StoreError, UpstreamTimeout, UpstreamUnavailable
+from mirror.flight import Flights
+from mirror.manifests import LAST_WORD
+from mirror.oci import INDEXES, Descriptor, Manifest, Reference
+from mirror.places import Place, Places
+from mirror.pull import Pull
+from mirror.store.blobs import Blob, BlobStore
+from mirror.tags import Lru
+from mirror.unpack import Unpacker
+from mirror.upstream.failover import Upstream
+from mirror.wasm.artifact import CNCF_LAYER, RAW_LAYER, Found, for_agents, layers_to_open
+from mirror.wasm.description import Description
+from mirror.wasm.examine import examine
+from mirror.wasm.module import looks_like_wasm
+
+log = logging.getLogger(__name__)
+
+MEDIA_TYPE = "application/wasm"
+
+MAX_HOLD = 12.0
+"""Seconds that a request is held at most: agents give a plain module 15 s, and Envoys may give less."""
+
+_PLAIN = frozenset({RAW_LAYER, CNCF_LAYER})
+_MAGIC = 4
+_PIECE = 1024 * 1024
+_MAX_PARTS = 5_000
+"""Imports, exports and sections up to which a description stays in memory."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Ready:
+    """A module that may be given out, and how it got here. Without a ``body`` it is a layer that is not opened yet."""
+
+    place: Place
+    body: Body | None
+    outcome: Outcome
+
+
+class Modules:
+    """Answers for modules. Raises only what `mirror.errors` draws."""
+
+    def __init__(
+        self,
+        upstreams: Mapping[str, Upstream],
+        store: BlobStore,
+        pull: Pull,
+        unpacker: Unpacker,
+        places: Places,
+        accesses: Accesses,
+        max_module_size: int,
+        folder: Path,
+    ) -> None:
+        """``folder`` is for files that have no name."""
+        self._upstreams = upstreams
+        self._store = store
+        self._pull = pull
+        self._unpacker = unpacker
+        self._places = places
+        self._accesses = accesses
+        self._max_module_size = max_module_size
+        self._folder = folder
+        self._refusals: Lru[tuple[Digest, str], str] = Lru(2_000)
+        self._descriptions: Lru[tuple[Digest, str, Digest | None, bool], Description] = Lru(200)
+        self._searches: Flights[_Ready] = Flights()
+        self._hashing: Flights[tuple[Digest, Body]] = Flights()
+        self._examinations: Flights[Description] = Flights()
+
+    async def module(self, reference: Reference, sha256: Digest | None = None) -> Answer:
+        """The module of ``reference``, whose sha256 is the answer's digest.
+
+        Raises `ModuleUnknown` where there is none, `ModuleMismatch` where it has another digest than ``sha256``.
+        """
+        async with self._bounded(reference) as until:
+            manifest = await self._pull.manifest(reference)
+            ready = await self._remembered(manifest) or await self._find(reference, manifest)
+            _compare(reference, ready.place.module, sha256)
+            if ready.body is None:
+                ready = await self._layer(reference, manifest, ready)
+                _compare(reference, ready.place.module, sha256)
+        place, body = ready.place, ready.body
+        assert place.module is not None
+        assert body is not None
+        for digest in (place.module, place.layer.digest, place.image):
+            self._accesses.blob(digest)
+        outcome = _combined(manifest.outcome, ready.outcome)
+        return Answer(MEDIA_TYPE, place.module, body, outcome, manifest.fetched_at, until)
+
+    async def describe(self, reference: Reference) -> Description:
+        """What is said of the artifact that ``reference`` names; its layers are waited for, as agents would."""
+        async with self._bounded(reference):
+            named = _parsed(await self._pull.manifest(reference))
+            image, _ = await self._image(reference, named)
+            index = named if image is not named else None
+            pinned = reference.digest is not None and index is not None
+            key = image.digest, image.media_type, None if index is None else index.digest, pinned
+            known = self._descriptions.get(key)
+            if known is not None:
+                return known
+            task, _ = self._examinations.join(
+                (reference.upstream, reference.repository, *key),
+                lambda: self._examine(reference, image, index, pinned=pinned),
+            )
+            description = await asyncio.shield(task)
+            read = description.chosen is None or description.module is not None
+            if description.complete and read and _parts(description) <= _MAX_PARTS:
+                self._descriptions.put(key, description)
+            return description
+
+    async def aclose(self) -> None:
+        """Stop what was begun for clients that may be gone."""
+        await self._searches.aclose()
+        await self._hashing.aclose()
+        await self._examinations.aclose()
+
+    @contextlib.asynccontextmanager
+    async def _bounded(self, reference: Reference) -> AsyncIterator[float]:
+        """As long as a client may be held; gives until when, by the loop's clock."""
+        hold_for = min(self._upstreams[reference.upstream].policy.hold_for, MAX_HOLD)
+        until = asyncio.get_running_loop().time() + hold_for + LAST_WORD
+        try:
+            async with asyncio.timeout_at(until):
+                yield until
+        except TimeoutError as error:
+            raise UpstreamTimeout(
+                f"the module of {reference} has not come in time; the mirror goes on fetching it, so ask again",
+                retry_after=1,
+            ) from error
+
+    async def _remembered(self, manifest: Answer) -> _Ready | None:
+        """The module, where a manifest has led to it before, and it is still here."""
+        place = await self._places.get(manifest.digest, manifest.media_type)
+        if place is None or not place.unpacked:
+            return None if place is None else _Ready(place, None, Hit())
+        blob = self._held(place)
+        return None if blob is None else _Ready(place, Held(blob), Hit())
+
+    def _held(self, place: Place) -> Blob | None:
+        """The unpacked module, if it is held whole."""
+        assert place.module is not None
+        try:
+            blob = self._store.open(place.module)
+            if blob is None or blob.size == place.size:
+                return blob
+            log.error("the file of the module %s is damaged; it is dropped and unpacked again", place.module)
+            self._store.delete(place.module)
+        except OSError as error:
+            log.error("the disk fails (%s); the module %s cannot be read", error.strerror or error, place.module)
+        return None
+
+    async def _find(self, reference: Reference, manifest: Answer) -> _Ready:
+        """Follow a manifest to its module."""
+        image, outcome = await self._image(reference, _parsed(manifest))
+        layers = self._to_open(image)
+        if len(layers) == 1 and layers[0].media_type in _PLAIN:
+            ready = _Ready(_plain(image, layers[0]), None, outcome)
+        else:
+            ready = await self._searched(reference, image)
+        await self._places.put(manifest.digest, manifest.media_type, ready.place)
+        return replace(ready, outcome=_combined(ready.outcome, outcome))
+
+    async def _image(self, reference: Reference, named: Manifest) -> tuple[Manifest, Outcome]:
+        """What agents take of an index; anything else as it is."""
+        child = for_agents(named) if named.media_type in INDEXES else None
+        if child is None:
+            return named, Hit()
+        answer = await self._pull.manifest(_at(reference, child.digest))
+        return _parsed(answer), answer.outcome
+
+    def _to_open(self, image: Manifest) -> list[Descriptor]:
+        return [image.layers[number] for number in layers_to_open(image, self._max_module_size)]
+
+    async def _layer(self, reference: Reference, manifest: Answer, ready: _Ready) -> _Ready:
+        """The layer that is a module; where it is none, what else its artifact has."""
+        place = ready.place
+        answer = await self._pull.blob(_at(reference, place.layer.digest), read=True)
+        body = answer.body
+        if place.module is None:  # its digest is no sha256
+            task, _ = self._hashing.join(place.layer.digest, lambda: _hashed(answer))
+            module, body = await asyncio.shield(task)
+            place = replace(place, module=module)
+            await self._places.put(manifest.digest, manifest.media_type, place)
+        outcome = _combined(ready.outcome, answer.outcome)
+        if looks_like_wasm(await _head(body)):
+            return _Ready(place, body, outcome)
+        image, _ = await self._image(reference, _parsed(manifest))
+        ready = await self._searched(reference, image)
+        if ready.body is None:
+            raise StoreError(f"{place.layer.digest} was damaged on the mirror's disk; ask again", retry_after=1)
+        await self._places.put(manifest.digest, manifest.media_type, ready.place)
+        return replace(ready, outcome=outcome)
+
+    async def _searched(self, reference: Reference, image: Manifest) -> _Ready:
+        """The module of an artifact whose layers have to be opened, once for all who wait."""
+        key = image.digest, image.media_type
+        refusal = self._refusals.get(key)
+        if refusal is not None:
+            raise ModuleUnknown(refusal)
+        task, joined = self._searches.join(
+            (reference.upstream, reference.repository, *key), lambda: self._search(reference, image)
+        )
+        ready = await asyncio.shield(task)
+        return replace(ready, outcome=Collapsed()) if joined and isinstance(ready.outcome, Filled) else ready
+
+    async def _search(self, reference: Reference, image: Manifest) -> _Ready:
+        """Open the layers; twice where what the disk had turned out to be damaged, and was dropped."""
+        try:
+            return await self._open(reference, image)
+        except StoreError as error:
+            log.warning("%s; it is fetched again", error)
+            return await self._open(reference, image)
+
+    async def _open(self, reference: Reference, image: Manifest) -> _Ready:
+        layers, outcome = await self._contents(reference, image)
+        contents = {digest: layer.read(0, layer.size) for digest, layer in layers.items()}
+        looked = await asyncio.to_thread(examine, image, contents, max_module_size=self._max_module_size, read=False)
+        chosen = looked.chosen
+        if chosen is None:
+            await asyncio.to_thread(self._drop_damaged, layers.values())
+            refusal = f"the artifact has no module to give out: {looked.problem}; {looked.envoy.remedy}"
+            if looked.complete:
+                self._refusals.put((image.digest, image.media_type), refusal)
+            raise ModuleUnknown(refusal)
+        descriptor = image.layers[chosen.layer]
+        layer = layers[descriptor.digest]
+        if chosen.name is None:
+            return _Ready(_plain(image, descriptor), None, outcome)
+        return await self._unpacked(image, descriptor, layer, chosen, outcome)
+
+    async def _unpacked(
+        self, image: Manifest, descriptor: Descriptor, layer: Blob, chosen: Found, outcome: Outcome
+    ) -> _Ready:
+        module = await self._unpacker.module(layer, chosen)
+        if isinstance(module, Blob):
+            return _Ready(Place(image.digest, descriptor, True, module.digest, module.size), Held(module), outcome)
+        digest = await asyncio.to_thread(Digest.of, module)
+        return _Ready(Place(image.digest, descriptor, True, digest, len(module)), Whole(module), outcome)
+
+    async def _contents(self, reference: Reference, image: Manifest) -> tuple[dict[Digest, Blob], Outcome]:
+        """The layers that may hold a module, whole and verified, and how they got here."""
+        answers = []
+        for layer in self._to_open(image):
+            answer = await self._pull.blob(_at(reference, layer.digest), read=True)
+            if isinstance(answer.body, Flowing):
+                answer.body.content.keep_whole = True  # no part of it may go, where it has to stay in memory
+            answers.append(answer)
+        layers = {answer.digest: await _whole(answer) for answer in answers}
+        return layers, _combined(Hit(), *(answer.outcome for answer in answers))
+
+    def _drop_damaged(self, layers: Iterable[Blob]) -> None:
+        """Raise `StoreError` where a layer that was verified when it came has other bytes now. Blocks."""
+        for layer in layers:
+            verifier = Verifier(layer.digest)
+            for start in range(0, layer.size, _PIECE):
+                verifier.update(layer.read(start, start + _PIECE))
+            if not verifier.matches():
+                with contextlib.suppress(OSError):
+                    self._store.delete(layer.digest)
+                raise StoreError(f"{layer.digest} has rotted on the mirror's disk; ask again", retry_after=1)
+
+    async def _examine(
+        self, reference: Reference, image: Manifest, index: Manifest | None, *, pinned: bool
+    ) -> Description:
+        layers, _ = await self._contents(reference, image)
+        return await asyncio.to_thread(
+            examine,
+            image,
+            {digest: layer.read(0, layer.size) for digest, layer in layers.items()},
+            max_module_size=self._max_module_size,
+            index=index,
+            pinned_index=pinned,
+            folder=self._folder,
+        )
+
+
+class _Loose(Blob):
+    """A layer that the disk did not keep."""
+
+    __slots__ = ()
+
+    def __init__(self, digest: Digest, content: bytes) -> None:
+        self.digest = digest
+        self.size = len(content)
+        self.inode = 0
+        self.stored_at = 0.0
+        self._view = memoryview(content)
+
+
+def _at(reference: Reference, digest: Digest) -> Reference:
+    """Other content of the same repository."""
+    return Reference(reference.upstream, reference.repository, digest=digest)
+
+
+def _parsed(answer: Answer) -> Manifest:
+    assert isinstance(answer.body, Whole), "manifests are answered whole"
+    return Manifest.parse(answer.body.content, answer.media_type, answer.digest)
+
+
+def _plain(image: Manifest, layer: Descriptor) -> Place:
+    """A layer that is a module as it is; of a digest that is no sha256 that of the module does not follow."""
+    module = layer.digest if layer.digest.algorithm == "sha256" else None
+    return Place(image.digest, layer, False, module, layer.size)
+
+
+def _compare(reference: Reference, module: Digest | None, wanted: Digest | None) -> None:
+    if module is not None and wanted is not None and module != wanted:
+        raise ModuleMismatch(
+            f"the module of {reference} has the sha256 {module.hex}, not {wanted.hex}; the tag has moved, or what was "
+            "asked for is the digest of something else, such as that of the manifest or of a layer",
+            detail={"sha256": module.hex, "asked_for": wanted.hex},
+        )
+
+
+def _combined(first: Outcome, *others: Outcome) -> Outcome:
+    """What is told of an answer that took several steps: what failed, else what was fetched, else the first."""
+    steps = (first, *others)
+    stale = next((step for step in steps if isinstance(step, Stale)), None)
+    if stale is not None:
+        return stale
+    ttl = None if isinstance(first, Passed | Stale) else first.ttl
+    if any(isinstance(step, Filled) for step in steps):
+        return Filled(ttl)
+    return Collapsed(ttl) if any(isinstance(step, Collapsed) for step in steps) else first
+
+
+async def _whole(answer: Answer) -> Blob:
+    """All of a layer, verified; out of memory where the disk did not keep it."""
+    if isinstance(answer.body, Held):
+        return answer.body.blob
+    assert isinstance(answer.body, Flowing), "a layer is held, or on its way"
+    content = answer.body.content
+    blob = await content.kept()
+    if blob is not None:
+        return blob
+    parts = [part async for part in content.stream(0, None)]
+    return _Loose(answer.digest, b"".join(parts))
+
+
+async def _hashed(answer: Answer) -> tuple[Digest, Body]:
+    """The sha256 of a layer, which has to be whole for that."""
+    layer = await _whole(answer)
+    digest = await asyncio.to_thread(_sha256, layer)
+    return digest, Whole(bytes(layer.read(0, layer.size))) if isinstance(layer, _Loose) else Held(layer)
+
+
+def _sha256(layer: Blob) -> Digest:
+    hashed = hashlib.sha256()
+    for start in range(0, layer.size, _PIECE):
+        hashed.update(layer.read(start, start + _PIECE))
+    return Digest("sha256", hashed.hexdigest())
+
+
+async def _head(body: Body) -> bytes:
+    """The first bytes, as soon as they are there."""
+    match body:
+        case Held(blob):
+            return bytes(blob.read(0, _MAGIC))
+        case Whole(content):
+            return content[:_MAGIC]
+        case Flowing(content=content):
+            await content.reached(_MAGIC - 1)
+            if content.beyond(0):
+                raise UpstreamUnavailable(
+                    f"{content.digest} passed through, because the disk fails; ask again", retry_after=1
+                )
+            return content.peek(_MAGIC)
+    raise AssertionError("a layer is held, or on its way")
+
+
+def _parts(description: Description) -> int:
+    module = description.module
+    return 0 if module is None else len(module.imports) + len(module.exports) + len(module.sections)
