@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
@@ -59,7 +59,9 @@ class Manifests:
         elsewhere: Elsewhere,
         max_module_size: int,
         metrics: Metrics | None = None,
+        fetched: Callable[[Reference, Manifest], None] | None = None,
     ) -> None:
+        """``fetched`` is told of each manifest that has come from upstream."""
         self._upstreams = upstreams
         self._store = store
         self._links = links
@@ -68,6 +70,7 @@ class Manifests:
         self._elsewhere = elsewhere
         self.max_module_size = max_module_size
         self._metrics = metrics or Metrics()
+        self._fetched = fetched
         self._parsed: Lru[tuple[Digest, str], Manifest] = Lru(2_000)
         self._prepared: Lru[tuple[str, Digest], float] = Lru(2_000)
 
@@ -136,7 +139,9 @@ class Manifests:
         except UpstreamError:
             self._metrics.fills[reference.upstream, "manifest_failure"] += 1
             raise
-        await self._keep(reference, manifest)
+        await self.keep(reference, manifest)
+        if self._fetched is not None:
+            self._fetched(reference, manifest)
         log.info(
             "fetched %s/%s %s from upstream: %s", reference.upstream, reference.repository, target, manifest.digest
         )
@@ -199,7 +204,8 @@ class Manifests:
         await self._link(reference, claimed)
         return claimed
 
-    async def _keep(self, reference: Reference, manifest: Manifest) -> None:
+    async def keep(self, reference: Reference, manifest: Manifest) -> None:
+        """Store a manifest, and link it and what it names to the reference's repository. A failing disk is logged."""
         self._parsed.put((manifest.digest, manifest.media_type), manifest)
         await self._store_body(manifest.digest, manifest.body)
         await self._link(reference, manifest)

@@ -4,6 +4,7 @@ import asyncio
 import dataclasses
 import logging
 from collections.abc import Callable, Mapping
+from typing import Protocol
 
 from mirror import freshness
 from mirror.accesses import Accesses
@@ -50,6 +51,18 @@ log = logging.getLogger(__name__)
 OCTETS = "application/octet-stream"
 
 
+class Pulling(Protocol):
+    """Who answers for manifests and blobs: `Pull`, and around it `mirror.repackaging`. Raises only `MirrorError`."""
+
+    async def manifest(self, reference: Reference) -> Answer:
+        """The manifest that ``reference`` names."""
+        ...
+
+    async def blob(self, reference: Reference, *, read: bool) -> Answer:
+        """The blob with ``reference``'s digest; without ``read`` (HEAD) a blob that is not held is not fetched."""
+        ...
+
+
 class Pull:
     """Answers for manifests and blobs. Raises only what `mirror.errors` draws."""
 
@@ -64,7 +77,9 @@ class Pull:
         fills: Fills,
         accesses: Accesses,
         now: Callable[[], float],
+        asked_by_digest: Callable[[Reference, Manifest], None] | None = None,
     ) -> None:
+        """``asked_by_digest`` is told of each manifest that a client is given by its digest."""
         self._upstreams = upstreams
         self._store = store
         self._tags = tags
@@ -74,6 +89,7 @@ class Pull:
         self._fills = fills
         self._accesses = accesses
         self._now = now
+        self._asked_by_digest = asked_by_digest
         self._obtaining: Flights[Manifest] = Flights()
         self._claims: Flights[int | None] = Flights()
 
@@ -162,6 +178,8 @@ class Pull:
                 outcome = Collapsed() if joined else Filled()
         self._accesses.manifest(manifest)
         self._manifests.prepare(reference, manifest)
+        if reference.digest is not None and self._asked_by_digest is not None:
+            self._asked_by_digest(reference, manifest)
         return Answer(
             manifest.media_type,
             digest,
