@@ -128,11 +128,16 @@ class Agent:
         opened, where = self._opened.get(self._last), self._where(self._last)
         if opened is None:
             return self._not_at_hand(self._last)
-        first = next((one for one in opened.found if one.file_name == FILE_NAME), None)
+        first = next(filter(_is_named, opened.found), None)
         if first is not None:
             return self._checked(first, f"{first.name} in {where}")
         if opened.problem is not None:
             return _refuse(f"{where} cannot be read: {opened.problem}", f"push it as a tar.gz that holds {FILE_NAME}")
+        if (holder := self._holder()) is not None:
+            return _refuse(
+                f"{where} holds no {FILE_NAME}, but layer {holder + 1}; {self._who.does('read')} only the last layer",
+                f"push the layer that holds {FILE_NAME} as the last one",
+            )
         others = [one.name for one in opened.found if one.name is not None]
         return _refuse(
             f"{where} holds no file {FILE_NAME}{f', but {_listed(others)}' if others else ''}",
@@ -189,6 +194,11 @@ class Agent:
             f"{where} is {_in_words(last)}; in {image} {who.does('read')} {wanted} only", _instead(last, wanted)
         )
 
+    def _holder(self) -> int | None:
+        """The layer in whose archive the file lies."""
+        named = (number for number, layer in self._opened.items() if any(map(_is_named, layer.found)))
+        return next(named, None)
+
     def _not_at_hand(self, number: int) -> Taken:
         layer = self._manifest.layers[number]
         return _not_told(f"{self._where(number)} ({layer.digest}, {layer.size:,} bytes)")
@@ -210,6 +220,10 @@ def misled(index: Manifest, manifest: Manifest) -> Verdict | None:
                 "push the index anew, with the media type that its child has",
             )
     return None
+
+
+def _is_named(found: Found) -> bool:
+    return found.file_name == FILE_NAME
 
 
 def _refuse(reason: str, remedy: str) -> Taken:

@@ -112,15 +112,18 @@ def modules(manifest: Manifest, max_module_size: int) -> tuple[Descriptor, ...]:
 def layers_to_open(manifest: Manifest, max_module_size: int) -> tuple[int, ...]:
     """The numbers of the layers that may hold a module, in the manifest's order; those that are too large are not.
 
-    Of an image with many layers, which is a container, only those that say that they are modules, and the last.
+    Of an image with many layers, which is a container, the first few of those that say that they are modules, and the
+    last, the only one that agents read.
     """
-    last = len(manifest.layers) - 1
+    layers = manifest.layers
+    last = len(layers) - 1
+    likely = [
+        number for number, layer in enumerate(layers) if last < _COMPAT_LAYERS or layer.media_type in _MODULE_TYPES
+    ]
     return tuple(
         number
-        for number, layer in enumerate(manifest.layers)
-        if layer.size <= max_module_size
-        and may_hold_module(layer.media_type)
-        and (last < _COMPAT_LAYERS or layer.media_type in _MODULE_TYPES or number == last)
+        for number in dict.fromkeys((*likely[:_COMPAT_LAYERS], *range(max(last, 0), last + 1)))
+        if layers[number].size <= max_module_size and may_hold_module(layers[number].media_type)
     )
 
 

@@ -65,7 +65,7 @@ def examine(
         warnings=_warnings(agent, opened),
         complete=agent.told and len(opened) == len(wanted),
     )
-    chosen = _choose(agent, described)
+    chosen = _choose(agent, described, opened)
     if isinstance(chosen, Found):
         content = contents[manifest.layers[chosen.layer].digest]
         described = replace(described, chosen=chosen)
@@ -92,30 +92,43 @@ def examine_file(content: Content) -> Description:
 def _open(number: int, media_type: str, content: Content, limits: Limits) -> Opened:
     """What there is in a layer. One that only looks gzipped need not be an archive."""
     content = memoryview(content)
-    size = len(content)
-    if is_archive(media_type) or bytes(content[:2]) == _GZIP:
-        problem = None
-        try:
-            entries = tuple(modules_in(_pieces(content), limits))
-        except ArchiveError as error:
-            entries, problem = error.found, _cause(error)
-        found = tuple(Found(number, one.name, one.size, one.magic, one.index, one.regular) for one in entries)
-        return Opened(size, found, problem)
-    magic = looks_like_wasm(bytes(content[:4]))
-    return Opened(size, (Found(number, None, size, magic),) if magic else ())
+    if looks_like_wasm(bytes(content[:4])):
+        found = Found(number, None, len(content), magic=True)
+        return Opened(len(content), (found,), "it is not gzipped" if is_archive(media_type) else None)
+    if not is_archive(media_type) and bytes(content[:2]) != _GZIP:
+        return Opened(len(content))
+    problem = None
+    try:
+        entries = tuple(modules_in(_pieces(content), limits))
+    except ArchiveError as error:
+        entries, problem = error.found, _cause(error)
+    found_here = (Found(number, one.name, one.size, one.magic, one.index, one.regular) for one in entries)
+    return Opened(len(content), tuple(found_here), problem)
 
 
-def _choose(agent: Taken, described: Description) -> Found | str:
+def _choose(agent: Taken, described: Description, opened: Mapping[int, Opened]) -> Found | str:
     """The module to describe, or a sentence that says why there is none."""
     if agent.verdict.accepted and agent.found is not None:
         return agent.found
     good = [one for one in described.found if is_module(one)]
     if len(good) == 1:
         return good[0]
-    if not good or not described.complete:
-        return agent.verdict.reason
+    if not good:
+        return _nothing(agent, described, opened)
     names = ", ".join(one.name or f"layer {one.layer + 1}" for one in good[:3])
     return f"it holds {len(good)} modules ({names}), and none of them where agents look: {agent.verdict.reason}"
+
+
+def _nothing(agent: Taken, described: Description, opened: Mapping[int, Opened]) -> str:
+    """Why there is no module at all."""
+    if not agent.told or agent.found is not None or described.layout is Layout.INDEX:
+        return agent.verdict.reason
+    if not described.complete:
+        return "cannot tell yet: not all layers that may hold a module are at hand"
+    broken = next(
+        (f", and layer {number + 1} cannot be read: {one.problem}" for number, one in opened.items() if one.problem), ""
+    )
+    return f"it holds no module{broken}"
 
 
 def _without_module(described: Description, problem: str) -> Description:

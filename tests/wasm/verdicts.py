@@ -186,7 +186,7 @@ def refused_by_layers() -> Iterator[Case]:
         f"invalid media type {RAW_CONFIG}",
     )
     empty = (OCI_LAYER, tar_gz({"README": b"none"}))
-    yield Case("compat, not the last", image([plugin, empty]), None, "no file plugin.wasm", _NOT_IN_ARCHIVE)
+    yield Case("compat, not the last", image([plugin, empty]), None, "but layer 1", _NOT_IN_ARCHIVE)
     tar = entry("plugin.wasm", MODULE) + END_OF_TAR
     yield Case("tar", image([(TAR, tar)]), None, f"of type {TAR}", f"invalid media type {TAR} ")
     yield Case("tar+zstd", image([(ZSTD, b"\x28\xb5\x2f\xfd")]), None, f"of type {ZSTD}", f"invalid media type {ZSTD} ")
