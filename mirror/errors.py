@@ -27,6 +27,7 @@
     │   └── UpstreamTimeout               504 UPSTREAM_TIMEOUT
     ├── StoreError                        500 UNKNOWN: the disk, or the database
     │   └── LeaseLost                     never seen by a client: somebody else holds the lease now
+    ├── InspectError                      never seen by a client: `inspect` has nothing to describe; status 1 or 2
     └── StartError                        never seen by a client: the mirror cannot start; exit status 2
 
 Codes: OCI distribution specification 1.1, "Error Codes"; those that start with ``UPSTREAM_`` or ``MODULE_`` are this
@@ -199,6 +200,14 @@ class StoreError(MirrorError):
 
 class LeaseLost(StoreError):
     """What was to be written was written under a lease that somebody else holds now; theirs is the later word."""
+
+
+class InspectError(MirrorError):
+    """There is no description to show. ``broken``: what is there contradicts itself, and whoever asked was right."""
+
+    def __init__(self, message: str, *, broken: bool = False) -> None:
+        super().__init__(message)
+        self.broken = broken
 
 
 class StartError(MirrorError):

@@ -41,6 +41,7 @@ HOUSE = """
     checks
     pull
     places
+    layers
     modules
     exposition
     edge: ranges headers account respond metrics registry peers modules admin app

@@ -8,7 +8,9 @@ from enum import StrEnum
 
 import click
 
-_WIDTH = 110
+WIDTH = 110
+"""Columns of a table for people."""
+
 _STEP = "  "
 
 
@@ -105,16 +107,17 @@ def as_table(subjects: Sequence[Subject]) -> str:
 def _finding(finding: Finding, width: int) -> Iterable[str]:
     mark = click.style(f"{finding.mark.value:<4}", fg=_COLOURS[finding.mark])
     indent = " " * len(f"{_STEP}fail  {'':<{width}}  ")
-    said = _wrapped(finding.said, indent)
+    said = wrapped(finding.said, indent)
     yield f"{_STEP}{mark}  {finding.check:<{width}}  {said[0]}"
     yield from (f"{indent}{line}" for line in said[1:])
-    for index, line in enumerate(_wrapped(finding.advice, f"{indent}-> ") if finding.advice else ()):
+    for index, line in enumerate(wrapped(finding.advice, f"{indent}-> ") if finding.advice else ()):
         yield f"{indent}{'   ' if index else '-> '}{line}"
 
 
-def _wrapped(text: str, indent: str) -> list[str]:
+def wrapped(text: str, indent: str, width: int = WIDTH) -> list[str]:
+    """The lines of ``text``, one at least, that fit behind ``indent`` where ``width`` columns are."""
     # Neither addresses nor the names of settings are broken: people copy them.
-    lines = textwrap.wrap(text, _WIDTH - len(indent), break_long_words=False, break_on_hyphens=False)
+    lines = textwrap.wrap(text, width - len(indent), break_long_words=False, break_on_hyphens=False)
     return lines or [""]
 
 

@@ -1,0 +1,53 @@
+"""``wasm-mirror inspect``: one reference after the other, and the exit status at the end."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from mirror.errors import InspectError
+from mirror.inspector import local, report
+from mirror.inspector.remote import Mirror, token_of
+from mirror.inspector.told import Told
+from mirror.wasm.description import as_json
+
+ACCEPTED, REFUSED, NOT_DESCRIBED = 0, 1, 2
+"""The exit status: agents take it, and Envoy runs it; one of them would not; there is nothing to say of it."""
+
+
+def run(references: Sequence[str], url: str, token_file: Path | None, *, in_json: bool) -> int:
+    """Say what each reference is, in a table or a line of JSON; gives the worst exit status.
+
+    What cannot be described is told in a line on stderr, and with ``in_json`` also in the reference's line.
+    """
+    statuses = []
+    for number, reference in enumerate(references):
+        try:
+            found, told = _describe(reference, url, token_file)
+        except InspectError as error:
+            click.echo(f"wasm-mirror: {report.escaped(error.message)}", err=True)
+            if in_json:
+                click.echo(report.as_line(reference, {"error": error.message}))
+            statuses.append(REFUSED if error.broken else NOT_DESCRIBED)
+            continue
+        if in_json:
+            click.echo(report.as_line(reference, found))
+        else:
+            click.echo(("\n" if number else "") + report.as_table(reference, told, report.columns()))
+        statuses.append(ACCEPTED if told.accepted else REFUSED)
+    if len(references) > 1 and not in_json:
+        click.echo("\n" + report.summary(*map(statuses.count, (ACCEPTED, REFUSED, NOT_DESCRIBED))))
+    return max(statuses)
+
+
+def _describe(reference: str, url: str, token_file: Path | None) -> tuple[dict[str, object], Told]:
+    here = local.place(reference)
+    if here is not None:
+        found = as_json(local.describe(here))
+    else:
+        found = Mirror(url, token_of(token_file, os.environ)).describe(reference)
+    told = Told.read(found)
+    if told is None:
+        raise InspectError(f"{url} answered with what is no description; is it a wasm-mirror, and of this release?")
+    return found, told
