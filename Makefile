@@ -11,7 +11,7 @@ READY := $(VENV)/.ready
 # Most tests wait for something most of the time: two of them for each core.
 PYTEST = $(PY) -m pytest -n $$((2 * $$(getconf _NPROCESSORS_ONLN)))
 
-.PHONY: help run test e2e chaos bench check setup lock
+.PHONY: help run demo test e2e chaos bench check setup lock
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -19,6 +19,9 @@ help: ## this list
 
 run: setup ## serve config/wasm-mirror.yaml; another file: make run CONFIG=file.yaml
 	@$(VENV)/bin/wasm-mirror serve --config $(CONFIG)
+
+demo: setup ## a real Envoy behind the mirror, and an outage, told step by step
+	@$(PY) -m demo
 
 test: setup ## all tests but those that make e2e is for
 	@$(PYTEST) tests --ignore=tests/e2e --ignore=tests/bench -m "not integration" $(ARGS)

@@ -1,8 +1,10 @@
 """Run the demo. Exit status: 0, all was as it should be; 1, something was not; 130, it was interrupted."""
 
+import os
 import signal
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 from types import FrameType
@@ -26,7 +28,10 @@ def main() -> int:
             raise MissingProgram("The demo starts and watches processes as Linux has them; this is another system.")
         PROGRAMS["envoy"].provide()
         with tempfile.TemporaryDirectory(prefix="wasm-mirror-demo-") as folder:
-            tell(Path(folder))
+            try:
+                tell(Path(folder))
+            finally:
+                _sweep()
     except KeyboardInterrupt:
         print("\nInterrupted; all that was started is stopped.", flush=True)
         return 130
@@ -41,6 +46,14 @@ def main() -> int:
         return 1
     print(f"\nAll was as it should be. It took {time.monotonic() - began:.1f} s; nothing of it is left running.")
     return 0
+
+
+def _sweep() -> None:
+    """Kill the programs that an interrupt left to nobody, as it came while they were being started."""
+    children = Path(f"/proc/self/task/{threading.get_native_id()}/children")
+    for pid in map(int, children.read_text().split() if children.exists() else ()):
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

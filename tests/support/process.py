@@ -116,7 +116,11 @@ class ServerProcess:
         self.start()
 
     def __enter__(self) -> Self:
-        self.start()
+        try:
+            self.start()
+        except BaseException:  # a time limit or Ctrl-C, too, leaves nothing behind
+            self.kill()
+            raise
         return self
 
     def __exit__(
