@@ -100,6 +100,25 @@ class Resolver:
                 f"{reference.upstream} has not sent the manifest of {reference} in time; ask again", retry_after=1
             ) from error
 
+    async def soon(self, reference: Reference) -> TagRecord:
+        """As `first`, for a tag in whose place something that is held can be served.
+
+        So upstream's word is waited for no longer than about a tag that is held itself: raises `UpstreamUnavailable` or
+        `UpstreamTimeout` then, and the question goes on.
+        """
+        upstream = self._upstreams[reference.upstream]
+        if not upstream.reachable:
+            raise UpstreamUnavailable(f"{reference.upstream} keeps failing, and is left alone for now")
+        task, _ = self._flights.join(("first", reference), lambda: self._fetch(reference))
+        if self._suspicion.rests_on(reference.upstream):
+            raise UpstreamTimeout(f"{reference.upstream} took too long lately and has not answered since")
+        try:
+            async with asyncio.timeout(upstream.policy.revalidate_for):
+                return await asyncio.shield(task)
+        except TimeoutError as error:
+            self._suspicion.failed(reference.upstream)
+            raise UpstreamTimeout(f"{reference.upstream} has not said whether it has {reference}") from error
+
     async def elsewhere(self, reference: Reference) -> TagRecord | None:
         """The record of a tag of which nothing is known here, if another replica has one in its own database."""
         if self._flights.under_way(("first", reference)):
@@ -168,6 +187,7 @@ class Resolver:
         try:
             manifest = await self._manifests.fetch(reference, tag)
         except NotFound:
+            self._suspicion.answered(reference.upstream)
             await self._note_absence(reference)
             raise
         self._suspicion.answered(reference.upstream)

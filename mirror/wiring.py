@@ -38,7 +38,8 @@ from mirror.modules import Modules
 from mirror.names import Names
 from mirror.peers import Peers
 from mirror.places import Places
-from mirror.pull import Pull
+from mirror.pull import Pull, Pulling
+from mirror.repackaging import Repackaging
 from mirror.resolve import Resolver
 from mirror.shared.client import RedisClient
 from mirror.sharing import Shared, Sharing, Unshared
@@ -117,14 +118,27 @@ async def wired(settings: Settings, directory: DataDirectory, draining: Callable
         listing = Listing(upstreams, metadata, suspicion, time.time)
         stack.push_async_callback(listing.aclose)
 
-        modules = Modules(
-            upstreams, store, pull, unpacker, Places(local), accesses, settings.wasm.max_module_size, directory.spool
-        )
-        stack.push_async_callback(modules.aclose)
+        places = Places(local)
+
+        def modules_of(pull: Pulling) -> Modules:
+            limit = settings.wasm.max_module_size
+            modules = Modules(upstreams, store, pull, unpacker, places, accesses, limit, directory.spool)
+            stack.push_async_callback(modules.aclose)
+            return modules
+
+        served: Pulling = pull
+        modules = modules_of(pull)
+        if settings.wasm.repackage == "agents":
+            suffix, sharing = settings.wasm.repackage_suffix, around.sharing
+            served = Repackaging(
+                suffix, upstreams, store, tags, resolver, manifests, sharing, pull, modules, accesses, time.time
+            )
+            stack.push_async_callback(served.aclose)
+            modules = modules_of(served)
 
         names = Names(settings)
         rooms: dict[str, ASGIApp] = {
-            "/v2": Registry(names, pull, listing),
+            "/v2": Registry(names, served, listing),
             MODULES: ModulesApp(names, modules),
             ADMIN: Admin(Guard(settings), names, modules),
             METRICS: MetricsApp(exposition),

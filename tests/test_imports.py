@@ -43,6 +43,7 @@ HOUSE = """
     places
     layers
     modules
+    repackaging
     exposition
     edge: ranges headers account respond metrics registry peers modules admin app
     wiring

@@ -18,7 +18,7 @@ from mirror.errors import MirrorError, PaginationInvalid, Unsupported
 from mirror.listing import Listing, Page
 from mirror.names import Names, Place
 from mirror.oci import OCI_INDEX, Reference, RegistryPath, Resource, parse_path
-from mirror.pull import Pull
+from mirror.pull import Pulling
 
 _MAX_POSITION = 2048
 
@@ -26,7 +26,7 @@ _MAX_POSITION = 2048
 class Registry:
     """An ASGI application for the addresses under ``/v2``."""
 
-    def __init__(self, names: Names, pull: Pull, listing: Listing) -> None:
+    def __init__(self, names: Names, pull: Pulling, listing: Listing) -> None:
         self._names = names
         self._pull = pull
         self._listing = listing

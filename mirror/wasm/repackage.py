@@ -1,6 +1,6 @@
 """The same module in a layout that agents take: which artifacts that helps, and the manifest that is made for it.
 
-Pure, and determined by the artifact alone, so that all replicas make the same bytes. Source of the layout: Wasm artifact
+Pure, and determined by the artifact alone, so that all replicas make the same bytes. Source of the layout: the Wasm
 image specification of Solo.io, "Format" (two layers: the module, and the configuration of its runtime).
 """
 
