@@ -6,21 +6,22 @@ layer that was verified whole, and is from then on a blob of its own.
 
 import asyncio
 import contextlib
-import hashlib
 import logging
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mirror.accesses import Accesses
-from mirror.answer import Answer, Body, Collapsed, Filled, Flowing, Held, Hit, Outcome, Passed, Stale, Whole
-from mirror.digest import Digest, Verifier
-from mirror.errors import ModuleMismatch, ModuleUnknown, StoreError, UpstreamTimeout, UpstreamUnavailable
+from mirror.answer import Answer, Body, Collapsed, Filled, Held, Hit, Outcome, Passed, Stale, Whole
+from mirror.digest import Digest
+from mirror.errors import ModuleMismatch, ModuleUnknown, StoreError, UpstreamTimeout
 from mirror.flight import Flights
+from mirror.layers import hashed, head, is_damaged, keep_whole, whole
 from mirror.manifests import LAST_WORD
 from mirror.oci import INDEXES, Descriptor, Manifest, Reference
 from mirror.places import Place, Places
-from mirror.pull import Pull
+from mirror.pull import Pulling
 from mirror.store.blobs import Blob, BlobStore
 from mirror.tags import Lru
 from mirror.unpack import Unpacker
@@ -39,7 +40,6 @@ MAX_HOLD = 12.0
 
 _PLAIN = frozenset({RAW_LAYER, CNCF_LAYER})
 _MAGIC = 4
-_PIECE = 1024 * 1024
 _MAX_PARTS = 5_000
 """Imports, exports and sections up to which a description stays in memory."""
 
@@ -60,7 +60,7 @@ class Modules:
         self,
         upstreams: Mapping[str, Upstream],
         store: BlobStore,
-        pull: Pull,
+        pull: Pulling,
         unpacker: Unpacker,
         places: Places,
         accesses: Accesses,
@@ -76,6 +76,7 @@ class Modules:
         self._accesses = accesses
         self._max_module_size = max_module_size
         self._folder = folder
+        self._threads = ThreadPoolExecutor(2, thread_name_prefix="examine")
         self._refusals: Lru[tuple[Digest, str], str] = Lru(2_000)
         self._descriptions: Lru[tuple[Digest, str, Digest | None, bool], Description] = Lru(200)
         self._searches: Flights[_Ready] = Flights()
@@ -128,6 +129,7 @@ class Modules:
         await self._searches.aclose()
         await self._hashing.aclose()
         await self._examinations.aclose()
+        self._threads.shutdown(cancel_futures=True)
 
     @contextlib.asynccontextmanager
     async def _bounded(self, reference: Reference) -> AsyncIterator[float]:
@@ -192,12 +194,13 @@ class Modules:
         answer = await self._pull.blob(_at(reference, place.layer.digest), read=True)
         body = answer.body
         if place.module is None:  # its digest is no sha256
-            task, _ = self._hashing.join(place.layer.digest, lambda: _hashed(answer))
+            keep_whole(answer)
+            task, _ = self._hashing.join(place.layer.digest, lambda: hashed(answer))
             module, body = await asyncio.shield(task)
             place = replace(place, module=module)
             await self._places.put(manifest.digest, manifest.media_type, place)
         outcome = _combined(ready.outcome, answer.outcome)
-        if looks_like_wasm(await _head(body)):
+        if looks_like_wasm(await head(body, _MAGIC)):
             return _Ready(place, body, outcome)
         image, _ = await self._image(reference, _parsed(manifest))
         ready = await self._searched(reference, image)
@@ -229,10 +232,12 @@ class Modules:
     async def _open(self, reference: Reference, image: Manifest) -> _Ready:
         layers, outcome = await self._contents(reference, image)
         contents = {digest: layer.read(0, layer.size) for digest, layer in layers.items()}
-        looked = await asyncio.to_thread(examine, image, contents, max_module_size=self._max_module_size, read=False)
+        looked = await self._in_thread(
+            lambda: examine(image, contents, max_module_size=self._max_module_size, read=False)
+        )
         chosen = looked.chosen
         if chosen is None:
-            await asyncio.to_thread(self._drop_damaged, layers.values())
+            await self._drop_damaged(layers.values())
             refusal = f"the artifact has no module to give out: {looked.problem}; {looked.envoy.remedy}"
             if looked.complete:
                 self._refusals.put((image.digest, image.media_type), refusal)
@@ -257,49 +262,38 @@ class Modules:
         answers = []
         for layer in self._to_open(image):
             answer = await self._pull.blob(_at(reference, layer.digest), read=True)
-            if isinstance(answer.body, Flowing):
-                answer.body.content.keep_whole = True  # no part of it may go, where it has to stay in memory
+            keep_whole(answer)
             answers.append(answer)
-        layers = {answer.digest: await _whole(answer) for answer in answers}
+        layers = {answer.digest: await whole(answer) for answer in answers}
         return layers, _combined(Hit(), *(answer.outcome for answer in answers))
 
-    def _drop_damaged(self, layers: Iterable[Blob]) -> None:
-        """Raise `StoreError` where a layer that was verified when it came has other bytes now. Blocks."""
+    async def _drop_damaged(self, layers: Iterable[Blob]) -> None:
+        """Raise `StoreError` where a layer is not what it was when it came, and let go of it."""
         for layer in layers:
-            verifier = Verifier(layer.digest)
-            for start in range(0, layer.size, _PIECE):
-                verifier.update(layer.read(start, start + _PIECE))
-            if not verifier.matches():
+            if await asyncio.to_thread(is_damaged, layer):
                 with contextlib.suppress(OSError):
                     self._store.delete(layer.digest)
-                raise StoreError(f"{layer.digest} has rotted on the mirror's disk; ask again", retry_after=1)
+                raise StoreError(f"{layer.digest} was damaged on the mirror's disk; ask again", retry_after=1)
 
     async def _examine(
         self, reference: Reference, image: Manifest, index: Manifest | None, *, pinned: bool
     ) -> Description:
         layers, _ = await self._contents(reference, image)
-        return await asyncio.to_thread(
-            examine,
-            image,
-            {digest: layer.read(0, layer.size) for digest, layer in layers.items()},
-            max_module_size=self._max_module_size,
-            index=index,
-            pinned_index=pinned,
-            folder=self._folder,
+        contents = {digest: layer.read(0, layer.size) for digest, layer in layers.items()}
+        return await self._in_thread(
+            lambda: examine(
+                image,
+                contents,
+                max_module_size=self._max_module_size,
+                index=index,
+                pinned_index=pinned,
+                folder=self._folder,
+            )
         )
 
-
-class _Loose(Blob):
-    """A layer that the disk did not keep."""
-
-    __slots__ = ()
-
-    def __init__(self, digest: Digest, content: bytes) -> None:
-        self.digest = digest
-        self.size = len(content)
-        self.inode = 0
-        self.stored_at = 0.0
-        self._view = memoryview(content)
+    async def _in_thread(self, look: Callable[[], Description]) -> Description:
+        """Artifacts may take seconds to look into; so nobody else waits for these threads."""
+        return await asyncio.get_running_loop().run_in_executor(self._threads, look)
 
 
 def _at(reference: Reference, digest: Digest) -> Reference:
@@ -337,50 +331,6 @@ def _combined(first: Outcome, *others: Outcome) -> Outcome:
     if any(isinstance(step, Filled) for step in steps):
         return Filled(ttl)
     return Collapsed(ttl) if any(isinstance(step, Collapsed) for step in steps) else first
-
-
-async def _whole(answer: Answer) -> Blob:
-    """All of a layer, verified; out of memory where the disk did not keep it."""
-    if isinstance(answer.body, Held):
-        return answer.body.blob
-    assert isinstance(answer.body, Flowing), "a layer is held, or on its way"
-    content = answer.body.content
-    blob = await content.kept()
-    if blob is not None:
-        return blob
-    parts = [part async for part in content.stream(0, None)]
-    return _Loose(answer.digest, b"".join(parts))
-
-
-async def _hashed(answer: Answer) -> tuple[Digest, Body]:
-    """The sha256 of a layer, which has to be whole for that."""
-    layer = await _whole(answer)
-    digest = await asyncio.to_thread(_sha256, layer)
-    return digest, Whole(bytes(layer.read(0, layer.size))) if isinstance(layer, _Loose) else Held(layer)
-
-
-def _sha256(layer: Blob) -> Digest:
-    hashed = hashlib.sha256()
-    for start in range(0, layer.size, _PIECE):
-        hashed.update(layer.read(start, start + _PIECE))
-    return Digest("sha256", hashed.hexdigest())
-
-
-async def _head(body: Body) -> bytes:
-    """The first bytes, as soon as they are there."""
-    match body:
-        case Held(blob):
-            return bytes(blob.read(0, _MAGIC))
-        case Whole(content):
-            return content[:_MAGIC]
-        case Flowing(content=content):
-            await content.reached(_MAGIC - 1)
-            if content.beyond(0):
-                raise UpstreamUnavailable(
-                    f"{content.digest} passed through, because the disk fails; ask again", retry_after=1
-                )
-            return content.peek(_MAGIC)
-    raise AssertionError("a layer is held, or on its way")
 
 
 def _parts(description: Description) -> int:

@@ -1,4 +1,4 @@
-"""Where the modules of artifacts lie. What took opening archives to find out is noted, and outlives a restart."""
+"""Where the modules of artifacts lie. What it took asking or opening archives to find out outlives a restart."""
 
 import json
 import logging
@@ -64,9 +64,9 @@ class Places:
         return place
 
     async def put(self, digest: Digest, media_type: str, place: Place) -> None:
-        """Remember a place."""
+        """Remember a place; note it, where finding it again may take what is not here any more."""
         self._known.put((digest, media_type), place)
-        if place.unpacked:
+        if place.module is not None and (place.unpacked or place.image != digest):
             try:
                 await self._notes.keep(_key(digest, media_type), KeptAnswer(_written(place), {}, self._now()))
             except StoreError as error:
@@ -79,8 +79,14 @@ def _key(digest: Digest, media_type: str) -> str:
 
 def _written(place: Place) -> bytes:
     layer = place.layer
-    fields = {"image": str(place.image), "module": str(place.module), "size": place.size}
-    return json.dumps({**fields, "layer": [layer.media_type, str(layer.digest), layer.size]}).encode()
+    fields = {
+        "image": str(place.image),
+        "layer": [layer.media_type, str(layer.digest), layer.size],
+        "unpacked": place.unpacked,
+        "module": str(place.module),
+        "size": place.size,
+    }
+    return json.dumps(fields).encode()
 
 
 def _parse(text: bytes) -> Place | None:
@@ -90,6 +96,6 @@ def _parse(text: bytes) -> Place | None:
         media_type, digest, size = fields["layer"]
         layer = Descriptor(str(media_type), Digest.parse(digest), int(size))
         image, module = Digest.parse(fields["image"]), Digest.parse(fields["module"])
-        return Place(image, layer, True, module, int(fields["size"]))
+        return Place(image, layer, bool(fields["unpacked"]), module, int(fields["size"]))
     except (ValueError, KeyError, TypeError, AttributeError, DigestInvalid):
         return None
