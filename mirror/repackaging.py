@@ -25,11 +25,15 @@ from mirror.sharing import Sharing
 from mirror.store.blobs import BlobStore
 from mirror.tags import Lru, Tags
 from mirror.upstream.failover import Upstream
+from mirror.wasm.artifact import for_agents
 from mirror.wasm.repackage import CONFIG, chosen_child, in_the_way, original_tag, repackaged, source_of
 
 log = logging.getLogger(__name__)
 
 _CONFIG = Digest.of(CONFIG)
+
+_DEPTH = 3
+"""Indexes that are followed one to another, at most, and then the image."""
 
 _Place = tuple[str, str, Digest]
 
@@ -68,7 +72,7 @@ class Repackaging:
         self._accesses = accesses
         self._now = now
         self._made: Lru[_Place, Manifest] = Lru(2_000)
-        self._refusals: Lru[_Place, str] = Lru(2_000)
+        self._refusals: Lru[tuple[str, str, Digest, bool], str] = Lru(2_000)
         self._sources: Lru[_Place, Digest] = Lru(10_000)
         self._making: Flights[Manifest] = Flights()
 
@@ -92,7 +96,7 @@ class Repackaging:
             if reference.digest == _CONFIG:
                 return await self._config(reference)
             with contextlib.suppress(MirrorError):
-                answer = await self._modules.module(dataclasses.replace(reference, digest=source))
+                answer = await self._modules.module(_at(reference, source))
                 if answer.digest == reference.digest:
                     return dataclasses.replace(answer, media_type=OCTETS)
         return await self._pull.blob(reference, read=read)
@@ -146,30 +150,38 @@ class Repackaging:
 
     async def _made_of(self, original: Reference, named: Manifest) -> Manifest:
         """The manifest of an artifact's module, made once for all who wait. Raises `_Refused`."""
-        digest = named.digest
-        if named.media_type in INDEXES:
-            child = chosen_child(named)
-            if child is None:
-                raise _Refused("it is an index without a manifest for linux/amd64; push the plugin's manifest alone")
-            digest = child.digest
-        place = original.upstream, original.repository, digest
-        if (refusal := self._refusals.get(place)) is not None:
+        image, taken = await self._image(original, named)
+        place = original.upstream, original.repository, image.digest
+        if (refusal := self._refusals.get((*place, taken))) is not None:
             raise _Refused(refusal)
         made = self._made.get(place)
         if made is not None and all(map(self._holds, (made.digest, *(to.digest for to in made.named)))):
             return made
-        task, _ = self._making.join(place, lambda: self._make(dataclasses.replace(original, tag=None, digest=digest)))
+        task, _ = self._making.join((*place, taken), lambda: self._make(_at(original, image.digest), taken))
         return await asyncio.shield(task)
 
-    async def _make(self, image: Reference) -> Manifest:
-        """Make the manifest of an image's module, and keep all that it names."""
+    async def _image(self, original: Reference, named: Manifest) -> tuple[Manifest, bool]:
+        """The image behind indexes, and whether agents get there too. Raises `_Refused`."""
+        taken = True
+        for _ in range(_DEPTH + 1):
+            if named.media_type not in INDEXES:
+                return named, taken
+            child = chosen_child(named)
+            if child is None:
+                raise _Refused("it is an index without a manifest for linux/amd64; push the plugin's manifest alone")
+            taken &= for_agents(named) is not None
+            named = self._parsed(await self._pull.manifest(_at(original, child.digest)))
+        raise _Refused("it is an index of indexes of indexes; push the plugin's manifest alone")
+
+    async def _make(self, image: Reference, taken: bool) -> Manifest:
+        """Make the manifest of an image's module, and keep all that it names. ``taken``: agents get to the image."""
         assert image.digest is not None
         place = image.upstream, image.repository, image.digest
         described = await self._modules.describe(image)
-        obstacle = "agents take that one as it is" if described.agent.accepted else in_the_way(described)
+        obstacle = "agents take that one as it is" if taken and described.agent.accepted else in_the_way(described)
         if obstacle is not None:
             if described.complete:
-                self._refusals.put(place, obstacle)
+                self._refusals.put((*place, taken), obstacle)
             raise _Refused(obstacle)
         module = await self._modules.module(image)
         size = await self._keep(module.digest, module.body)
@@ -219,3 +231,8 @@ class Repackaging:
             return self._store.holds(digest)
         except OSError:
             return False
+
+
+def _at(reference: Reference, digest: Digest) -> Reference:
+    """Other content of the same repository."""
+    return Reference(reference.upstream, reference.repository, digest=digest)
