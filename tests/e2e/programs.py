@@ -31,16 +31,17 @@ def agents(
     within: float = 30.0,
     pull_secret: Path | None = None,
     verify: bool = False,
+    env: Mapping[str, str] | None = None,
 ) -> list[Agent]:
     """What ``n`` Istio agents get that pull ``url`` at the same time, each for the first time in its life.
 
     ``pull_secret`` is a file in the form of docker's ``config.json``. Without ``verify`` they take any certificate, as
-    with ``WASM_INSECURE_REGISTRIES=*``.
+    with ``WASM_INSECURE_REGISTRIES=*``. ``env`` is added to their environment.
     """
     options = ["-n", str(n), "-checksum", checksum, "-timeout", f"{within}s", f"-verify={str(verify).lower()}"]
     if pull_secret is not None:
         options += ["-pull-secret", str(pull_secret)]
-    results = [_result(json.loads(line)) for line in run("agent", "-url", url, *options).splitlines()]
+    results = [_result(json.loads(line)) for line in run("agent", "-url", url, *options, env=env).splitlines()]
     assert len(results) == n
     return results
 
@@ -68,10 +69,16 @@ def _result(fields: Mapping[str, Any]) -> Agent:
 
 
 def agent(
-    url: str, *, checksum: str = "", within: float = 30.0, pull_secret: Path | None = None, verify: bool = False
+    url: str,
+    *,
+    checksum: str = "",
+    within: float = 30.0,
+    pull_secret: Path | None = None,
+    verify: bool = False,
+    env: Mapping[str, str] | None = None,
 ) -> Agent:
     """What one Istio agent gets."""
-    (one,) = agents(url, checksum=checksum, within=within, pull_secret=pull_secret, verify=verify)
+    (one,) = agents(url, checksum=checksum, within=within, pull_secret=pull_secret, verify=verify, env=env)
     return one
 
 

@@ -1,6 +1,8 @@
 """The Istio agent's own code pulls through the mirror."""
 
+import base64
 import hashlib
+import json
 import random
 import threading
 from collections.abc import Callable
@@ -8,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.programs import agent, agents
+from mirror.wasm.examine import examine
+from tests.e2e.programs import agent, agents, agents_of
 from tests.support.artifacts import (
     DOCKER_CONFIG,
     DOCKER_LAYER,
@@ -29,6 +32,7 @@ from tests.support.faults import Fault
 from tests.support.process import MirrorProcess
 from tests.support.upstream import FaultyUpstream
 from tests.support.waiting import wait_until
+from tests.wasm.verdicts import parsed
 
 pytestmark = pytest.mark.needs("agent")
 
@@ -75,6 +79,70 @@ def test_an_agent_pulls_over_tls(tmp_path: Path) -> None:
     with FaultyUpstream() as up, MirrorProcess(tmp_path / "mirror", {"up": up.url}, settings) as mirror:
         publish(up, "team/plugin", "v1", raw(MODULE))
         assert agent(oci(mirror)).sha256 == SHA256
+
+
+def test_an_agent_that_verifies_certificates_takes_the_mirrors_by_its_ca_file_and_no_other(tmp_path: Path) -> None:
+    """Of Go's, there is no other setting: SSL_CERT_FILE."""
+    own, another = tmp_path / "own", tmp_path / "another"
+    own.mkdir()
+    another.mkdir()
+    files, foreign = self_signed(own), self_signed(another)
+    settings = {"tls": {"certificate": str(files.certificate), "key": str(files.key)}}
+    with FaultyUpstream() as up, MirrorProcess(tmp_path / "mirror", {"up": up.url}, settings) as mirror:
+        publish(up, "team/plugin", "v1", compat(MODULE))
+        assert agent(oci(mirror), verify=True, env={"SSL_CERT_FILE": str(files.certificate)}).sha256 == SHA256
+        for environment in ({}, {"SSL_CERT_FILE": str(foreign.certificate)}):
+            refused = agent(oci(mirror), verify=True, env=environment)
+            assert not refused.ok
+            assert "certificate signed by unknown authority" in refused.error
+        assert up.count(path="/manifests/") == 1
+
+
+@pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
+def test_a_pull_secret_for_the_mirrors_host_is_not_needed_and_goes_no_further(tmp_path: Path, tls: bool) -> None:
+    files = self_signed(tmp_path)
+    settings = {"tls": {"certificate": str(files.certificate), "key": str(files.key)}} if tls else {}
+    with FaultyUpstream() as up, MirrorProcess(tmp_path / "mirror", {"up": up.url}, settings) as mirror:
+        publish(up, "team/plugin", "v1", raw(MODULE))
+        for number, host in enumerate([mirror.host, "elsewhere.example"]):
+            secret = tmp_path / f"secret-{number}.json"
+            login = base64.b64encode(b"anna:nobody checks this").decode()
+            secret.write_text(json.dumps({"auths": {host: {"auth": login}}}))
+            assert agent(oci(mirror), pull_secret=secret).sha256 == SHA256
+        assert agent(oci(mirror)).sha256 == SHA256
+        assert up.count(path="/blobs/") == 2
+        assert not any("authorization" in request.headers for request in up.requests)
+
+
+def test_pinning_the_digest_of_an_index_fails_and_the_childs_works_as_we_say(tmp_path: Path) -> None:
+    child = compat(MODULE)
+    above = index(child)
+    described = examine(parsed(child), child.blobs, index=parsed(above), pinned_index=True)
+    with FaultyUpstream() as up, MirrorProcess(tmp_path, {"up": up.url}) as mirror:
+        publish(up, "team/plugin", "v1", above)
+        for _ in range(2):
+            refused = agent(oci(mirror, f"@{above.digest}"))
+            assert not refused.ok
+            assert f"has checksum {child.digest.hex}, which does not match: {above.digest.hex}" in refused.error
+        assert "checksum mismatch" in described.agent.reason
+        (_, _, instead) = described.agent.remedy.partition(": ")
+        assert agent(oci(mirror, instead)).sha256 == SHA256
+        assert agent(oci(mirror), checksum=child.digest.hex).sha256 == SHA256
+
+
+@pytest.mark.parametrize(("policy", "asked"), [("IfNotPresent", 1), ("Always", 3), ("UNSPECIFIED_POLICY", 1)])
+def test_an_agent_asks_again_as_often_as_its_pull_policy_says(tmp_path: Path, policy: str, asked: int) -> None:
+    """With Always a new version of the WasmPlugin costs the manifest alone, and also while upstream is away."""
+    settings = {"log": {"access": "all"}, "defaults": {"fresh_for": "0s"}}
+    with FaultyUpstream() as up, MirrorProcess(tmp_path, {"up": up.url}, settings) as mirror:
+        publish(up, "team/plugin", "v1", raw(MODULE))
+        assert agent(oci(mirror)).ok
+        up.refuse()
+        before = mirror.log_text()
+        assert agents_of([oci(mirror)], pull_policy=policy, gets=3)[oci(mirror)].sha256 == SHA256
+        lines = mirror.log_text().removeprefix(before)
+        assert lines.count("/manifests/v1") == asked
+        assert lines.count("/blobs/") == 1
 
 
 def test_an_agent_gets_a_new_version_of_a_tag(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import pytest
 from tests.e2e.programs import Agent, agents_of
 from tests.support.artifacts import publish
 from tests.support.process import MirrorProcess
+from tests.support.registry import DockerRegistry
 from tests.support.upstream import FaultyUpstream
 from tests.wasm.verdicts import LIMIT, Case, cases, described
 
@@ -55,3 +56,30 @@ def test_the_agent_does_as_we_say_and_for_the_same_reason(case: Case, agents: Ma
     else:
         assert case.they_say in agent.error
         assert case.say in description.agent.reason
+
+
+FROM_A_REGISTRY = (
+    *(
+        "raw",
+        "compat",
+        "docker",
+        "compat, the last of three",
+        "an index, a child without platform",
+        "an index of an index",
+    ),
+    *("a list of Docker's", "cncf", "raw alone", "compat, the config last", "another name", "no platform of theirs"),
+)
+
+
+@pytest.mark.needs("docker-registry")
+def test_the_agent_does_as_we_say_with_what_comes_from_a_real_registry(tmp_path: Path) -> None:
+    which = [CASES[name] for name in FROM_A_REGISTRY]
+    with DockerRegistry(tmp_path / "registry") as registry:
+        for case in which:
+            registry.push("team/plugin", tag(case), case.artifact)
+        with MirrorProcess(tmp_path / "mirror", {"up": registry.url}) as mirror:
+            for name, agent in pulled(mirror, which).items():
+                case = CASES[name]
+                assert agent.sha256 == case.sha256, name
+                assert agent.ok == described(case).agent.accepted, name
+                assert case.they_say in agent.error, name
