@@ -1,13 +1,13 @@
 """Every metric, declared once; plain numbers until somebody asks.
 
-To count is to add one to an entry of a dict, on the loop: ``metrics.requests["manifests", 200] += 1``. What is told of
+To count is to add to an entry of a dict, on the loop: ``metrics.fills["ghcr.io", "success"] += 1``. What is told of
 the numbers, and how those of several workers are added up, stands in `mirror.exposition`.
 
 No label holds a repository, a tag, a client or anything else that a request may choose: their number has no bound.
 """
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 
@@ -125,16 +125,43 @@ class Counts(dict[Labels, int]):
         return 0
 
 
-class Durations(dict[Labels, list[float]]):
-    """A histogram's numbers by labels: how many fell into each bucket, in the last one what fell into none; the sum."""
+Answer = tuple[str, int | str, str | None, str | None]
+"""An answer as it is counted: operation, status, and where there are any upstream and result of the lookup."""
 
-    def observe(self, labels: Labels, seconds: float) -> None:
-        """Count something that took ``seconds``."""
-        row = self.get(labels)
+_LOOKED_UP = frozenset({"manifests", "blobs", "modules"})
+"""The operations that look content up; the others ask upstream every time."""
+
+_COUNT, _BYTES, _SECONDS, _BUCKETS = 0, 1, 2, 3
+
+
+class Answers(dict[Answer, list[float]]):
+    """Requests by their answers. One row for each kind has all the numbers, so that a request costs one look.
+
+    A row: how many there were, their bytes, their seconds; how many of them fell into each bucket, and into none.
+    """
+
+    def add(self, answer: Answer, seconds: float, size: int) -> None:
+        """Count a request that took ``seconds``, and whose answer had a body of ``size`` bytes."""
+        row = self.get(answer)
         if row is None:
-            row = self[labels] = [0.0] * (len(BUCKETS) + 2)
-        row[bisect_left(BUCKETS, seconds)] += 1
-        row[-1] += seconds
+            row = self[answer] = [0] * (_BUCKETS + len(BUCKETS) + 1)
+        row[_COUNT] += 1
+        row[_BYTES] += size
+        row[_SECONDS] += seconds
+        row[_BUCKETS + bisect_left(BUCKETS, seconds)] += 1
+
+    def told(self) -> Snapshot:
+        """The metrics that are made of it."""
+        found: list[Snapshot] = []
+        for (operation, status, upstream, lookup), row in self.items():
+            count = (row[_COUNT],)
+            found.append({REQUESTS.name: {(operation, str(status)): count}})
+            found.append({REQUEST_DURATION.name: {(operation,): (*row[_BUCKETS:], row[_SECONDS])}})
+            if upstream is not None:
+                found.append({SENT_BYTES.name: {(upstream,): (row[_BYTES],)}})
+                if lookup is not None and operation in _LOOKED_UP:
+                    found.append({LOOKUPS.name: {(upstream, lookup): count}})
+        return total(found)
 
 
 class Metrics:
@@ -144,47 +171,39 @@ class Metrics:
     first event is seen as an increase.
     """
 
-    def __init__(self, upstreams: Iterable[str] = ()) -> None:
-        self.requests = Counts()
-        self.request_durations = Durations()
-        self.lookups = Counts()
-        self.sent_bytes = Counts()
+    def __init__(self, upstreams: Collection[str] = ()) -> None:
+        self.answers = Answers()
         self.upstream_requests = Counts()
         self.upstream_bytes = Counts()
         self.fills = Counts()
         self.wasm_checks = Counts()
         self.gauges: dict[str, Callable[[], int]] = {}
         self._counts = {
-            REQUESTS.name: self.requests,
-            LOOKUPS.name: self.lookups,
-            SENT_BYTES.name: self.sent_bytes,
             UPSTREAM_REQUESTS.name: self.upstream_requests,
             UPSTREAM_BYTES.name: self.upstream_bytes,
             FILLS.name: self.fills,
             WASM_CHECKS.name: self.wasm_checks,
         }
         for upstream in upstreams:
-            self.lookups.update({(upstream, result): 0 for result in RESULTS_OF_LOOKUPS})
             self.fills.update({(upstream, result): 0 for result in RESULTS_OF_FILLS})
-            self.sent_bytes[(upstream,)] = self.upstream_bytes[(upstream,)] = 0
+            self.upstream_bytes[(upstream,)] = 0
         self.wasm_checks.update({(verdict,): 0 for verdict in VERDICTS})
+        self._zeros: Snapshot = {
+            LOOKUPS.name: {(upstream, result): (0,) for upstream in upstreams for result in RESULTS_OF_LOOKUPS},
+            SENT_BYTES.name: {(upstream,): (0,) for upstream in upstreams},
+        }
 
     def counted(self) -> Snapshot:
         """What only ever grows: counters and histograms."""
-        found: dict[str, dict[tuple[str, ...], tuple[float, ...]]] = {
-            name: {_texts(labels): (number,) for labels, number in counts.items()}
+        counts = {
+            name: {tuple(map(str, labels)): (number,) for labels, number in counts.items()}
             for name, counts in self._counts.items()
         }
-        found[REQUEST_DURATION.name] = {_texts(labels): tuple(row) for labels, row in self.request_durations.items()}
-        return found
+        return total([self._zeros, self.answers.told(), counts])
 
     def measured(self) -> Snapshot:
         """The gauges, as they are now."""
         return {name: {(): (gauge(),)} for name, gauge in self.gauges.items()}
-
-
-def _texts(labels: Labels) -> tuple[str, ...]:
-    return tuple(map(str, labels))
 
 
 def total(snapshots: Iterable[Snapshot]) -> Snapshot:

@@ -11,7 +11,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from mirror.edge.account import Account
+from mirror.edge.account import settle
 from mirror.edge.respond import Cut, send_error
 from mirror.errors import MirrorError, NotFound, UpstreamUnavailable
 from mirror.metrics import Metrics
@@ -52,11 +52,16 @@ class App:
             send = _logged(scope, send)
         if self._draining():
             send = _closing(send)
-        account = Account(scope)
+        began = time.perf_counter()
+        status = sent = 0
         finished = False
 
         async def watched(message: Message) -> None:
-            account.saw(message)
+            nonlocal status, sent
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            elif body := message.get("body"):
+                sent += len(body)
             await send(message)
 
         try:
@@ -66,16 +71,16 @@ class App:
             # To return with the body unfinished is how the server is told to cut the connection.
             return
         except asyncio.CancelledError:  # the time to finish is over
-            if account.status is None:
+            if not status:
                 await send_error(watched, scope["method"], UpstreamUnavailable("the mirror is stopping; ask again"))
                 finished = True
         except Exception:
             log.exception("%s %s failed", scope["method"], scope["path"])
-            if account.status is None:
+            if not status:
                 await send_error(watched, scope["method"], MirrorError("the mirror failed; its log says why"))
                 finished = True
         finally:
-            account.close(self._metrics, finished=finished)
+            settle(self._metrics, scope, began, status, sent, finished=finished)
 
     def _room(self, path: str) -> ASGIApp:
         for beginning, room in self._rooms:
