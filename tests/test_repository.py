@@ -1,5 +1,6 @@
 """Promises of the repository itself, over all the files that belong to it."""
 
+import json
 import re
 import subprocess
 import tomllib
@@ -76,6 +77,17 @@ def test_the_lock_has_versions_and_hashes_and_no_addresses() -> None:
         assert re.fullmatch(r"[a-z0-9.-]+==[\w.]+(?: ; [^\\]+)?(?: \\\n    --hash=sha256:[0-9a-f]{64})+", requirement)
     assert "://" not in lock
     assert "--index" not in lock
+
+
+def test_the_locks_of_other_programs_have_versions_and_hashes_and_no_addresses() -> None:
+    wheel = (_ROOT / "tests" / "support" / "envoy.lock").read_text()
+    assert re.fullmatch(r"#.*\n[a-z-]+==[\d.]+(?: \\\n    --hash=sha256:[0-9a-f]{64})+\n", wheel)
+    lock = json.loads((_ROOT / "demo" / "plugin" / "package-lock.json").read_text())
+    packages = {name: package for name, package in lock["packages"].items() if name}
+    assert "node_modules/assemblyscript" in packages
+    for name, package in packages.items():
+        assert package["integrity"].startswith("sha512-"), name
+        assert "resolved" not in package, name
 
 
 def test_the_lock_has_everything_that_the_package_asks_for() -> None:

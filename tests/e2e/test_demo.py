@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.artifacts import wasm_module
 from tests.support.tools import require
 from tests.support.waiting import wait_until
 
@@ -86,6 +87,26 @@ def assert_told(told: str) -> None:
     fetched = [row for name, row in numbers.items() if 'operation="get_blob"' in name]
     assert fetched
     assert all(before == after for before, after in fetched)
+
+
+_WITH_ANOTHER_PLUGIN = """
+import pathlib, sys
+from demo import __main__, story
+story.PLUGIN = pathlib.Path(sys.argv[1])
+sys.exit(__main__.main())
+"""
+
+
+@pytest.mark.needs("envoy")
+def test_the_demo_says_which_step_was_not_as_it_should_be_and_fails(tmp_path: Path) -> None:
+    module = tmp_path / "plugin.wasm"
+    module.write_bytes(wasm_module())
+    command = [sys.executable, "-c", _WITH_ANOTHER_PLUGIN, str(module)]
+    done = subprocess.run(command, cwd=_ROOT, capture_output=True, text=True, timeout=_WITHIN)
+    assert done.returncode == 1, done.stdout + done.stderr
+    *_, failed, _, end = done.stdout.splitlines()
+    assert re.match(r"FAILED +GET /productpage without credentials: 5\d\d, where it should be 401$", failed)
+    assert end == "This was not as it should be."
 
 
 @pytest.mark.needs("envoy")
