@@ -15,7 +15,6 @@ import mirror
 from mirror.config.hosts import is_loopback, parse_endpoint, split
 from mirror.errors import InspectError, RequestError
 from mirror.oci import parse_reference
-from mirror.upstream.trust import usual
 
 WITHIN = 40.0
 """Seconds for an answer: a mirror that has to fetch the artifact first holds a request for up to ``hold_for``."""
@@ -56,15 +55,10 @@ def _token(text: str, where: str) -> str:
 
 
 class Mirror:
-    """A mirror at ``url``. ``clock`` gives seconds that never go back; ``transport`` is for tests."""
+    """A mirror at ``url``, which has ``within`` seconds for an answer; ``clock``'s seconds never go back."""
 
     def __init__(
-        self,
-        url: str,
-        token: str | None,
-        *,
-        clock: Callable[[], float] = time.monotonic,
-        transport: httpx.BaseTransport | None = None,
+        self, url: str, token: str | None, *, within: float = WITHIN, clock: Callable[[], float] = time.monotonic
     ) -> None:
         """Raises `InspectError` when ``url`` is none."""
         try:
@@ -79,8 +73,8 @@ class Mirror:
         }
         if token is not None:
             self._headers["authorization"] = f"Bearer {token}"
+        self._within = within
         self._clock = clock
-        self._transport = transport
 
     def describe(self, reference: str) -> dict[str, object]:
         """The JSON that the mirror gives for ``reference``; raise `InspectError`."""
@@ -131,18 +125,11 @@ class Mirror:
 
     def _get(self, url: str) -> tuple[int, bytes]:
         """Status and body; raise `InspectError` when there is no whole answer in time."""
-        deadline = self._clock() + WITHIN
-        host = httpx.URL(url).host
-        try:
-            tls = usual()
-        except OSError as error:  # ssl.SSLError is one
-            where = os.environ.get("SSL_CERT_FILE") or os.environ.get("SSL_CERT_DIR") or "the authorities"
-            raise InspectError(f"{where} cannot be read (SSL_CERT_FILE): {error.strerror or error}") from error
+        deadline = self._clock() + self._within
         client = httpx.Client(
-            verify=tls,
-            transport=self._transport,
-            timeout=httpx.Timeout(WITHIN, connect=_CONNECT_WITHIN),
-            trust_env=not is_loopback(host),  # no proxy leads to this machine
+            verify=_authorities() if url.startswith("https") else False,  # which takes time, and HTTP has no use for it
+            timeout=httpx.Timeout(self._within, connect=min(self._within, _CONNECT_WITHIN)),
+            trust_env=not is_loopback(httpx.URL(url).host),  # no proxy leads to this machine
         )
         body = bytearray()
         try:
@@ -158,8 +145,8 @@ class Mirror:
             raise self._unreachable(f"no connection within {_CONNECT_WITHIN:g} s") from error
         except httpx.TimeoutException as error:
             raise InspectError(
-                f"{self.url} did not answer within {WITHIN:g} s; it may still be fetching the artifact: ask again, and "
-                "see its log"
+                f"{self.url} did not answer within {self._within:g} s; it may still be fetching the artifact: "
+                "ask again, and see its log"
             ) from error
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise self._failed(error) from error
@@ -189,7 +176,8 @@ class Mirror:
         """What an error of the mirror means to who runs the command."""
         code, message = _oci_error(body)
         if status == 401:
-            return InspectError(f"{self.url} answered 401: {message or 'it asks for a token'} (here: {_HINT})")
+            given = "the one that was given here is another" if "authorization" in self._headers else f"here: {_HINT}"
+            return InspectError(f"{self.url} answered 401: {message or 'it asks for a token'} ({given})")
         if code in (None, "UNKNOWN") and status == 404:
             return InspectError(
                 f"{self.url} has no /api/v1/modules: it is no wasm-mirror, or one of an older release, or its "
@@ -204,6 +192,14 @@ class Mirror:
                 "alias under `upstreams`)"
             )
         return InspectError(f"{name}: {message}{hint}", broken=code == "UPSTREAM_INVALID")
+
+
+def _authorities() -> ssl.SSLContext:
+    try:
+        return httpx.create_ssl_context()
+    except OSError as error:  # ssl.SSLError is one
+        where = os.environ.get("SSL_CERT_FILE") or os.environ.get("SSL_CERT_DIR") or "what it trusts"
+        raise InspectError(f"SSL_CERT_FILE: {where} cannot be read: {error.strerror or error}") from error
 
 
 def _oci_error(body: bytes) -> tuple[str | None, str]:
