@@ -2,7 +2,7 @@
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -52,7 +52,7 @@ REFUSED = {
 
 @asynccontextmanager
 async def repackaging(
-    folder: Path, settings: dict[str, object] | None = None
+    folder: Path, settings: Mapping[str, object] | None = None
 ) -> AsyncIterator[tuple[FaultyUpstream, Running]]:
     with FaultyUpstream() as up:
         async with running(folder, {"up": up}, settings or ON) as mirror:
