@@ -13,7 +13,8 @@ import httpx
 
 from demo.story import tell
 from demo.telling import Unexpected
-from tests.support.tools import PROGRAMS, MissingProgram
+from tests.support.origins import MissingProgram
+from tests.support.tools import PROGRAMS
 
 _INTERRUPTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
