@@ -168,7 +168,7 @@ async def test_an_original_with_the_suffix_is_served_in_an_outage_like_any_tag(t
 async def test_an_outage_is_not_noticed_not_even_by_the_first_who_asks_for_it(
     tmp_path: Path, artifact: Artifact
 ) -> None:
-    settings = {**ON, "defaults": {"fresh_for": "0s", "negative_for": "0s", "revalidate_for": "200ms"}}
+    settings = {**ON, "defaults": {"fresh_for": "0s", "negative_for": "0s", "revalidate_for": "1500ms"}}
     async with repackaging(tmp_path, settings) as (up, mirror):
         publish(up, "team/plugin", "v1", artifact)
         assert (await mirror.get(f"{MANIFESTS}/v1")).status == 200
@@ -180,7 +180,7 @@ async def test_an_outage_is_not_noticed_not_even_by_the_first_who_asks_for_it(
             took = asyncio.get_running_loop().time() - began
             modules = [await module_of(mirror, reply) for reply in replies]
         assert modules == [MODULE] * 5
-        assert took < 3, "silence is waited for once"
+        assert took < 5, "silence is waited for once"
         assert all("fwd=stale" in (reply.header("cache-status") or "") for reply in replies)
 
 
