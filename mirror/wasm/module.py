@@ -3,15 +3,16 @@
 All of it is read but code, data, elements and initial values, of which only the extent and the number are looked at:
 a module that can be read may still be refused by an engine, one that is called malformed is refused by all of them.
 
-Source: WebAssembly core specification 3.0, "Binary Format"; custom sections: its appendix "Custom Sections", and
-tool-conventions, ProducersSection.md.
+Source: WebAssembly core specification 3.0, "Binary Format".
 """
 
 from array import array
 from dataclasses import dataclass
 
+from mirror.wasm.custom import MAX_TEXT, Names, read_names, read_producers
 from mirror.wasm.sections import COMPONENT, CORE, MAGIC, Frame, Reader, Text, frames
 from mirror.wasm.sections import Malformed as Malformed
+from mirror.wasm.signatures import Types, value_type
 
 _KINDS = ("function", "table", "memory", "global", "tag")
 _FUNCTION, _TABLE, _MEMORY, _GLOBAL, _TAG = range(5)
@@ -19,12 +20,8 @@ _FUNCTION, _TABLE, _MEMORY, _GLOBAL, _TAG = range(5)
 # Engines take up to a million of each (JS API 3.0, "Implementation-defined Limits"); each that is kept costs memory.
 _MAX_IMPORTS = 10_000
 _MAX_EXPORTS = 50_000
-_MAX_TYPES = 100_000
-_MAX_TYPES_SIZE = 4 << 20  # bytes of the type section
-_MAX_PARAMETERS = 1000  # of a function, and so many results
 _MAX_FUNCTIONS = 1_000_000
 _MAX_MEMORIES = 100
-_MAX_PRODUCERS = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +80,11 @@ class Producer:
 
 @dataclass(frozen=True, slots=True)
 class Module:
-    """A module's own facts. A component has a version and sections, and nothing else of these."""
+    """A module's own facts. A component has a version and sections, and nothing else of these.
+
+    ``names_intact``: the custom section ``name`` can be read as far as the names of functions; engines do not care for
+    it, but Envoy does.
+    """
 
     size: int
     version: int
@@ -94,6 +95,7 @@ class Module:
     memories: tuple[Memory, ...] = ()
     producers: tuple[Producer, ...] = ()
     name: str | None = None
+    names_intact: bool = True
 
     @property
     def abi_versions(self) -> tuple[str, ...]:
@@ -145,7 +147,8 @@ def _read(view: memoryview) -> Module:
         tuple(reading.exports),
         tuple(reading.memories),
         tuple(reading.producers),
-        reading.name,
+        reading.names.module if reading.names else None,
+        reading.names.intact if reading.names else True,
     )
 
 
@@ -158,12 +161,10 @@ class _Reading:
         self.exports: list[Export] = []
         self.memories: list[Memory] = []
         self.producers: list[Producer] = []
-        self.name: str | None = None
+        self.names: Names | None = None
         self._view = view
         self._text = Text()
-        self._types = array("I")  # where each begins, after its first byte; 0: no function's
-        self._types_end = 0
-        self._signatures: dict[int, str] = {}
+        self._types = Types()
         self._functions = array("I")  # the number of each one's type; the imported ones first
         self._declared = 0  # functions that are not imported
         self._bodies = 0
@@ -184,7 +185,7 @@ class _Reading:
         if component:
             return
         read = {
-            "type": self._read_types,
+            "type": self._types.read,
             "import": self._read_imports,
             "function": self._read_functions,
             "memory": self._read_memories,
@@ -207,57 +208,6 @@ class _Reading:
         if self._announced is not None and self._announced != self._segments:
             raise Malformed(f"it announces {self._announced} data segments, and its data section has {self._segments}")
 
-    # -- types
-
-    def _read_types(self, reader: Reader) -> None:
-        size = reader.end - reader.position
-        if size > _MAX_TYPES_SIZE:
-            reader.fail(f"it has {size} bytes, and no more than {_MAX_TYPES_SIZE} are read")
-        self._types_end = reader.end
-        for _ in range(reader.count("types", _MAX_TYPES)):
-            if reader.peek() == 0x4E:
-                reader.byte("a type")
-                for _ in range(reader.count("types of a group", _MAX_TYPES)):
-                    self._read_type(reader)
-            else:
-                self._read_type(reader)
-
-    def _read_type(self, reader: Reader) -> None:
-        """Pass over a type, and remember where it is."""
-        if len(self._types) >= _MAX_TYPES:
-            reader.fail(f"it has more than {_MAX_TYPES} types, and no more are read")
-        began = reader.position
-        form = reader.byte("a type")
-        if form in (0x4F, 0x50):
-            for _ in range(reader.count("supertypes", _MAX_TYPES)):
-                reader.number("a supertype")
-            began = reader.position
-            form = reader.byte("a type")
-        self._types.append(reader.position if form == 0x60 else 0)
-        if form == 0x60:
-            reader.skip_values("parameters", _MAX_PARAMETERS)
-            reader.skip_values("results", _MAX_PARAMETERS)
-        elif form == 0x5E:
-            reader.field()
-        elif form == 0x5F:
-            for _ in range(reader.count("fields", _MAX_TYPES, 2)):
-                reader.field()
-        else:
-            reader.fail(f"there is no form of types with the number 0x{form:02x}", began)
-
-    def _signature(self, number: int) -> str | None:
-        """The signature that is the ``number``-th type; None if that is none."""
-        if number not in self._signatures:
-            if number >= len(self._types) or not self._types[number]:
-                return None
-            reader = Reader(self._view, self._types[number], self._types_end, "the type section", self._text)
-            parameters = reader.values("parameters", _MAX_PARAMETERS)
-            results = reader.values("results", _MAX_PARAMETERS)
-            signature = f"{' '.join(parameters) or 'void'} -> {' '.join(results) or 'void'}"
-            reader.spend(len(signature))
-            self._signatures[number] = signature
-        return self._signatures[number]
-
     # -- what goes in and out
 
     def _read_imports(self, reader: Reader) -> None:
@@ -269,14 +219,14 @@ class _Reading:
             if kind == _FUNCTION:
                 number = reader.number("the type of a function")
                 self._functions.append(number)
-                signature = self._signature(number)
+                signature = self._types.signature(number)
             elif kind == _TABLE:
-                reader.value_type()
+                value_type(reader)
                 reader.limits()
             elif kind == _MEMORY:
                 self._add_memory(reader, imported=True)
             elif kind == _GLOBAL:
-                reader.value_type()
+                value_type(reader)
                 reader.choice("whether a global may change", 2)
             else:
                 reader.choice("the attribute of a tag", 1)
@@ -290,7 +240,7 @@ class _Reading:
             number = reader.number("the number of what is exported")
             signature = None
             if kind == _FUNCTION and number < len(self._functions):
-                signature = self._signature(self._functions[number])
+                signature = self._types.signature(self._functions[number])
             self.exports.append(Export(name, _KINDS[kind], signature))
 
     def _read_memories(self, reader: Reader) -> None:
@@ -323,25 +273,11 @@ class _Reading:
         self._segments = reader.count("data segments", len(self._view), 2)
         reader.position = reader.end
 
-    # -- custom sections; one that is malformed is as good as none (specification, "Custom Section")
+    # -- custom sections, of which the first of each name counts
 
     def _custom(self, name: str, start: int, end: int) -> None:
-        reader = Reader(self._view, start, end, name, Text(1 << 16))
-        try:
-            if name == "name" and self.name is None and reader.peek() == 0:
-                reader.byte("a part")
-                reader.number("its size")
-                self.name = reader.name("the module's name")
-            elif name == "producers" and not self.producers:
-                self.producers = _producers(reader)
-        except Malformed:
-            return
-
-
-def _producers(reader: Reader) -> list[Producer]:
-    found = []
-    for _ in range(reader.count("fields", _MAX_PRODUCERS)):
-        role = reader.name("a field")
-        for _ in range(reader.count("values", _MAX_PRODUCERS)):
-            found.append(Producer(role, reader.name("a name"), reader.name("a version")))
-    return found
+        reader = Reader(self._view, start, end, name, Text(MAX_TEXT))
+        if name == "name" and self.names is None:
+            self.names = read_names(reader)
+        elif name == "producers" and not self.producers:
+            self.producers = [Producer(*producer) for producer in read_producers(reader)]

@@ -46,32 +46,6 @@ _COMPONENT_SECTIONS = {
 }
 """Those of a component; they may come in any order, and more than once."""
 
-_VALUES = {
-    0x7F: "i32",
-    0x7E: "i64",
-    0x7D: "f32",
-    0x7C: "f64",
-    0x7B: "v128",
-    0x75: "nocontref",
-    0x74: "nullexnref",
-    0x73: "nullfuncref",
-    0x72: "nullexternref",
-    0x71: "nullref",
-    0x70: "funcref",
-    0x6F: "externref",
-    0x6E: "anyref",
-    0x6D: "eqref",
-    0x6C: "i31ref",
-    0x6B: "structref",
-    0x6A: "arrayref",
-    0x69: "exnref",
-    0x68: "contref",
-}
-"""Types of values that take one byte."""
-_ONE_BYTE = bytes(_VALUES)
-_NULLABLE, _REFERENCE = 0x63, 0x64  # before a heap type
-_PACKED = (0x78, 0x77)  # i8, i16: only in fields
-
 MAX_SECTIONS = 10_000  # a section takes 3 bytes, so that 256 MiB of them would be 90 million
 MAX_TEXT = 8 << 20  # bytes of all names together, which cost up to four times as much as Python's strings
 MAX_NAME = 100_000  # bytes; no engine takes longer ones
@@ -116,6 +90,10 @@ class Reader:
         self.end = end
         self.label = label
         self._text = text
+
+    def at(self, position: int) -> "Reader":
+        """A reader of the same section, from ``position`` on."""
+        return Reader(self.content, position, self.end, self.label, self._text)
 
     def fail(self, what: str, at: int | None = None) -> NoReturn:
         """Raise `Malformed`: ``what``, in this section, at byte ``at`` (here, unless given)."""
@@ -190,38 +168,6 @@ class Reader:
     def peek(self) -> int | None:
         """The next byte, which stays the next one."""
         return self.content[self.position] if self.position < self.end else None
-
-    def value_type(self) -> str:
-        """The type of a value."""
-        began = self.position
-        kind = self.byte("the type of a value")
-        if kind in _VALUES:
-            return _VALUES[kind]
-        if kind not in (_NULLABLE, _REFERENCE):
-            self.fail(f"there is no type of values with the number 0x{kind:02x}", began)
-        self.number("the type behind a reference", 35)  # 33 bits with a sign
-        return "ref null" if kind == _NULLABLE else "ref"
-
-    def values(self, what: str, most: int) -> list[str]:
-        """Types of values."""
-        return [self.value_type() for _ in range(self.count(what, most))]
-
-    def skip_values(self, what: str, most: int) -> None:
-        """Pass over what `values` would read."""
-        count = self.count(what, most)
-        if not bytes(self.content[self.position : self.position + count]).strip(_ONE_BYTE):
-            self.position += count
-            return
-        for _ in range(count):
-            self.value_type()
-
-    def field(self) -> None:
-        """Pass over a field of a structure or array."""
-        if self.peek() in _PACKED:
-            self.position += 1
-        else:
-            self.value_type()
-        self.choice("whether a field may change", 2)
 
     def limits(self) -> tuple[int, int, int | None]:
         """Limits of a memory or table: flags (1: has a maximum, 2: shared, 4: 64 bits), minimum, maximum."""
