@@ -281,7 +281,7 @@ async def test_who_waits_too_long_is_told_to_ask_again_and_then_finds_it(
         assert (await mirror.get(AT)).body == MODULE
 
 
-@pytest.mark.shows("nothing is held, and upstream does not answer")
+@pytest.mark.shows("a registry is away and what is asked for is not held")
 async def test_what_is_not_held_while_upstream_is_away_is_unavailable(tmp_path: Path) -> None:
     async with mirrored(tmp_path, LAYOUTS["raw"], defaults={"hold_for": "200ms"}) as (up, mirror):
         up.refuse()
