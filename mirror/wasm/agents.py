@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from mirror.digest import Digest
 from mirror.oci import DOCKER_MANIFEST, INDEXES, Manifest
+from mirror.wasm import fields
 from mirror.wasm.artifact import (
     CNCF_LAYER,
     DOCKER_LAYER,
@@ -86,10 +87,9 @@ class Agent:
 
     def judge(self) -> Taken:
         """Which module it would take, or why none."""
-        if (algorithm := _other_algorithm(self._manifest)) is not None:
+        if (fault := fields.fault(self._manifest)) is not None:
             return _refuse(
-                f"the manifest has a {algorithm} digest in it, and {self._who.does('know')} sha256 only",
-                "push it with sha256 digests",
+                f"its manifest cannot be read by {self._who.name}: {fault}", "push it with a manifest as OCI has it"
             )
         if self._manifest.media_type in INDEXES:
             return self._index()
@@ -119,7 +119,7 @@ class Agent:
         if compat is not None and (compat.found is not None or not compat.told):
             return compat
         raw = self._raw() if RAW_LAYER in self._types else None
-        if raw is not None and (compat is None or raw.verdict.accepted):
+        if raw is not None and (compat is None or len(self._types) == 2):
             return raw
         return compat or self._wrong_last(OCI_LAYER)
 
@@ -245,11 +245,6 @@ def _types(manifest: Manifest) -> list[str]:
     for named in manifest.named:
         types.setdefault(named.digest, named.media_type)
     return [types[layer.digest] for layer in manifest.layers]
-
-
-def _other_algorithm(manifest: Manifest) -> str | None:
-    """An algorithm that go-containerregistry does not know; one such digest, and it reads nothing of the manifest."""
-    return next((named.digest.algorithm for named in manifest.named if named.digest.algorithm != "sha256"), None)
 
 
 def _in_words(media_type: str) -> str:

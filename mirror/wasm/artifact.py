@@ -69,7 +69,7 @@ class Verdict:
 
 def is_module(found: Found) -> bool:
     """Whether it begins as a module does: the magic number and a version; agents want to see no more."""
-    return found.regular and found.magic and found.size >= 8
+    return found.magic and found.size >= 8
 
 
 def is_archive(media_type: str) -> bool:

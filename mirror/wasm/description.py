@@ -75,7 +75,10 @@ def as_json(description: Description) -> dict[str, object]:
 
 
 def _module(description: Description) -> dict[str, object] | None:
-    """``sha256`` in hex; ``size`` and the sections' in bytes; memories in pages of 64 KiB; ``lacking`` as imports."""
+    """``sha256`` in hex; ``size`` and the sections' in bytes; memories in pages of 64 KiB; ``lacking`` as imports.
+
+    Of a function there is the ``signature``, such as "i32 i32 -> i32".
+    """
     module, chosen = description.module, description.chosen
     if module is None:
         return None
@@ -90,18 +93,18 @@ def _module(description: Description) -> dict[str, object] | None:
         "name": module.name,
         "imports": grouped(module.imports),
         "lacking": grouped(description.lacking),
-        "exports": [{"name": export.name, "kind": export.kind} for export in module.exports],
+        "exports": [asdict(export) for export in module.exports],
         "memories": [asdict(memory) for memory in module.memories],
         "sections": [asdict(section) for section in module.sections],
         "producers": [asdict(producer) for producer in module.producers],
     }
 
 
-def grouped(imports: Iterable[Import]) -> dict[str, list[dict[str, str]]]:
+def grouped(imports: Iterable[Import]) -> dict[str, list[dict[str, str | None]]]:
     """Imports by the module that they are of, ``env`` or ``wasi_snapshot_preview1``, in their order."""
-    groups: dict[str, list[dict[str, str]]] = {}
+    groups: dict[str, list[dict[str, str | None]]] = {}
     for one in imports:
-        groups.setdefault(one.module, []).append({"name": one.name, "kind": one.kind})
+        groups.setdefault(one.module, []).append({"name": one.name, "kind": one.kind, "signature": one.signature})
     return groups
 
 

@@ -161,7 +161,16 @@ def _read_module(described: Description, content: memoryview, digest: Digest) ->
     except Malformed as error:
         described = replace(described, problem=str(error))
         return replace(described, envoy=Verdict(False, str(error), "compile the module anew, and push it whole"))
-    return replace(described, module=module, envoy=hosts.for_envoy(module), lacking=hosts.lacking(module))
+    warnings = described.warnings
+    if recent := [f"{one.module}.{one.name}" for one in hosts.recent(module)]:
+        warnings = (*warnings, f"the module imports {', '.join(recent[:3])}, which Envoy has since 1.38 only")
+    return replace(
+        described,
+        module=module,
+        envoy=hosts.for_envoy(module),
+        lacking=hosts.lacking(module),
+        warnings=warnings,
+    )
 
 
 @contextmanager

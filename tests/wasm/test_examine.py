@@ -16,6 +16,7 @@ from mirror.oci import OCI_MANIFEST
 from mirror.wasm.artifact import Layout, Verdict
 from mirror.wasm.description import Description, as_json
 from mirror.wasm.examine import examine, examine_file
+from mirror.wasm.functions import RECENT_WASI
 from mirror.wasm.module import Import
 from tests.support.artifacts import (
     CNCF_LAYER,
@@ -32,7 +33,8 @@ from tests.support.artifacts import (
     tar_gz,
     wasm_module,
 )
-from tests.wasm.verdicts import MODULE, OTHER, RUNTIME, archive, parsed
+from tests.wasm.modules import plugin
+from tests.wasm.verdicts import MODULE, OTHER, RUNTIME, ZSTD, archive, parsed
 
 LARGE = 17 * 1024 * 1024  # bytes; more than is unpacked in memory
 
@@ -81,6 +83,15 @@ def test_the_layer_that_agents_do_not_read_need_not_be_at_hand() -> None:
     assert description.accepted
 
 
+def test_agents_may_take_either_of_two_layers_so_both_must_be_at_hand() -> None:
+    without = tar_gz({"README": b"-"})
+    artifact = parsed(image([(RAW_LAYER, MODULE), (OCI_LAYER, without)]))
+    for at_hand in (MODULE, without):
+        description = examine(artifact, {Digest.of(at_hand): at_hand})
+        assert not description.complete
+        assert "cannot tell yet" in description.agent.reason
+
+
 def test_a_layer_above_the_mirrors_limit_is_not_looked_into() -> None:
     artifact = compat(MODULE)
     description = examine(parsed(artifact), artifact.blobs, max_module_size=1000)
@@ -99,14 +110,14 @@ def test_a_module_that_unpacks_to_more_than_the_mirrors_limit_is_not_read() -> N
 
 
 def test_the_only_good_module_is_described_where_agents_find_none() -> None:
-    files = {"README": b"-", "filter.wasm": MODULE, "text.wasm": b"(module)"}
+    files = {"README": b"-", "filter.wasm": MODULE, "text.wasm": b"(module)", "cut.wasm": b"\0asm"}
     for artifact in (
         image([(OCI_LAYER, tar_gz(files))]),
         image([(OCI_LAYER, tar_gz(files)), RUNTIME]),
         image([("application/octet-stream", MODULE)]),
         image([(OCI_LAYER, MODULE)]),
         image([("application/gzip", tar_gz(files))]),
-        image([(CNCF_LAYER, MODULE), ("text/plain", OTHER)]),
+        image([(CNCF_LAYER, MODULE), ("text/plain", OTHER), ("application/example+json", OTHER), (ZSTD, OTHER)]),
     ):
         description = described(artifact)
         assert not description.agent.accepted
@@ -203,6 +214,18 @@ def test_what_agents_overlook_is_a_warning() -> None:
     (warning,) = described(image([(OCI_LAYER, archive(entry("plugin.wasm", MODULE), b"x" * 512))])).warnings
     assert "agents stop reading at plugin.wasm and do not see that what follows is broken" in warning
     assert described(compat(MODULE)).warnings == ()
+    wasi = plugin([("wasi_snapshot_preview1", sorted(RECENT_WASI)[0], "i32 -> i32")])
+    (warning,) = described(compat(wasi)).warnings
+    assert "since 1.38" in warning
+
+
+def test_what_envoy_lacks_is_named() -> None:
+    lacking = plugin([("env", "proxy_unheard_of", "i32 -> i32")])
+    description = described(compat(lacking))
+    assert description.agent.accepted
+    assert not description.envoy.accepted
+    assert [wanted.name for wanted in description.lacking] == ["proxy_unheard_of"]
+    assert "proxy_unheard_of" in description.envoy.reason
 
 
 def test_the_gateway_says_that_it_refuses_what_agents_cut() -> None:
@@ -257,7 +280,7 @@ def test_the_json_has_the_same_fields_for_every_artifact(artifact: Artifact) -> 
 def test_the_json_of_a_module() -> None:
     description = described(compat(MODULE))
     lacking = (
-        Import("env", "proxy_missing", "function"),
+        Import("env", "proxy_missing", "function", "i32 -> i32"),
         Import("wasi", "x", "function"),
         Import("env", "y", "memory"),
     )
@@ -267,11 +290,16 @@ def test_the_json_of_a_module() -> None:
     assert isinstance(module, dict)
     assert module["sha256"] == hashlib.sha256(MODULE).hexdigest()
     assert (module["layer"], module["file"], module["size"]) == (0, "plugin.wasm", len(MODULE))
-    assert (module["kind"], module["version"], module["abi"]) == ("core module", 1, [])
-    assert module["sections"] == [{"name": "pad", "size": len(MODULE) - 14, "custom": True}]
+    assert (module["kind"], module["version"], module["abi"]) == ("core module", 1, ["0.2.1"])
+    assert module["sections"][-1] == {"name": "pad", "size": 30_004, "custom": True}
+    assert {"name": "malloc", "kind": "function", "signature": "i32 -> i32"} in module["exports"]
+    assert module["memories"][0].items() >= {"minimum": 1, "maximum": None, "imported": False}.items()
     assert module["lacking"] == {
-        "env": [{"name": "proxy_missing", "kind": "function"}, {"name": "y", "kind": "memory"}],
-        "wasi": [{"name": "x", "kind": "function"}],
+        "env": [
+            {"name": "proxy_missing", "kind": "function", "signature": "i32 -> i32"},
+            {"name": "y", "kind": "memory", "signature": None},
+        ],
+        "wasi": [{"name": "x", "kind": "function", "signature": None}],
     }
     of_file = as_json(examine_file(MODULE))["module"]
     assert isinstance(of_file, dict)

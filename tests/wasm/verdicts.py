@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from mirror.digest import Digest
-from mirror.oci import DOCKER_MANIFEST, OCI_INDEX, Manifest
+from mirror.oci import DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST, Manifest
 from mirror.wasm.agents import MAX_SIZE
 from mirror.wasm.artifact import for_agents
 from mirror.wasm.description import Description
@@ -39,10 +39,11 @@ from tests.support.artifacts import (
     tar_gz,
     wasm_module,
 )
+from tests.wasm.modules import custom, plugin
 
-MODULE = wasm_module(30_000)
-OTHER = wasm_module(30_000, seed=1)
 NOISE = random.Random(0).randbytes(100_000)
+MODULE = plugin(customs=[custom("pad", NOISE[:30_000])])
+OTHER = plugin(customs=[custom("pad", NOISE[30_000:60_000])])
 LIMIT = 1024 * 1024
 """``ISTIO_WASM_MAX_BINARY_SIZE_BYTES`` of the agents that are given what is ``large``, in the place of 256 MiB."""
 
@@ -110,6 +111,22 @@ def entered_as(child: Artifact, media_type: str) -> Artifact:
     return Artifact(body, OCI_INDEX, children=(child,))
 
 
+EVERYTHING = {
+    "artifactType": "application/vnd.example",
+    "annotations": {"a": "b"},
+    "subject": {
+        **descriptor(OCI_MANIFEST, b"{}"),
+        "data": "e30=",
+        "urls": ["https://example.com/"],
+        "annotations": {"a": None},
+        "artifactType": None,
+        "platform": {"os": "linux", "architecture": "amd64", "os.features": [], "variant": "v2"},
+    },
+    "unknown": [1],
+}
+"""Fields that a manifest may have."""
+
+
 def accepted() -> Iterator[Case]:
     """What agents take."""
     other = compat(OTHER)
@@ -117,6 +134,8 @@ def accepted() -> Iterator[Case]:
         "raw": raw(MODULE),
         "raw, the module second": image([RUNTIME, (RAW_LAYER, MODULE)], config=(RAW_CONFIG, b"{}")),
         "raw, any second layer": image([(RAW_LAYER, MODULE), ("text/plain", b"read me")]),
+        "an image, and a raw module": image([(RAW_LAYER, OTHER), (OCI_LAYER, PLUGIN)]),
+        "with all that OCI has": compat(MODULE, EVERYTHING),
         "raw behind an image that has none": image([(RAW_LAYER, MODULE), (OCI_LAYER, tar_gz({"README": b"none"}))]),
         "compat": compat(MODULE),
         "compat, deep": image([(OCI_LAYER, tar_gz({"./opt/wasm/plugin.wasm": MODULE}))]),
@@ -203,7 +222,34 @@ def refused_by_layers() -> Iterator[Case]:
         yield Case(f"of the type {kind!r}", image([(kind, PLUGIN)]), None, f"of type {kind}", "invalid media type")
     same = image([(RAW_LAYER, MODULE), RUNTIME], config=(OCI_CONFIG, MODULE))
     yield Case("the module as config", same, None, "the config", "could not find the layer of type")
-    yield Case("sha512", with_sha512(), None, "sha512", "unsupported hash")
+    broken = {
+        "sha512": (with_sha512(), "layers[0].digest is no sha256 digest", "unsupported hash"),
+        "a subject in sha512": (
+            raw(MODULE, {"subject": {"digest": "sha512:00"}}),
+            "subject.digest",
+            "unsupported hash",
+        ),
+        "a subject without digest": (raw(MODULE, {"subject": {"digest": None}}), "subject.digest", "cannot parse hash"),
+        "a subject that is a text": (raw(MODULE, {"Subject": "x"}), "Subject is no object", "cannot unmarshal string"),
+        "a number as type": (compat(MODULE, {"artifactType": 5}), "artifactType is no text", "cannot unmarshal number"),
+        "notes that are numbers": (
+            compat(MODULE, {"subject": {"annotations": {"a": 1}}}),
+            "subject.annotations",
+            "cannot unmarshal number",
+        ),
+        "data that is none": (
+            docker(MODULE, {"subject": {"data": "?"}}),
+            "subject.data is no base64",
+            "illegal base64",
+        ),
+        "addresses that are none": (
+            docker(MODULE, {"subject": {"urls": ["a", 1]}}),
+            "subject.urls[1] is no text",
+            "cannot unmarshal number",
+        ),
+    }
+    for name, (artifact, say, they_say) in broken.items():
+        yield Case(name, artifact, None, say, they_say)
 
 
 def refused_by_content() -> Iterator[Case]:
@@ -222,6 +268,10 @@ def refused_by_content() -> Iterator[Case]:
     yield Case("an empty file", compat(b""), None, "is empty", _INVALID)
     yield Case("text in the file", docker(b"(module)"), None, "does not begin with \\0asm", _INVALID)
     yield Case("raw text", raw(b"(module)"), None, "does not begin with \\0asm", _INVALID)
+    both = image([(RAW_LAYER, MODULE), (OCI_LAYER, tar_gz({"plugin.wasm": b"(module)"}))])
+    yield Case("text in an image, and a raw module", both, None, "plugin.wasm in the last", _INVALID)
+    neither = image([(RAW_LAYER, b"(module)"), (OCI_LAYER, tar_gz({"README": b"none"}))])
+    yield Case("raw text, and an image that has none", neither, None, "layer 1 of 2 is no module", _INVALID)
     yield Case("raw, empty", raw(b""), None, "is empty", _INVALID)
     yield Case("the magic number alone", raw(b"\0asm"), None, "does not begin with \\0asm and a version", _INVALID)
     yield Case("raw, gzipped", raw(gz(MODULE)), None, "does not begin with \\0asm", _INVALID)
