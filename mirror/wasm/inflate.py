@@ -27,16 +27,18 @@ class Limits:
     """How much of an archive is read. Sizes in bytes.
 
     ``output``: what it unpacks to; agents read 256 MiB. ``ratio``: how many times its size it unpacks to, where that is
-    more than ``ratio_from`` bytes. ``header``: one pax header or long name, as in Go; ``headers``: all of them.
-    ``modules``: how many files are told that are not named plugin.wasm, and how many that are.
+    more than ``ratio_from`` bytes. ``members``: of the gzip stream. ``entries``: of the tar, with the headers that say
+    more about one. ``header``: one such, as in Go; ``headers``: all of them. ``path``: a name. ``modules``: how many
+    files are told that are named plugin.wasm, and how many others.
     """
 
     output: int = 256 << 20
     ratio: int = 200
     ratio_from: int = 16 << 20
-    entries: int = 20_000
+    members: int = 50_000
+    entries: int = 50_000
     header: int = 1 << 20
-    headers: int = 8 << 20
+    headers: int = 4 << 20
     path: int = 4096
     modules: int = 16
 
@@ -49,8 +51,11 @@ def inflated(chunks: Iterable[bytes | memoryview], limits: Limits) -> Iterator[b
     source = _Source(chunks)
     if not source.more():
         raise Broken("it is empty")
-    unpacked = 0
+    unpacked = members = 0
     while source.more():
+        members += 1
+        if members > limits.members:
+            raise Broken(f"its gzip stream has more than {limits.members:,} members")
         if not _read_header(source):
             raise Broken("bytes that are no gzip stream follow the first one" if unpacked else "it is not gzipped")
         for piece in _member(source):
@@ -109,8 +114,13 @@ class _Source:
         """The bytes up to a zero, with it; None where that is too far away."""
         found = b""
         while len(found) < _LONGEST_TEXT:
-            found += self.exactly(1)
-            if found[-1] == 0:
+            piece = bytes(self.piece(_LONGEST_TEXT - len(found)))
+            if not piece:
+                raise _cut_short()
+            text, zero, rest = piece.partition(b"\0")
+            found += text + zero
+            if zero:
+                self.give_back(len(rest))
                 return found
         return None
 
@@ -145,7 +155,7 @@ def _member(source: _Source) -> Iterator[bytes]:
         except zlib.error as error:
             yield _up_to_the_damage(before, piece)
             raise Broken("its gzip stream is damaged") from error
-        source.give_back(len(inflater.unused_data) + len(inflater.unconsumed_tail))
+        source.give_back(len(inflater.unused_data if inflater.eof else inflater.unconsumed_tail))
         if content:
             checksum = zlib.crc32(content, checksum)
             size += len(content)

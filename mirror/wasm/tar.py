@@ -22,6 +22,7 @@ _WITHOUT_CONTENT = frozenset({b"1", b"2", b"3", b"4", _FOLDER, b"6"})
 _TEXTS = frozenset({b"path", b"linkpath", b"uname", b"gname"})
 _NUMBERS = frozenset({b"size", b"uid", b"gid"})
 _TIMES = frozenset({b"atime", b"mtime", b"ctime"})
+_READ = _TEXTS | _NUMBERS | _TIMES
 _SPARSE_KEYS = b"GNU.sparse."
 _ASCII = bytes(range(0x80))
 _DECIMAL = re.compile(rb"[+-]?[0-9]{1,32}")
@@ -60,14 +61,19 @@ class Tar:
         self._left = 0
         self._padding = 0
         self._headers = 0
+        self._blocks = 0
 
     def next(self) -> Header | None:
         """The next entry; None at the end of the archive."""
         records: Mapping[bytes, bytes] = {}
         long_name = b""
         while (block := self._next_block()) is not None:
+            self._blocks += 1
+            if self._blocks > self._limits.entries:
+                raise Broken(f"it has more than {self._limits.entries:,} entries")
             name, size, kind = _parse(block)
             if kind not in _SPECIAL:
+                _check_size(size if kind not in _WITHOUT_CONTENT else 0)  # also where a pax header says another one
                 return self._entry(long_name or records.get(b"path") or name, records, size, kind)
             content = self._special(size)
             if kind == _LONG_NAME:
@@ -98,8 +104,7 @@ class Tar:
 
     def _begin(self, size: int, *, content: bool = True) -> None:
         """Stand before the content of an entry."""
-        if size < 0:
-            raise Broken("it holds an entry of a negative size")
+        _check_size(size)
         if size > self._limits.output:
             raise Broken(
                 f"it holds an entry that claims to have {size:,} bytes; at most {self._limits.output:,} are read"
@@ -118,6 +123,7 @@ class Tar:
         content = self._stream.exactly(size)
         if len(content) < size:
             raise _cut_short()
+        self._stream.more()  # Go reads a header until there is no more: a fault right behind it is met with it
         self._left = 0
         return content
 
@@ -152,6 +158,11 @@ class Tar:
         return block or None
 
 
+def _check_size(size: int) -> None:
+    if size < 0:
+        raise Broken("it holds an entry of a negative size")
+
+
 class _Stream:
     """Pieces as a stream."""
 
@@ -160,13 +171,19 @@ class _Stream:
         self._piece = b""
         self._at = 0
 
-    def take(self, most: int) -> bytes:
-        """The next bytes, ``most`` at most; none at the end."""
-        while most and self._at == len(self._piece):
+    def more(self) -> bool:
+        """Whether any byte is left."""
+        while self._at == len(self._piece):
             piece = next(self._pieces, None)
             if piece is None:
-                return b""
+                return False
             self._piece, self._at = piece, 0
+        return True
+
+    def take(self, most: int) -> bytes:
+        """The next bytes, ``most`` at most; none at the end."""
+        if not most or not self.more():
+            return b""
         found = self._piece[self._at : self._at + most]
         self._at += len(found)
         return found
@@ -251,14 +268,14 @@ def _records(content: bytes) -> dict[bytes, bytes]:
     at = 0
     while at < len(content):
         blank = content.find(b" ", at, at + 33)
-        length = _decimal(content[at:blank]) if blank > 0 else 0
-        end = at + length
-        if length < 5 or end > len(content) or end <= blank + 1 or content[end - 1] != 0x0A:
+        digits = content[at:blank] if blank > 0 else b""
+        end = at + (int(digits) if digits.isdigit() else _decimal(digits))
+        if end - at < 5 or end > len(content) or end <= blank + 1 or content[end - 1] != 0x0A:
             raise _damaged_header()
         key, equals, value = content[blank + 1 : end - 1].partition(b"=")
         if not key or not equals or b"\0" in (value if key in _TEXTS else key):
             raise _damaged_header()
-        if key in _TEXTS or key in _NUMBERS or key in _TIMES:
+        if key in _READ:
             found[key] = value
         elif key.startswith(_SPARSE_KEYS):
             found[_SPARSE_KEYS] = value
