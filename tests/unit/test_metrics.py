@@ -165,7 +165,8 @@ async def test_numbers_are_told_to_the_others_without_anyone_asking(
         async def told(expected: int = answered) -> bool:
             return requests(await first.scrape()) == expected
 
-        await eventually(told, what=f"{answered} are told")
+        found: bool = await eventually(told, what=f"{answered} are told")
+        assert found
     running.cancel()
 
 
