@@ -34,15 +34,17 @@ class Sent:
         return len(self.messages) > 1 and not self.messages[-1].get("more_body", False)
 
 
-async def asked(app: ASGIApp, path: str, method: str = "GET") -> Sent:
+async def asked(
+    app: ASGIApp, path: str, method: str = "GET", *, query: str = "secret=1", headers: Mapping[str, str] | None = None
+) -> Sent:
     """What ``app`` sends for a request."""
     scope: Scope = {
         "type": "http",
         "method": method,
         "path": path,
         "raw_path": path.encode(),
-        "query_string": b"secret=1",
-        "headers": [],
+        "query_string": query.encode(),
+        "headers": [(name.encode(), value.encode()) for name, value in (headers or {}).items()],
         "client": ("192.0.2.7", 1),
     }
     sent = Sent()
