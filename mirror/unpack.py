@@ -24,7 +24,7 @@ from mirror.store.blobs import Blob, BlobStore
 from mirror.store.directory import DataDirectory
 from mirror.store.leases import Leases
 from mirror.tags import Lru
-from mirror.wasm.archive import ArchiveError, Entry, Limits, extract
+from mirror.wasm.archive import LIMITS, ArchiveError, Entry, Limits, extract
 from mirror.wasm.artifact import Found
 
 log = logging.getLogger(__name__)
@@ -58,12 +58,20 @@ class Unpacker:
     """Unpacks modules. Wired once in each worker; ``leases`` are those of the disk."""
 
     def __init__(
-        self, directory: DataDirectory, store: BlobStore, notes: Notes, leases: Leases, limits: Limits
+        self,
+        directory: DataDirectory,
+        store: BlobStore,
+        notes: Notes,
+        leases: Leases,
+        max_module_size: int,
+        limits: Limits = LIMITS,
     ) -> None:
+        """``max_module_size`` bounds one module, ``limits`` the archive around it."""
         self._directory = directory
         self._store = store
         self._notes = notes
         self._leases = leases
+        self._max_module_size = max_module_size
         self._limits = limits
         self._threads = ThreadPoolExecutor(2, thread_name_prefix="unpack")
         self._flights: Flights[Blob | bytes] = Flights()
@@ -73,10 +81,16 @@ class Unpacker:
     async def module(self, layer: Blob, found: Found) -> Blob | bytes:
         """The module in an entry of a verified layer: as a blob, or as its bytes where the disk fails.
 
-        Raises `ModuleUnknown` where the archive does not have it, `StoreError` where the layer has rotted on the disk.
+        Raises `ModuleUnknown` where the archive does not have it, or it is too large; `StoreError` where the layer has
+        rotted on the disk.
         """
         if found.name is None:
             return layer
+        if found.size > self._max_module_size:
+            raise ModuleUnknown(
+                f"the module has {found.size:,} bytes, more than wasm.max_module_size ({self._max_module_size:,}); "
+                "make the module smaller, or the setting larger"
+            )
         key = layer.digest, found.entry
         blob = self._open(self._known.get(key), found.size)
         if blob is not None:

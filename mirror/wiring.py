@@ -55,7 +55,6 @@ from mirror.unpack import Unpacker
 from mirror.upstream.failover import Upstream
 from mirror.upstream.transport import Transport
 from mirror.upstream.trust import trust_in
-from mirror.wasm.archive import Limits
 
 _PEER_CONNECTS_WITHIN = 1.0
 _PEER_IDLE_FOR = 2.0
@@ -93,8 +92,7 @@ async def wired(settings: Settings, directory: DataDirectory, draining: Callable
         suspicion = Suspicion(asyncio.get_running_loop().time)
         fills = Fills(directory, store, metadata, upstreams, around.sharing, metrics)
         stack.push_async_callback(fills.aclose)
-        archives = Limits(output=settings.wasm.max_module_size)
-        unpacker = Unpacker(directory, store, local, Leases(directory.leases), archives)
+        unpacker = Unpacker(directory, store, local, Leases(directory.leases), settings.wasm.max_module_size)
         stack.push_async_callback(unpacker.aclose)
         checks = Checks(store, fills, metrics, settings.wasm.max_module_size)
         stack.push_async_callback(checks.aclose)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from mirror.wasm.inflate import LIMITS, Broken, Limits, inflated
 from mirror.wasm.tar import Header, Tar
 
-__all__ = ["ArchiveError", "Entry", "Limits", "extract", "modules_in"]
+__all__ = ["LIMITS", "ArchiveError", "Entry", "Limits", "extract", "modules_in"]
 
 PLUGIN = b"plugin.wasm"
 _MAGIC = b"\0asm"

@@ -1,4 +1,4 @@
-"""A module is unpacked once, kept as a blob of its own, and remembered; whatever fails, its bytes are the right ones."""
+"""A module is unpacked once, kept as a blob, and remembered; its bytes are the right ones, whatever fails."""
 
 import asyncio
 import contextlib
@@ -42,7 +42,7 @@ class Worker:
         self.directory = directory
         self.store = BlobStore(directory)
         self.notes = SqliteMetadata.open(directory.database)
-        self.unpacker = Unpacker(directory, self.store, self.notes, Leases(directory.leases), Limits())
+        self.unpacker = Unpacker(directory, self.store, self.notes, Leases(directory.leases), 4 << 20)
 
     def layer(self, content: bytes = ARCHIVE) -> Blob:
         """A layer, held."""
@@ -145,6 +145,12 @@ async def test_one_that_was_evicted_is_unpacked_anew_into_the_same_blob(tmp_path
         assert isinstance(module, Blob)
         assert module.digest == MADE
     assert unpacked == [0, 0, 0]
+
+
+async def test_the_archive_around_a_module_may_be_larger_than_a_module_may(tmp_path: Path) -> None:
+    archive = zipped(entry(b"README.md", bytes(5 << 20)) + entry(b"plugin.wasm", MODULE) + END)
+    async with worker(tmp_path) as one:
+        assert body(await one.module(archive, Found(0, "plugin.wasm", 8, True, 1))) == MODULE
 
 
 async def test_each_entry_is_a_module_of_its_own(tmp_path: Path) -> None:
@@ -253,6 +259,7 @@ async def test_a_database_that_fails_costs_a_second_unpacking_only(tmp_path: Pat
 @pytest.mark.parametrize(
     ("archive", "found", "says"),
     [
+        (plugin(bytes((4 << 20) + 1)), Found(0, "plugin.wasm", (4 << 20) + 1, False), "more than wasm.max_module_size"),
         (ARCHIVE[:2000], FOUND, "cut short"),
         (b"not gzipped at all", FOUND, "not gzipped"),
         (ARCHIVE, Found(0, "plugin.wasm", len(CONTENT), True, 0), "holds no file"),
