@@ -11,41 +11,13 @@ from dataclasses import dataclass
 from mirror.digest import Digest
 from mirror.oci import DOCKER_MANIFEST, INDEXES, Manifest
 from mirror.wasm import fields
-from mirror.wasm.artifact import (
-    CNCF_LAYER,
-    DOCKER_LAYER,
-    FILE_NAME,
-    OCI_LAYER,
-    RAW_CONFIG,
-    RAW_LAYER,
-    Found,
-    Verdict,
-    for_agents,
-    is_archive,
-    is_module,
-)
+from mirror.wasm.artifact import DOCKER_LAYER, FILE_NAME, OCI_LAYER, RAW_LAYER, Found, Verdict, for_agents, is_module
+from mirror.wasm.reasons import AGENTS, PUSH_RAW, Reader, listed, wrong_last
 
 MAX_SIZE = 256 * 1024 * 1024
 """Bytes of a raw module, or of an unpacked archive, that agents read: ``ISTIO_WASM_MAX_BINARY_SIZE_BYTES``."""
 
-PUSH_RAW = f"push it with exactly two layers: the module as {RAW_LAYER}, and a file with {{}} in it as {RAW_CONFIG}"
-
-
-@dataclass(frozen=True, slots=True)
-class Reader:
-    """Who reads: its name, and whether it takes as much as it reads of a module that is too large."""
-
-    name: str
-    plural: bool
-    truncates: bool
-
-    def does(self, verb: str) -> str:
-        """The beginning of a sentence: "agents read", "Envoy Gateway reads"."""
-        return f"{self.name} {verb}{'' if self.plural else 's'}"
-
-
-AGENTS = Reader("agents", plural=True, truncates=True)
-GATEWAY = Reader("Envoy Gateway", plural=False, truncates=False)
+_ASK_AGAIN = "see that it can be pulled and is no larger than wasm.max_module_size, and ask again"
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,9 +60,10 @@ class Agent:
     def judge(self) -> Taken:
         """Which module it would take, or why none."""
         if (fault := fields.fault(self._manifest)) is not None:
-            return _refuse(
-                f"its manifest cannot be read by {self._who.name}: {fault}", "push it with a manifest as OCI has it"
+            right = (
+                "with sha256 digests only" if "digest" in fault else "with that field as the OCI specification has it"
             )
+            return _refuse(f"its manifest cannot be read by {self._who.name}: {fault}", f"push it {right}")
         if self._manifest.media_type in INDEXES:
             return self._index()
         if not self._types:
@@ -107,9 +80,10 @@ class Agent:
         if not children:
             return _refuse("the index is empty", "push the image itself, or an index with a child for linux/amd64")
         platforms = [f"{one.platform.os}/{one.platform.architecture}" for one in children if one.platform is not None]
+        platforms = [platform.strip("/") or "one without a name" for platform in platforms]
         return _refuse(
             f"the index has no child for linux/amd64, and {self._who.does('take')} no other; it has "
-            f"{_listed(list(dict.fromkeys(platforms)))}",
+            f"{listed(list(dict.fromkeys(platforms)))}",
             "push the image without an index, or name linux/amd64 as the platform of its child, or no platform",
         )
 
@@ -132,7 +106,9 @@ class Agent:
         if first is not None:
             return self._checked(first, f"{first.name} in {where}")
         if opened.problem is not None:
-            return _refuse(f"{where} cannot be read: {opened.problem}", f"push it as a tar.gz that holds {FILE_NAME}")
+            return _refuse(
+                f"{where} cannot be read: {opened.problem}", f"push it as a tar.gz with {FILE_NAME} as its first file"
+            )
         if (holder := self._holder()) is not None:
             return _refuse(
                 f"{where} holds no {FILE_NAME}, but layer {holder + 1}; {self._who.does('read')} only the last layer",
@@ -140,7 +116,7 @@ class Agent:
             )
         others = [one.name for one in opened.found if one.name is not None]
         return _refuse(
-            f"{where} holds no file {FILE_NAME}{f', but {_listed(others)}' if others else ''}",
+            f"{where} holds no file {FILE_NAME}{f', but {listed(others)}' if others else ''}",
             f"call the module {FILE_NAME} in the archive",
         )
 
@@ -178,21 +154,7 @@ class Agent:
         return Taken(Verdict(False, reason, remedy), found)
 
     def _wrong_last(self, wanted: str) -> Taken:
-        """Why an image is refused whose last layer is not of the type that is ``wanted``."""
-        who, last, count = self._who, self._types[-1], len(self._types)
-        image = "a Docker image" if wanted == DOCKER_LAYER else "a tar+gzip image"
-        if CNCF_LAYER in self._types:
-            reason = f"the module's layer is of type {CNCF_LAYER}, the CNCF layout, which is unknown to {who.name}"
-            return _refuse(reason, PUSH_RAW)
-        if wanted in self._types:
-            return _refuse(
-                f"the last of {count} layers is {_in_words(last)}; {who.does('read')} only the last layer of {image}",
-                f"push the layer that holds {FILE_NAME} as the last one",
-            )
-        where = "the last of its layers" if count > 1 else "its layer"
-        return _refuse(
-            f"{where} is {_in_words(last)}; in {image} {who.does('read')} {wanted} only", _instead(last, wanted)
-        )
+        return Taken(wrong_last(self._manifest, self._types, wanted, self._who))
 
     def _holder(self) -> int | None:
         """The layer in whose archive the file lies."""
@@ -210,18 +172,6 @@ class Agent:
         return f"the last of its {count} layers" if number == self._last else f"layer {number + 1} of {count}"
 
 
-def misled(index: Manifest, manifest: Manifest) -> Verdict | None:
-    """What there is against ``index`` as the way to ``manifest``: clients believe its word on what its children are."""
-    for child in index.manifests:
-        if child.digest == manifest.digest and (child.media_type in INDEXES) != (manifest.media_type in INDEXES):
-            return Verdict(
-                False,
-                f"the index calls {child.digest} one of type {child.media_type}, and it is {manifest.media_type}",
-                "push the index anew, with the media type that its child has",
-            )
-    return None
-
-
 def _is_named(found: Found) -> bool:
     return found.file_name == FILE_NAME
 
@@ -231,7 +181,7 @@ def _refuse(reason: str, remedy: str) -> Taken:
 
 
 def _not_told(what: str) -> Taken:
-    verdict = Verdict(False, f"cannot tell yet: {what} is not at hand", "see that it can be pulled, and ask again")
+    verdict = Verdict(False, f"cannot tell yet: {what} is not at hand", _ASK_AGAIN)
     return Taken(verdict, told=False)
 
 
@@ -245,22 +195,3 @@ def _types(manifest: Manifest) -> list[str]:
     for named in manifest.named:
         types.setdefault(named.digest, named.media_type)
     return [types[layer.digest] for layer in manifest.layers]
-
-
-def _in_words(media_type: str) -> str:
-    if media_type.endswith("json"):
-        return f"the config ({media_type})" if "config" in media_type else f"JSON ({media_type})"
-    return f"of type {media_type}"
-
-
-def _instead(media_type: str, wanted: str) -> str:
-    """What to change about a layer of this type."""
-    if is_archive(media_type):
-        return f"push the layer as {wanted}, or the image in the format that has such layers"
-    if ".tar" in media_type:
-        return f"compress the layer with gzip, and push it as {wanted}"
-    return PUSH_RAW
-
-
-def _listed(names: list[str]) -> str:
-    return ", ".join(names[:3]) + (", …" if len(names) > 3 else "")

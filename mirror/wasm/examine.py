@@ -12,11 +12,12 @@ from pathlib import Path
 from mirror.digest import Digest
 from mirror.oci import Manifest
 from mirror.wasm import agents, hosts
-from mirror.wasm.agents import AGENTS, GATEWAY, Agent, Opened, Taken
+from mirror.wasm.agents import Agent, Opened, Taken
 from mirror.wasm.archive import ArchiveError, Entry, Limits, extract, modules_in
 from mirror.wasm.artifact import Found, Layout, Verdict, is_archive, is_module, layers_to_open, layout_of
 from mirror.wasm.description import Description
 from mirror.wasm.module import Malformed, looks_like_wasm, read_module
+from mirror.wasm.reasons import AGENTS, GATEWAY, misled
 
 Content = memoryview | bytes
 
@@ -41,8 +42,8 @@ def examine(
 
     ``max_module_size`` is the mirror's ``wasm.max_module_size``, ``agents_size`` what agents and Envoy Gateway read.
     ``index`` led to ``manifest``; ``pinned_index``: it was asked for by its digest. What the answer depends on and is
-    not at hand is in `Description.missing`. Large modules are unpacked into a nameless file in ``folder`` (None: where
-    temporary files go). Without ``read`` a module is chosen, but not looked into.
+    not at hand makes it not `Description.complete`. Large modules are unpacked into a nameless file in ``folder``
+    (None: where temporary files go). Without ``read`` a module is chosen, but not looked into.
     """
     limits = Limits(output=agents_size)
     wanted = layers_to_open(manifest, max_module_size)
@@ -125,6 +126,8 @@ def _nothing(agent: Taken, described: Description, opened: Mapping[int, Opened])
         return agent.verdict.reason
     if not described.complete:
         return "cannot tell yet: not all layers that may hold a module are at hand"
+    if not opened:
+        return agent.verdict.reason  # which is about the types of the layers
     broken = next(
         (f", and layer {number + 1} cannot be read: {one.problem}" for number, one in opened.items() if one.problem), ""
     )
@@ -232,7 +235,7 @@ def _warnings(agent: Taken, opened: Mapping[int, Opened]) -> tuple[str, ...]:
 
 def _led_by(index: Manifest, described: Description, manifest: Manifest, pinned: bool) -> Description:
     """Add what becomes of an artifact that an index led to. Who pins the index gets the child, of another digest."""
-    if (against := agents.misled(index, manifest)) is not None:
+    if (against := misled(index, manifest)) is not None:
         return replace(described, agent=against, gateway=against)
     if not pinned:
         return described

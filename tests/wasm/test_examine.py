@@ -139,7 +139,8 @@ def test_of_several_good_modules_none_is_described_unless_agents_take_one() -> N
 @pytest.mark.parametrize(
     ("artifact", "problem"),
     {
-        "nothing": (image([]), "it holds no module"),
+        "nothing": (image([]), "it has no layers"),
+        "what is not opened": (image([(ZSTD, b"-")]), f"of type {ZSTD}"),
         "text": (image([(CNCF_LAYER, b"(module)")]), "it holds no module"),
         "a container": (image([(OCI_LAYER, tar_gz({str(n): b"-"})) for n in range(9)]), "it holds no module"),
         "no archive": (image([(OCI_LAYER, b"text in a file")]), "layer 1 cannot be read: it is not gzipped"),

@@ -106,9 +106,12 @@ def damaged_behind(layer: bytes) -> bytes:
 
 def entered_as(child: Artifact, media_type: str) -> Artifact:
     """An index that gives its child another type than the child has."""
-    entries = [descriptor(media_type, child.body)]
-    body = json.dumps({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": entries}).encode()
-    return Artifact(body, OCI_INDEX, children=(child,))
+    return Artifact(index_of([descriptor(media_type, child.body)]), OCI_INDEX, children=(child,))
+
+
+def index_of(entries: list[dict[str, object]]) -> bytes:
+    """An index with these entries, as they are."""
+    return json.dumps({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": entries}).encode()
 
 
 EVERYTHING = {
@@ -117,7 +120,7 @@ EVERYTHING = {
     "subject": {
         **descriptor(OCI_MANIFEST, b"{}"),
         "data": "e30=",
-        "urls": ["https://example.com/"],
+        "urls": ["https://example.com/", None],
         "annotations": {"a": None},
         "artifactType": None,
         "platform": {"os": "linux", "architecture": "amd64", "os.features": [], "variant": "v2"},
@@ -205,23 +208,31 @@ def refused_by_layers() -> Iterator[Case]:
         f"invalid media type {RAW_CONFIG}",
     )
     empty = (OCI_LAYER, tar_gz({"README": b"none"}))
+    three = image([(RAW_LAYER, MODULE), RUNTIME, empty])
+    yield Case("raw, and an image that has none behind it", three, None, "no file plugin.wasm", _NOT_IN_ARCHIVE)
     yield Case("compat, not the last", image([plugin, empty]), None, "but layer 1", _NOT_IN_ARCHIVE)
     tar = entry("plugin.wasm", MODULE) + END_OF_TAR
     yield Case("tar", image([(TAR, tar)]), None, f"of type {TAR}", f"invalid media type {TAR} ")
     yield Case("tar+zstd", image([(ZSTD, b"\x28\xb5\x2f\xfd")]), None, f"of type {ZSTD}", f"invalid media type {ZSTD} ")
     yield Case("a layer of Docker's in OCI", image([(DOCKER_LAYER, PLUGIN)]), None, DOCKER_LAYER, oci_type)
     yield Case("a layer of OCI in Docker's", of_docker(plugin), None, OCI_LAYER, docker_type)
-    yield Case("raw in Docker's", of_docker((RAW_LAYER, MODULE), RUNTIME), None, DOCKER_LAYER, docker_type)
+    yield Case("raw in Docker's", of_docker((RAW_LAYER, MODULE), RUNTIME), None, "this is a Docker image", docker_type)
     unsaid = of_docker((DOCKER_LAYER, PLUGIN), mediaType=None)
-    yield Case("docker without a media type", unsaid, None, "in a tar+gzip image", oci_type)
+    yield Case("docker without a media type", unsaid, None, "does not say that it is Docker's", oci_type)
     foreign = "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip"
     yield Case("foreign", of_docker((foreign, PLUGIN)), None, foreign, f"invalid media type {foreign}")
     restricted = "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip"
     yield Case("not distributable", image([(restricted, PLUGIN)]), None, restricted, f"invalid media type {restricted}")
     for kind in ("application/octet-stream", OCI_LAYER.upper(), f"{OCI_LAYER};q=1", "application/gzip", ""):
-        yield Case(f"of the type {kind!r}", image([(kind, PLUGIN)]), None, f"of type {kind}", "invalid media type")
+        yield Case(
+            f"of the type {kind!r}",
+            image([(kind, PLUGIN)]),
+            None,
+            f"of type {kind}" if kind else "of no type",
+            "invalid media type",
+        )
     same = image([(RAW_LAYER, MODULE), RUNTIME], config=(OCI_CONFIG, MODULE))
-    yield Case("the module as config", same, None, "the config", "could not find the layer of type")
+    yield Case("the module as config", same, None, "also the config", "could not find the layer of type")
     broken = {
         "sha512": (with_sha512(), "layers[0].digest is no sha256 digest", "unsupported hash"),
         "a subject in sha512": (
@@ -241,6 +252,11 @@ def refused_by_layers() -> Iterator[Case]:
             docker(MODULE, {"subject": {"data": "?"}}),
             "subject.data is no base64",
             "illegal base64",
+        ),
+        "addresses that are no list": (
+            docker(MODULE, {"subject": {"urls": "a"}}),
+            "subject.urls is no list",
+            "cannot unmarshal string",
         ),
         "addresses that are none": (
             docker(MODULE, {"subject": {"urls": ["a", 1]}}),
@@ -307,7 +323,13 @@ def refused_by_index() -> Iterator[Case]:
     yield Case(
         "arm alone", docker_list(docker(MODULE), platforms=("linux/arm64",)), None, "it has linux/arm64", no_child
     )
-    yield Case("an empty platform", index(compat(MODULE), platforms=("",)), None, "no child for linux/amd64", no_child)
+    yield Case("an empty platform", index(compat(MODULE), platforms=("",)), None, "it has one without a name", no_child)
+    child = {**descriptor(OCI_MANIFEST, b"{}"), "digest": str(Digest.of(b"{}", "sha512"))}
+    named = {"an index in sha512": (child, "manifests[0].digest is no sha256 digest", "unsupported hash")}
+    text = {**child, "digest": str(Digest.of(b"{}")), "platform": "linux/amd64"}
+    named["a platform in words"] = (text, "manifests[0].platform is no object", "cannot unmarshal string")
+    for name, (one, say, they_say) in named.items():
+        yield Case(name, Artifact(index_of([one]), OCI_INDEX), None, say, they_say)
     yield Case("an empty index", index(), None, "the index is empty", no_child)
     yield Case("an index of cncf", index(cncf(MODULE)), None, "the CNCF layout", f"(expect {OCI_LAYER})")
     nested = index(index(compat(MODULE), platforms=("wasi/wasm",)))
@@ -323,19 +345,19 @@ def cases() -> list[Case]:
 
 def leads_to(artifact: Artifact) -> tuple[Artifact, Artifact | None]:
     """The image that an agent comes to, and the index that named it; or the index that leads nowhere."""
-    index_of = None
-    while (child := for_agents(parsed(artifact))) is not None:
-        index_of = artifact
+    above = None
+    while (child := for_agents(parsed(artifact))) is not None and artifact.children:
+        above = artifact
         artifact = next(one for one in artifact.children if one.digest == child.digest)
-    return artifact, index_of
+    return artifact, above
 
 
 def described(case: Case) -> Description:
     """The description of what agents come to, with all of its layers at hand."""
-    artifact, index_of = leads_to(case.artifact)
+    artifact, above = leads_to(case.artifact)
     return examine(
         parsed(artifact),
         artifact.blobs,
-        index=None if index_of is None else parsed(index_of),
+        index=None if above is None else parsed(above),
         agents_size=LIMIT if case.large else MAX_SIZE,
     )
