@@ -261,6 +261,11 @@ class Fill:
         spool = await self._in_thread(Spool.acquire, self._fills.directory, self.digest)
         if spool is None:
             return await self._follow()
+        if spool.size == 0 and self._adopt():  # committed by who had the lock just before
+            with contextlib.suppress(OSError):
+                spool.drop()
+            spool.close()
+            return False
         if self.content.size is not None and spool.size > self.content.size:
             spool.drop()
             spool.close()
