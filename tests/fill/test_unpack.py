@@ -6,6 +6,8 @@ import errno
 import logging
 import os
 import random
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Iterable, Iterator
 from pathlib import Path
 
@@ -201,6 +203,38 @@ async def test_the_draft_of_a_crash_is_swept_away_and_the_module_unpacked_anew(t
         assert sweep(one.directory) == 0
         assert one.drafts() == []
         assert body(await one.module()) == CONTENT
+
+
+@contextlib.contextmanager
+def worker_in_the_middle(place: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """Another worker, as a process that has written a part of the module; killed at the end."""
+    command = [sys.executable, "-m", "tests.fill.unpacking", str(place), str(LAYER), "a/plugin.wasm", str(len(CONTENT))]
+    with subprocess.Popen(command, cwd=Path(__file__).parents[2], stdout=subprocess.PIPE) as child:
+        assert child.stdout is not None
+        try:
+            assert child.stdout.readline() == b"there\n"
+            yield child
+        finally:
+            child.kill()
+
+
+async def test_when_a_worker_is_killed_in_the_middle_another_unpacks_and_the_start_sweeps_up(
+    tmp_path: Path, unpacked: list[int]
+) -> None:
+    async with worker(tmp_path) as one:
+        layer = one.layer()
+        with worker_in_the_middle(tmp_path) as child:
+            (left,) = one.drafts()
+            assert 0 < (one.directory.spool / left).stat().st_size < len(CONTENT)
+            waiting = asyncio.create_task(one.unpacker.module(layer, FOUND))
+            await asyncio.wait([waiting], timeout=0.1)
+            assert not waiting.done()
+            assert unpacked == []
+            child.kill()
+            assert body(await waiting) == CONTENT
+        assert one.drafts() == [left]
+        assert sweep(one.directory) == 0
+        assert one.drafts() == []
 
 
 FAULTS = {"write": errno.ENOSPC, "fsync": errno.EIO, "replace": errno.EROFS, "mkdir": errno.ENOSPC}
