@@ -24,7 +24,8 @@ _README = (_ROOT / "README.md").read_text()
 _ARCHITECTURE = (_ROOT / "docs" / "architecture.md").read_text()
 _DOCUMENTS = (
     *("README.md", "CONTRIBUTING.md", "CHANGELOG.md"),
-    *("docs/agents.md", "docs/architecture.md", "docs/configuration.md", "docs/failures.md", "docs/redis.md"),
+    *("docs/agents.md", "docs/architecture.md", "docs/authors.md", "docs/configuration.md", "docs/failures.md"),
+    "docs/redis.md",
 )
 _EXAMPLE = "http://127.0.0.1:8080"
 _PLUGIN = "istio-ecosystem/wasm-extensions/basic_auth"
@@ -78,6 +79,13 @@ def test_the_readme_shows_an_outage_as_it_is(tmp_path: Path) -> None:
         publish(up, _PLUGIN, "1.12.0", compat(wasm_module()))
         run(session("a miss and a hit"), mirror.url)
         up.refuse()
+        assert run(steps, mirror.url) == steps
+
+
+def test_the_readme_shows_the_plain_module_as_it_is(tmp_path: Path) -> None:
+    steps = session("the plain module")
+    with FaultyUpstream() as up, MirrorProcess(tmp_path, {"ghcr.io": up.url}) as mirror:
+        publish(up, _PLUGIN, "1.12.0", compat(wasm_module()))
         assert run(steps, mirror.url) == steps
 
 
