@@ -5,14 +5,18 @@ import dataclasses
 import hashlib
 import json
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from mirror import modules
 from mirror.digest import Digest
+from mirror.oci import Manifest
+from mirror.wasm.description import Description
+from mirror.wasm.examine import examine
 from tests.integration.client import ask
 from tests.support.artifacts import (
     OCI_LAYER,
@@ -91,6 +95,18 @@ async def mirrored(
             yield up, mirror
 
 
+def counted(patch: pytest.MonkeyPatch) -> list[object]:
+    """What artifacts are looked into for /modules, from now on."""
+    looks: list[object] = []
+
+    def look(manifest: Manifest, contents: Mapping[Digest, memoryview], **options: Any) -> Description:
+        looks.append(manifest)
+        return examine(manifest, contents, **options)
+
+    patch.setattr(modules, "examine", look)
+    return looks
+
+
 @each_layout
 async def test_every_layout_gives_its_module(tmp_path: Path, artifact: Artifact) -> None:
     async with mirrored(tmp_path, artifact) as (up, mirror):
@@ -105,10 +121,10 @@ async def test_every_layout_gives_its_module(tmp_path: Path, artifact: Artifact)
         assert told["content-length"] == str(len(MODULE))
         assert told["accept-ranges"] == "bytes"
         assert told["cache-status"].startswith("wasm-mirror; fwd=miss")
-        asked = len(up.requests)
 
-        for digest in artifact.layers:
+        for digest in (artifact.children[-1] if artifact.children else artifact).layers:
             await mirror.until_held(digest)
+        asked = len(up.requests)
         warm = await mirror.get(f"{AT}.wasm")
         assert warm.body == MODULE
         assert str(warm.header("cache-status")).startswith("wasm-mirror; hit; ttl=")
@@ -122,20 +138,21 @@ REFUSED = {
     "no Wasm in the archive": (compat(b"not a module"), "does not begin with \\0asm"),
     "another file": (image([(OCI_LAYER, tar_gz({"readme.md": b"hello"}))]), "plugin.wasm"),
     "no archive": (image([(OCI_LAYER, b"\x1f\x8bnonsense")]), "cannot be read"),
-    "no layers": (image([]), "it holds no module"),
+    "no layers": (image([]), "no layers"),
     "two modules": (
         image([(OCI_LAYER, tar_gz({"a.wasm": MODULE, "b.wasm": MODULE}))]),
         "it holds 2 modules (a.wasm, b.wasm)",
     ),
     "another platform": (index(raw(MODULE), platforms=("linux/arm64",)), "linux/amd64"),
-    "text": (image([("text/plain", MODULE)]), "it holds no module"),
+    "text": (image([("text/plain", MODULE)]), "text/plain"),
 }
 
 
 @pytest.mark.parametrize(("artifact", "words"), REFUSED.values(), ids=REFUSED.keys())
 async def test_what_holds_no_module_is_told_why_and_what_to_change(
-    tmp_path: Path, artifact: Artifact, words: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, artifact: Artifact, words: str
 ) -> None:
+    looks = counted(monkeypatch)
     async with mirrored(tmp_path, artifact) as (up, mirror):
         for method in ("GET", "HEAD", "GET"):
             refused = await mirror.ask(method, AT)
@@ -145,6 +162,7 @@ async def test_what_holds_no_module_is_told_why_and_what_to_change(
         assert words in refused.message
         assert "; " in refused.message, "what to do about it"
         assert up.count(method="GET", path="/manifests/v1") == 1
+        assert len(looks) == 1
 
 
 @raw_and_compat
@@ -219,9 +237,10 @@ async def test_a_raw_module_streams_while_it_comes_but_for_its_end(tmp_path: Pat
 
 @pytest.mark.parametrize("name", ["raw", "compat", "index", "raw by sha512"])
 async def test_a_herd_costs_one_get_of_each_and_one_unpacking(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     caplog.set_level(logging.INFO, "mirror.unpack")
+    looks = counted(monkeypatch)
     artifact = LAYOUTS[name]
     async with mirrored(tmp_path, artifact) as (up, mirror):
         up.inject(Fault(delay=0.05))
@@ -230,7 +249,8 @@ async def test_a_herd_costs_one_get_of_each_and_one_unpacking(
         layer = (artifact.children[0] if artifact.children else artifact).layers[0]
         assert up.count(method="GET", path=f"/blobs/{layer}") == 1
         assert up.count(method="GET", path="/manifests/") == 1 + len(artifact.children)
-        assert sum(record.message.startswith("unpacked") for record in caplog.records) == (name in ("compat", "index"))
+        unpacked = sum(record.message.startswith("unpacked") for record in caplog.records)
+        assert unpacked == len(looks) == (name in ("compat", "index"))
 
 
 async def test_a_disconnect_does_not_stop_the_unpacking(tmp_path: Path) -> None:
@@ -279,6 +299,19 @@ async def test_who_waits_too_long_is_told_to_ask_again_and_then_finds_it(
         gate.release()
         await mirror.until_held(artifact.layers[0])
         assert (await mirror.get(AT)).body == MODULE
+
+
+async def test_a_small_module_that_stalls_is_not_waited_for_without_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(modules, "MAX_HOLD", 0.1)
+    gate, small = Gate(), wasm_module(5000)
+    async with mirrored(tmp_path, raw(small)) as (up, mirror):
+        up.inject(Fault(gate=gate, gate_at=1000), path="/blobs/")
+        assert (await mirror.get(AT)).code == "UPSTREAM_TIMEOUT"
+        gate.release()
+        await mirror.until_held(Digest.of(small))
+        assert (await mirror.get(AT)).body == small
 
 
 @pytest.mark.shows("a registry is away and what is asked for is not held")

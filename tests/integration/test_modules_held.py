@@ -3,16 +3,18 @@
 import asyncio
 import errno
 import hashlib
+import time
 from pathlib import Path
 
 import pytest
 
 from mirror import modules
 from mirror.digest import Digest
+from mirror.metadata.sqlite import SqliteMetadata
 from mirror.wasm.examine import examine
 from tests.integration.client import get
 from tests.integration.whose import workers
-from tests.store.disk import fail
+from tests.store.disk import data_in, fail
 from tests.support.artifacts import Artifact, compat, index, publish, raw, wasm_module
 from tests.support.process import MirrorProcess
 from tests.support.running import Running, running
@@ -108,6 +110,24 @@ async def test_what_was_evicted_altogether_is_fetched_again(tmp_path: Path, arti
             assert again.body == MODULE
             assert str(again.header("cache-status")).startswith("wasm-mirror; fwd=miss; fwd-status=200; stored")
             assert up.count(method="GET", path=f"/blobs/{layer_of(artifact)}") == 2
+
+
+@archives
+async def test_all_that_a_module_needs_is_noted_as_asked_for(tmp_path: Path, artifact: Artifact) -> None:
+    with FaultyUpstream() as up:
+        publish(up, "team/plugin", "v1", artifact)
+        async with running(tmp_path, {"up": up}) as mirror:
+            await held(mirror, artifact)
+            began = time.time()
+            assert (await mirror.get(AT)).body == MODULE
+    directory = data_in(tmp_path / "data")
+    known = SqliteMetadata.open(directory.database, holds=lambda _: True, holds_any=lambda: True)
+    image = artifact.children[0] if artifact.children else artifact
+    for digest in (UNPACKED, layer_of(artifact), image.digest, artifact.digest):
+        at = await known.last_access(digest)
+        assert at is not None
+        assert at >= began
+    await known.aclose()
 
 
 async def test_a_module_whose_file_has_another_size_is_not_served(tmp_path: Path) -> None:
