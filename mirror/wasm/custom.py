@@ -37,10 +37,11 @@ def read_names(reader: Reader) -> Names:
                 if reader.position != end:
                     reader.fail("a part has another size than it says")
                 continue
+            start = reader.position
+            reader.skip(size, "a part")
             if part == _MODULE and module is None:
                 with suppress(Malformed):
-                    module = reader.at(reader.position).name("the module's name")
-            reader.skip(size, "a part")
+                    module = reader.at(start, end).name("the module's name")
     except Malformed:
         return Names(module, intact=False)
     return Names(module)

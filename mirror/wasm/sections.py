@@ -91,9 +91,9 @@ class Reader:
         self.label = label
         self._text = text
 
-    def at(self, position: int) -> "Reader":
-        """A reader of the same section, from ``position`` on."""
-        return Reader(self.content, position, self.end, self.label, self._text)
+    def at(self, position: int, end: int | None = None) -> "Reader":
+        """A reader of the same section, from ``position`` on, to its end or to ``end``."""
+        return Reader(self.content, position, self.end if end is None else end, self.label, self._text)
 
     def fail(self, what: str, at: int | None = None) -> NoReturn:
         """Raise `Malformed`: ``what``, in this section, at byte ``at`` (here, unless given)."""
@@ -184,8 +184,9 @@ class Reader:
 
     def finish(self) -> None:
         """That nothing is left."""
-        if self.position != self.end:
-            self.fail(f"{self.end - self.position} bytes are left over")
+        left = self.end - self.position
+        if left:
+            self.fail(f"{left} bytes are left over" if left > 1 else "a byte is left over")
 
 
 def frames(content: memoryview, component: bool) -> Iterator[Frame]:

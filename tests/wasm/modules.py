@@ -3,7 +3,9 @@
 ``plugin()`` is the least that Envoy runs; its arguments change one thing of it each.
 """
 
+import random
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 
 CORPUS = Path(__file__).parent / "corpus" / "modules"
@@ -130,3 +132,81 @@ def plugin(
         other_imports=other_imports,
         customs=customs,
     )
+
+
+@cache
+def corpus() -> Mapping[str, bytes]:
+    """The cases of the corpus, by their names."""
+    return {file.stem: file.read_bytes() for file in sorted(CORPUS.glob("*.wasm"))}
+
+
+def mutated(seed: int) -> bytes:
+    """A case of the corpus with faults; for each seed another one, and always the same."""
+    chance = random.Random(seed)
+    cases = tuple(corpus().values())
+    # The larger ones have more that can be wrong; a few are so large that little of them matters.
+    (content,) = chance.choices(cases, [8 + min(len(case), 200) for case in cases])
+    for _ in range(chance.choice((1, 1, 1, 2, 4))):
+        if chance.random() < 0.3:
+            content = _damaged(chance, content)
+            continue
+        sections = _split(content)
+        if not sections:
+            content = plugin()
+            continue
+        at = chance.randrange(len(sections))
+        kind, inner = sections[at]
+        match chance.randrange(6):
+            case 0:
+                sections.insert(chance.randrange(len(sections) + 1), (kind, inner))
+            case 1:
+                sections.insert(chance.randrange(len(sections) + 1), sections.pop(at))
+            case 2:
+                sections += _split(chance.choice(cases))
+            case 3:
+                sections[at] = (chance.randrange(16), inner)
+            case _:
+                sections[at] = (kind, _damaged(chance, inner))
+        content = content[:8] + b"".join(section(*parts) for parts in sections)
+    return content
+
+
+_NUMBERS = (
+    b"\0",
+    b"\x7f",
+    b"\x80",
+    b"\xff",
+    b"\xff\xff\xff\xff\x0f",
+    b"\xff\xff\xff\xff\x7f",
+    b"\x80\x80\x80\x80\x80\0",
+)
+
+
+def _damaged(chance: random.Random, content: bytes) -> bytes:
+    """Some bytes of it others, missing, or more."""
+    start = chance.randrange(len(content) + 1)
+    end = min(len(content), start + chance.choice((0, 1, 1, 1, 2, 8, 64)))
+    match chance.randrange(5):
+        case 0:
+            return content[:start]
+        case 1:
+            return content[:start] + content[end:]
+        case 2:
+            return content[:start] + chance.randbytes(end - start) + content[end:]
+        case 3:
+            return content[:end] + content[start:]
+        case _:
+            return content[:start] + chance.choice(_NUMBERS) + content[end:]
+
+
+def _split(content: bytes) -> list[tuple[int, bytes]]:
+    """The sections of a case, as far as it has some: numbers and contents."""
+    found = []
+    at = 8
+    while at + 1 < len(content):
+        width = next((width for width in range(1, 6) if content[at + width : at + width + 1] < b"\x80"), 5)
+        size = sum((byte & 0x7F) << 7 * place for place, byte in enumerate(content[at + 1 : at + 1 + width]))
+        at += 1 + width
+        found.append((content[at - 1 - width], content[at : at + size]))
+        at += size
+    return found
