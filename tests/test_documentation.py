@@ -25,7 +25,7 @@ _ARCHITECTURE = (_ROOT / "docs" / "architecture.md").read_text()
 _DOCUMENTS = (
     *("README.md", "CONTRIBUTING.md", "CHANGELOG.md"),
     *("docs/agents.md", "docs/architecture.md", "docs/authors.md", "docs/configuration.md", "docs/failures.md"),
-    "docs/redis.md",
+    *("docs/metrics.md", "docs/redis.md"),
 )
 _EXAMPLE = "http://127.0.0.1:8080"
 _PLUGIN = "istio-ecosystem/wasm-extensions/basic_auth"
