@@ -53,11 +53,19 @@ def test_modules_are_asked_for_over_http_and_artifacts_as_images() -> None:
 
 
 def test_every_example_is_one_object_of_a_kind_that_is_explained() -> None:
-    objects = [yaml.safe_load(text) for text in blocks(_PAGE, "yaml")]
+    objects = [one for one in map(yaml.safe_load, blocks(_PAGE, "yaml")) if "upstreams" not in one]
     kinds = [one.get("kind", one.get("name")) for one in objects]
     assert kinds == [
         *("WasmPlugin", "Pod", "WasmPlugin", "EnvoyFilter", "envoy.filters.http.wasm", "EnvoyExtensionPolicy"),
     ]
+
+
+def test_the_settings_in_the_page_are_valid(tmp_path: Path) -> None:
+    (text,) = [text for text in blocks(_PAGE, "yaml") if "upstreams:" in text]
+    (tmp_path / "config.yaml").write_text(text)
+    settings = load(tmp_path / "config.yaml", {}, {})
+    assert settings.wasm.repackage == "agents"
+    assert f"filter:1.2.0{settings.wasm.repackage_suffix}" in _PAGE
 
 
 def test_what_the_agent_puts_in_the_place_of_a_plugin_is_a_type_that_the_envoy_filter_allows() -> None:

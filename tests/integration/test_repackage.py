@@ -1,6 +1,7 @@
 """Repackaging: what agents would refuse is served under a tag with a suffix, in a layout that they take."""
 
 import asyncio
+import errno
 import hashlib
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -11,6 +12,7 @@ import pytest
 from mirror.digest import Digest
 from mirror.oci import OCI_MANIFEST, Manifest
 from mirror.wasm.examine import examine
+from tests.store.disk import fail
 from tests.support.artifacts import (
     CNCF_LAYER,
     OCI_LAYER,
@@ -276,6 +278,26 @@ async def test_a_module_whose_blob_is_gone_is_unpacked_again_by_tag_and_by_diges
         async with running(tmp_path, {"up": up}, ON) as mirror:
             pinned = await mirror.get(f"{MANIFESTS}/{made.header('docker-content-digest')}")
             assert await module_of(mirror, pinned) == MODULE
+
+
+@pytest.mark.parametrize("artifact", [cncf(MODULE), OTHER_NAME], ids=["cncf", "another name"])
+@pytest.mark.shows("the disk is full, or fails")
+async def test_without_a_disk_what_is_made_comes_through_memory(
+    tmp_path: Path, artifact: Artifact, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with repackaging(tmp_path) as (up, mirror):
+        publish(up, "team/plugin", "v1", artifact)
+        assert (await mirror.get("/readyz")).status == 200
+        with monkeypatch.context() as patch:
+            for call in ("pwrite", "write", "fsync"):
+                fail(patch, call, errno.ENOSPC)
+            made = await mirror.get(f"{MANIFESTS}/v1-istio")
+            assert await module_of(mirror, made) == MODULE
+            pinned = await mirror.get(f"{MANIFESTS}/{made.header('docker-content-digest')}")
+            assert await module_of(mirror, pinned) == MODULE
+            assert not mirror.holds(Digest.of(MODULE))
+        assert await module_of(mirror, await mirror.get(f"{MANIFESTS}/v1-istio")) == MODULE
+        await mirror.until_held(Digest.of(MODULE))
 
 
 async def test_two_mirrors_make_the_same_digest_each_by_itself(tmp_path: Path) -> None:
