@@ -155,7 +155,8 @@ class Unpacker:
                 await self._notes.put_blob(BlobRecord(digest, size, draft.blake3, time.time()))
             except StoreError as error:
                 log.error("%s was unpacked, but could not be noted: %s", digest, error)
-            await self._in_thread(draft.commit, self._store)
+            if self._open(digest, size) is None:  # it may have come raw, or out of another archive
+                await self._in_thread(draft.commit, self._store)
         finally:
             draft.drop()
         blob = self._store.open(digest)
@@ -259,9 +260,8 @@ class _Draft:
             self._hashes.update(piece)
 
     def commit(self, store: BlobStore) -> None:
-        """Make it a blob, unless that is held already. Blocks on the disk. Raises `OSError`."""
-        if not store.holds(self.digest):
-            store.commit(self.digest, self._fd, self._path)
+        """Make it a blob. Blocks on the disk. Raises `OSError`."""
+        store.commit(self.digest, self._fd, self._path)
 
     def drop(self) -> None:
         """Let go of the file, and take it away where it did not become a blob."""

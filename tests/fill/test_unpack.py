@@ -149,6 +149,14 @@ async def test_one_that_was_evicted_is_unpacked_anew_into_the_same_blob(tmp_path
     assert unpacked == [0, 0, 0]
 
 
+async def test_one_whose_file_has_lost_bytes_is_unpacked_anew(tmp_path: Path, unpacked: list[int]) -> None:
+    async with worker(tmp_path) as one:
+        await one.module()
+        os.truncate(one.directory.blob(MADE), 1000)
+        assert body(await one.module()) == CONTENT
+    assert unpacked == [0, 0]
+
+
 async def test_the_archive_around_a_module_may_be_larger_than_a_module_may(tmp_path: Path) -> None:
     archive = zipped(entry(b"README.md", bytes(5 << 20)) + entry(b"plugin.wasm", MODULE) + END)
     async with worker(tmp_path) as one:

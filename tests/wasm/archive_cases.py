@@ -124,6 +124,8 @@ def _numbers() -> Iterator[tuple[str, bytes]]:
         yield f"number-broken-at-{at}", entry(b"plugin.wasm", MODULE, fields={at: b"x"}) + END
     yield "numbers-broken-where-v7-has-none", entry(b"plugin.wasm", MODULE, magic=V7, fields={329: b"x"}) + END
     yield "numbers-negative", entry(b"plugin.wasm", MODULE, fields={136: NEGATIVE, 108: base256(-5, 8)}) + END
+    for name, time in (("largest", HUGE), ("too-large", base256(1 << 63)), ("far-too-large", b"\x80" + b"\xff" * 11)):
+        yield f"time-{name}", entry(b"plugin.wasm", MODULE, fields={136: time}) + END
     yield "checksum-signed", entry(b"\xe9/plugin.wasm", MODULE, signed=True) + END
     yield "checksum-wrong", PLUGIN[:148] + b"0000001\0" + PLUGIN[156:] + END
     yield "checksum-missing", PLUGIN[:148] + bytes(8) + PLUGIN[156:] + END
@@ -173,6 +175,8 @@ def _extended() -> Iterator[tuple[str, bytes]]:
         pax({"SCHILY.xattr.user.x": "\0\n=", "LIBARCHIVE.creationtime": "x", "comment": "= ="}) + PLUGIN + END,
     )
     yield "pax-size", pax({"size": "8"}) + header(b"plugin.wasm", 0) + padded(MODULE) + END
+    yield "pax-size-over-negative", pax({"size": "8"}) + header(b"plugin.wasm", NEGATIVE) + padded(MODULE) + END
+    yield "pax-size-over-negative-of-folder", pax({"size": "8"}) + header(b"a/", NEGATIVE, b"5") + PLUGIN + END
     yield "pax-size-smaller", pax({"size": "4"}) + PLUGIN + END
     for size in (
         "-1",
@@ -274,6 +278,7 @@ def _streams() -> Iterator[tuple[str, bytes]]:
     yield "gzip-size-wrong", open_ended[:-4] + bytes(4)
     yield "gzip-trailer-cut", open_ended[:-3]
     yield "gzip-trailer-missing", open_ended[:-8]
+    yield "gzip-cut-behind-a-global-header", zipped(pax({"path": "plugin.wasm"}, b"g")[: BLOCK + 20])[:-8]
     yield "gzip-cut", good[: len(good) // 2]
     yield "gzip-empty-file", b""
     yield "gzip-header-only", good[:10]
