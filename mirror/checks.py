@@ -45,8 +45,9 @@ class Checks:
         self._metrics = metrics
         self._max_module_size = max_module_size
         self._seen: Lru[Digest, bool] = Lru(10_000)
-        self._indexes: Lru[Digest, Manifest] = Lru(1_000)
-        self._pinned: Lru[Digest, tuple[Reference, Manifest]] = Lru(1_000)
+        self._indexes: Lru[Digest, Manifest] = Lru(100)
+        self._pinned: Lru[Digest, tuple[Reference, Manifest]] = Lru(100)
+        self._warned: Lru[Digest, bool] = Lru(10_000)
         self._verdicts: Lru[Digest, str] = Lru(10_000)
         self._looks: Flights[str | None] = Flights()
         self._one = asyncio.Semaphore()
@@ -54,7 +55,8 @@ class Checks:
 
     def fetched(self, reference: Reference, manifest: Manifest) -> None:
         """A manifest has come from upstream: look at it, once its layers are here."""
-        for child in manifest.manifests:
+        child = artifact.for_agents(manifest)
+        if child is not None:
             self._indexes.put(child.digest, manifest)
         if self._seen.get(manifest.digest) or not self._may_be_wasm(manifest):
             return
@@ -67,7 +69,7 @@ class Checks:
         """
         if manifest.manifests:
             child = artifact.for_agents(manifest)
-            if child is not None:
+            if child is not None and not self._warned.get(manifest.digest):
                 self._pinned.put(child.digest, (reference, manifest))
         elif (pinned := self._pinned.get(manifest.digest)) is not None:
             self._pinned.drop(manifest.digest)
@@ -106,9 +108,9 @@ class Checks:
             self._metrics.wasm_checks[(verdict,)] += 1
 
     async def _warn_of_index(self, reference: Reference, index: Manifest, child: Manifest) -> None:
-        if self._seen.get(index.digest) or await self._verdict(reference, child) in (None, "not_wasm"):
+        if await self._verdict(reference, child) in (None, "not_wasm") or self._warned.get(index.digest):
             return
-        self._seen.put(index.digest, True)
+        self._warned.put(index.digest, True)
         log.warning(
             "%s was asked for by the digest of an index: agents that pin it fail with a checksum mismatch, for they "
             "compare it with the digest of its child; pin that one instead: %s/%s@%s",
