@@ -11,7 +11,7 @@ READY := $(VENV)/.ready
 # Most tests wait for something most of the time: two of them for each core.
 PYTEST = $(PY) -m pytest -n $$((2 * $$(getconf _NPROCESSORS_ONLN)))
 
-.PHONY: help run demo test e2e chaos bench check setup lock
+.PHONY: help run demo test e2e chaos fuzz bench check setup lock
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -34,6 +34,9 @@ e2e: setup ## the tests with real clients, registries, many servers; a missing p
 
 chaos: setup ## two minutes in which everything fails at random, under load; make chaos ARGS="--seconds 600 --seed 7"
 	@$(PY) -m tests.chaos $(ARGS)
+
+fuzz: setup ## a minute of faulty modules and archives; what goes wrong joins the corpus; make fuzz ARGS="--seconds 600"
+	@$(PY) -m tests.wasm.fuzz $(ARGS)
 
 bench: setup ## the benchmarks: one table, every figure beside its peers
 	@$(PY) -m tests.bench $(ARGS)
