@@ -1,6 +1,8 @@
 """``wasm-mirror inspect``: one reference after the other, and the exit status at the end."""
 
+import io
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,6 +23,9 @@ def run(references: Sequence[str], url: str, token_file: Path | None, *, in_json
 
     What cannot be described is told in a line on stderr, and with ``in_json`` also in the reference's line.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # names may hold signs that it has not
+            stream.reconfigure(errors="backslashreplace")
     statuses = []
     for number, reference in enumerate(references):
         try:

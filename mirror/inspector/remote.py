@@ -97,31 +97,25 @@ class Mirror:
         has a port, for no upstream has one in its name.
         """
         scheme, separator, rest = reference.partition("://")
-        if not separator:
-            rest = reference
-        elif scheme.lower() in ("http", "https"):
-            rest = self._plain(reference, rest)
-        elif scheme.lower() != "oci":
+        if scheme.lower() in ("http", "https"):
+            host, rest = None, _plain(reference, rest)
+        elif separator and scheme.lower() != "oci":
             raise InspectError(f"{reference} is not understood: a reference begins with oci://, or with its upstream")
-        first, slash, behind = rest.partition("/")
-        found = split(first) if slash else None
-        host = first if found is not None and (first.lower() == self._host or found[1] is not None) else None
+        else:
+            host, rest = self._without_host(rest if separator else reference)
         try:
-            named = parse_reference(behind if host is not None else rest)
+            named = parse_reference(rest)
         except RequestError as error:
             raise InspectError(f"{reference} is no reference: {error.message}") from error
         name = f"{named.name}:{named.tag}" if named.tag is not None else f"{named.name}@{named.digest}"
         return name, host
 
-    def _plain(self, reference: str, rest: str) -> str:
-        """The reference in the address of a plain module, as Envoys and WasmPlugins have it."""
-        host, _, path = rest.partition("?")[0].partition("/")
-        if not path.startswith("modules/"):
-            raise InspectError(
-                f"{reference} is not understood: of plain addresses only those of the mirror's /modules/ are; a file "
-                "can be inspected once it is here"
-            )
-        return f"{host}/{path.removeprefix('modules/').removesuffix('.wasm')}"
+    def _without_host(self, rest: str) -> tuple[str | None, str]:
+        first, slash, behind = rest.partition("/")
+        found = split(first) if slash else None
+        if found is not None and (first.lower() == self._host or found[1] is not None):
+            return first, behind
+        return None, rest
 
     def _get(self, url: str) -> tuple[int, bytes]:
         """Status and body; raise `InspectError` when there is no whole answer in time."""
@@ -192,6 +186,17 @@ class Mirror:
                 "alias under `upstreams`)"
             )
         return InspectError(f"{name}: {message}{hint}", broken=code == "UPSTREAM_INVALID")
+
+
+def _plain(reference: str, rest: str) -> str:
+    """The reference in the address of a plain module, as Envoys and WasmPlugins have it, at whatever host."""
+    _, _, path = rest.partition("?")[0].partition("/")
+    if not path.startswith("modules/"):
+        raise InspectError(
+            f"{reference} is not understood: of plain addresses only those of a mirror's /modules/ are; a file can be "
+            "inspected once it is here"
+        )
+    return path.removeprefix("modules/").removesuffix(".wasm")
 
 
 def _authorities() -> ssl.SSLContext:

@@ -4,9 +4,11 @@ Fields and their meaning: `mirror.wasm.description.as_json`. What a newer mirror
 """
 
 from collections.abc import Mapping
-from typing import Self
+from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+Number = Annotated[int, Field(ge=0, le=1 << 64)]
 
 
 class _Part(BaseModel):
@@ -39,8 +41,8 @@ class Item(_Part):
 class Memory(_Part):
     """A linear memory; limits in pages of 64 KiB."""
 
-    minimum: int
-    maximum: int | None = None
+    minimum: Number
+    maximum: Number | None = None
     imported: bool = False
     memory64: bool = False
     shared: bool = False
@@ -58,9 +60,9 @@ class Module(_Part):
     """What the module says of itself; ``lacking`` is what Envoy does not have of its imports."""
 
     sha256: str | None = None
-    layer: int | None = None
+    layer: Number | None = None
     file: str | None = None
-    size: int
+    size: Number
     kind: str
     abi: tuple[str, ...] = ()
     name: str | None = None
@@ -74,9 +76,9 @@ class Module(_Part):
 class Found(_Part):
     """What there is in a layer, counted from 0."""
 
-    layer: int
+    layer: Number
     name: str | None = None
-    size: int
+    size: Number
     wasm: bool
 
 

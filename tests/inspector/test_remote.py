@@ -80,6 +80,7 @@ async def test_a_mirror_and_a_file_say_the_same_of_a_module(tmp_path: Path, up: 
                 f"oci://{mirror.host}/{REFERENCE}",
                 f"oci://wasm-mirror.istio-system:8080/{REFERENCE}",
                 f"{url}/modules/{REFERENCE}.wasm",
+                f"http://wasm-mirror.istio-system/modules/{REFERENCE}?sha256=0",
                 f"up/{NAME}@{compat(MODULE).digest}",
             )
         ]

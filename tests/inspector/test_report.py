@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from mirror.wasm.artifact import Found, Layout, Verdict
 from mirror.wasm.description import Description, as_json
 from mirror.wasm.module import Export, Import, Memory, Module, Producer
 from tests.inspector.support import inspect
+from tests.support.process import clean_environment
 from tests.wasm.modules import custom, name, plugin
 
 TAKEN = Verdict(True)
@@ -185,6 +187,16 @@ def test_a_real_module_with_such_names_is_shown_as_text(tmp_path: Path) -> None:
     assert "\\x1b]0;owned\\x07" in result.stdout
 
 
+def test_signs_that_the_terminal_has_not_are_escaped(tmp_path: Path) -> None:
+    file = tmp_path / "plugin.wasm"
+    file.write_bytes(plugin([("env", "проверка", "void -> void")]))
+    command = [sys.executable, "-m", "mirror.cli", "inspect", str(file)]
+    environment = {**clean_environment(), "PYTHONIOENCODING": "latin-1"}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment)
+    assert (done.returncode, done.stderr) == (1, "")
+    assert "env.\\u043f\\u0440" in done.stdout
+
+
 def test_long_lists_and_long_names_are_cut() -> None:
     many = tuple(Import(f"m{number}", "x" * 10_000, "function") for number in range(5000))
     description = dataclasses.replace(WHOLE, module=dataclasses.replace(MODULE, imports=many), lacking=many)
@@ -208,6 +220,7 @@ def test_what_a_newer_mirror_says_beyond_is_passed_over_and_what_is_no_descripti
         {"layout": "x"},
         {**as_json(WHOLE), "module": 7},
         {**as_json(WHOLE), "accepted": {}},
+        {**as_json(WHOLE), "found": [{"layer": 0, "size": 10**400, "wasm": True}]},
     ]
     for value in others:
         assert Told.read(value) is None
