@@ -120,12 +120,18 @@ def doctor_command(config: Path, json_: bool) -> None:
 @main.command("inspect")
 @click.argument("references", metavar="REF…", nargs=-1, required=True)
 @click.option(
-    "--mirror", "url", envvar="WASM_MIRROR_URL", default="http://127.0.0.1:8080", show_default=True, metavar="URL"
+    "--mirror",
+    "url",
+    envvar="WASM_MIRROR_URL",
+    default="http://127.0.0.1:8080",
+    show_default=True,
+    metavar="URL",
+    help="A running mirror; or WASM_MIRROR_URL.",
 )
 @click.option(
     "--token-file",
     type=click.Path(path_type=Path),
-    help="The mirror's admin token; or WASM_MIRROR_TOKEN, a token, or WASM_MIRROR_TOKEN_FILE, a path.",
+    help="The mirror's admin token; or WASM_MIRROR_TOKEN_FILE, a path, or WASM_MIRROR_TOKEN, the token itself.",
 )
 @click.option("--json", "json_", is_flag=True, help="For programs: a JSON object for each REF, one a line.")
 def inspect_command(references: tuple[str, ...], url: str, token_file: Path | None, json_: bool) -> None:

@@ -79,4 +79,4 @@ def _file(path: Path) -> Description:
         content = bytearray()  # read, not mapped: a compiler may be about to write the file anew
         while piece := os.read(descriptor, min(MAX_SIZE - len(content), 1 << 20)):
             content += piece
-    return examine_file(bytes(content))
+    return examine_file(memoryview(content))
