@@ -8,6 +8,7 @@ import os
 import random
 import subprocess
 import sys
+import threading
 from collections.abc import AsyncIterator, Iterable, Iterator
 from pathlib import Path
 
@@ -200,6 +201,29 @@ async def test_a_stop_in_the_middle_leaves_nothing(tmp_path: Path, unpacked: lis
         await one.unpacker.aclose()
         await asyncio.wait([waiting])
         assert waiting.cancelled()
+        assert one.drafts() == []
+
+
+async def test_a_stop_waits_for_the_thread_that_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that is closed under it would be another one by then."""
+    write, begun, go_on = os.write, threading.Event(), threading.Event()
+
+    def held_up(fd: int, data: memoryview) -> int:
+        begun.set()
+        go_on.wait(30)
+        return write(fd, data)
+
+    async with worker(tmp_path) as one:
+        layer = one.layer()
+        monkeypatch.setattr(os, "write", held_up)
+        waiting = asyncio.create_task(one.unpacker.module(layer, FOUND))
+        await eventually(begun.is_set)
+        stopping = asyncio.create_task(one.unpacker.aclose())
+        await asyncio.wait([stopping], timeout=0.1)
+        assert not stopping.done()
+        assert len(one.drafts()) == 1
+        go_on.set()
+        await asyncio.wait([stopping, waiting])
         assert one.drafts() == []
 
 
