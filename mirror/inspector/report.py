@@ -77,8 +77,9 @@ def _module(told: Told) -> Iterator[tuple[str, str]]:
     module = told.module
     if module is None:
         if told.found:
-            yield "found", _list(map(_found, told.found))
-        if told.problem:
+            in_layers = told.digest is not None
+            yield "found", _list(_found(one) if in_layers else _bytes(one.size) for one in told.found)
+        if told.problem and told.problem != told.accepted_by.envoy.reason:
             yield "problem", told.problem
         return
     yield "module", _place(module) + _bytes(module.size)

@@ -123,11 +123,22 @@ def test_a_refusal_has_its_reason_and_what_to_change_once_for_all_whom_it_helps(
 def test_where_there_is_no_module_it_is_said_what_there_is_and_why() -> None:
     refused = Verdict(False, "there is no plugin.wasm", "call it so")
     found = (Found(0, "app.wasm", 5, magic=True), Found(1, None, 6, magic=False))
-    said = rows(Description(Layout.OTHER, refused, refused, refused, found=found, problem="no module", complete=False))
+    nothing = Description(
+        Layout.OTHER, refused, refused, refused, Digest.of(b""), found=found, problem="no module", complete=False
+    )
+    said = rows(nothing)
     assert said["found"] == "app.wasm in layer 1 (5 bytes), layer 2 (6 bytes, no Wasm)"
     assert said["problem"] == "no module"
     assert "ask again" in said["incomplete"]
     assert "module" not in said
+
+
+def test_of_a_file_that_is_no_module_the_size_is_said_and_the_reason_once() -> None:
+    refused = Verdict(False, "it is cut short", "compile it anew")
+    found = (Found(0, None, 5, magic=True),)
+    said = rows(Description(Layout.FILE, TAKEN, TAKEN, refused, found=found, problem="it is cut short"))
+    assert list(said) == ["layout", "found", "Istio agents", "Envoy Gateway", "Envoy"]
+    assert (said["found"], said["Envoy"]) == ("5 bytes", "refused: it is cut short -> compile it anew")
 
 
 def test_memories_are_told_with_what_is_unusual_of_them() -> None:
