@@ -109,6 +109,9 @@ class Reader:
     def number(self, what: str, bits: int = 32) -> int:
         """An unsigned integer of at most ``bits`` bits, in LEB128."""
         position, end, content = self.position, self.end, self.content
+        if position < end and content[position] < 0x80:  # nearly all of them
+            self.position += 1
+            return content[position]
         value = shift = 0
         while True:
             if position >= end:

@@ -36,7 +36,7 @@ _PACKED = (0x78, 0x77)  # i8, i16: only in fields
 _GROUP, _SUB, _FINAL_SUB, _FUNCTION, _STRUCTURE, _ARRAY = 0x4E, 0x50, 0x4F, 0x60, 0x5F, 0x5E
 
 MAX_TYPES = 100_000
-MAX_SIZE = 4 << 20  # bytes of the section
+MAX_SIZE = 2 << 20  # bytes of the section
 MAX_VALUES = 1000  # parameters of a function, and so many results; engines take no more
 
 
