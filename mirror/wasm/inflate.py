@@ -34,7 +34,7 @@ class Limits:
 
     output: int = 256 << 20
     ratio: int = 200
-    ratio_from: int = 16 << 20
+    ratio_from: int = 64 << 20
     members: int = 50_000
     entries: int = 50_000
     header: int = 1 << 20
