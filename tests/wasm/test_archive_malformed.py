@@ -3,9 +3,7 @@
 import gzip
 import random
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 from hypothesis import example, given, settings
@@ -14,6 +12,7 @@ from hypothesis import strategies as st
 from mirror.wasm.archive import ArchiveError, modules_in
 from tests.wasm.archives import BLOCK, END, MODULE, entry, header, long_name, mutated, record, stored, zipped
 from tests.wasm.listings import ours
+from tests.wasm.memory import little_memory
 
 MUTATIONS = 6_000
 MEMORY = 32 << 20
@@ -31,20 +30,16 @@ def named(archive: bytes, length: int) -> bytes:
 
 def test_thousands_of_faulty_archives_give_a_sentence_or_what_is_in_them() -> None:
     """`ours` takes out all that was found; an exception that is no `ArchiveError` would come through."""
-    with little_memory():
-        read_many()
-
-
-def read_many() -> None:
     broken = found = 0
-    for seed in range(MUTATIONS):
-        mine = ours(mutated(seed))
-        found += bool(mine.told)
-        if mine.error is not None:
-            broken += 1
-            assert mine.error.startswith("the archive cannot be read: "), seed
-            assert "\n" not in mine.error
-            assert len(mine.error) < 200
+    with little_memory(MEMORY):
+        for seed in range(MUTATIONS):
+            mine = ours(mutated(seed))
+            found += bool(mine.told)
+            if mine.error is not None:
+                broken += 1
+                assert mine.error.startswith("the archive cannot be read: "), seed
+                assert "\n" not in mine.error
+                assert len(mine.error) < 200
     assert broken > MUTATIONS / 3
     assert found > MUTATIONS / 5
 
@@ -108,21 +103,6 @@ def test_an_attack_costs_little_time_and_little_memory(attack: str) -> None:
     make, words = ATTACKS[attack]
     archive = memoryview(make())
     began = time.process_time()
-    with little_memory(), pytest.raises(ArchiveError, match=words):
+    with little_memory(MEMORY), pytest.raises(ArchiveError, match=words):
         modules_in([archive])
     assert time.process_time() - began < 10.0
-
-
-@contextmanager
-def little_memory() -> Iterator[None]:
-    """Assert that the process does not grow by more than `MEMORY`, not even for a moment."""
-    Path("/proc/self/clear_refs").write_text("5")  # its peak is now what it has
-    before = _peak()
-    yield
-    assert _peak() - before < MEMORY
-
-
-def _peak() -> int:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    (kilobytes,) = (int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
-    return kilobytes << 10
