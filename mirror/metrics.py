@@ -43,6 +43,7 @@ class Declared:
 
 
 RESULTS_OF_FILLS = ("success", "resumed", "taken_over", "manifest_failure", "download_failure", "digest_mismatch")
+FAILED_QUESTIONS = ("denied", "invalid", "unavailable", "timeout", "cut")
 RESULTS_OF_LOOKUPS = ("hit", "miss", "stale", "negative", "collapsed")
 VERDICTS = ("accepted", "refused", "not_wasm")
 
@@ -131,6 +132,9 @@ Answer = tuple[str, int | str, str | None, str | None]
 _LOOKED_UP = frozenset({"manifests", "blobs", "modules"})
 """The operations that look content up; the others ask upstream every time."""
 
+_FAILURES = ("403", "404", "500", "502", "503", "504", "cut")
+"""What becomes of requests for content that fail."""
+
 _COUNT, _BYTES, _SECONDS, _BUCKETS = 0, 1, 2, 3
 
 
@@ -167,8 +171,8 @@ class Answers(dict[Answer, list[float]]):
 class Metrics:
     """The numbers of this worker. For its loop alone.
 
-    ``gauges`` are read when somebody asks; ``upstreams`` are the names of those whose counters begin at 0, so that the
-    first event is seen as an increase.
+    ``gauges`` are read when somebody asks; ``upstreams`` are the names of those in the settings. What may fail begins
+    at 0, so that the first failure is an increase, as Prometheus sees it.
     """
 
     def __init__(self, upstreams: Collection[str] = ()) -> None:
@@ -189,9 +193,16 @@ class Metrics:
             self.upstream_bytes[(upstream,)] = 0
         self.wasm_checks.update({(verdict,): 0 for verdict in VERDICTS})
         self._zeros: Snapshot = {
+            REQUESTS.name: {(operation, status): (0,) for operation in _LOOKED_UP for status in _FAILURES},
             LOOKUPS.name: {(upstream, result): (0,) for upstream in upstreams for result in RESULTS_OF_LOOKUPS},
             SENT_BYTES.name: {(upstream,): (0,) for upstream in upstreams},
         }
+
+    def knows_endpoint(self, upstream: str, endpoint: str) -> None:
+        """Begin at 0 for what may fail there."""
+        for operation in ("get_blob", "get_manifest", "head_manifest"):
+            for result in FAILED_QUESTIONS:
+                self.upstream_requests[upstream, endpoint, operation, result] = 0
 
     def counted(self) -> Snapshot:
         """What only ever grows: counters and histograms."""

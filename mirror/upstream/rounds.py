@@ -83,6 +83,8 @@ class Rounds:
         self._longest_rest = longest_rest
         self._clock = clock
         self._metrics = metrics or Metrics()
+        for endpoint in self.endpoints:
+            self._metrics.knows_endpoint(upstream, endpoint.host)
         self._disliked_until: dict[str, float] = {}
 
     async def ask(self, question: Question[T], deadline: float) -> T:

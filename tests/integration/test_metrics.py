@@ -241,7 +241,10 @@ async def test_the_upstreams_of_the_example_are_there_before_anyone_asks(tmp_pat
     example = load(Path(__file__).parents[2] / "config" / "minimal.yaml", {}, {})
     async with running(tmp_path, {name: {} for name in example.upstreams}) as mirror:
         told = await scraped(mirror)
-    assert {one.labels["upstream"] for one in told.samples if one.name == "fills_total"} == set(example.upstreams)
+    for name in ("fills_total", "lookups_total", "upstream_requests_total", "sent_bytes_total", "upstream_bytes_total"):
+        found = {one.labels["upstream"] for one in told.samples if one.name == name}
+        assert found == set(example.upstreams), name
+        assert told.sum(name) == 0
 
 
 async def another(mirror: MirrorProcess, victim: int) -> None:

@@ -91,6 +91,10 @@ async def test_counters_begin_at_0_so_that_the_first_event_is_an_increase(tmp_pa
         declared = next(one for one in DECLARED if one.name == name)
         assert {one.labels[label] for one in told.samples if one.name == name} == set(declared.values)
         assert told.sum(name) == 0
+    failed = {(one.labels["operation"], one.labels["status"]) for one in told.samples if one.name == "requests_total"}
+    assert {
+        (operation, status) for operation in ("manifests", "blobs", "modules") for status in ("503", "cut")
+    } <= failed
 
 
 async def test_any_worker_tells_the_numbers_of_all(tmp_path: Path) -> None:
