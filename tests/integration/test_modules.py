@@ -297,7 +297,7 @@ async def test_who_waits_too_long_is_told_to_ask_again_and_then_finds_it(
         late = await mirror.get(AT)
         assert (late.status, late.code, late.header("retry-after")) == (504, "UPSTREAM_TIMEOUT", "1")
         gate.release()
-        await mirror.until_held(artifact.layers[0])
+        await mirror.until_held(Digest("sha256", SHA256))
         assert (await mirror.get(AT)).body == MODULE
 
 

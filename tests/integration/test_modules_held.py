@@ -16,6 +16,7 @@ from tests.integration.client import get
 from tests.integration.whose import workers
 from tests.store.disk import data_in, fail
 from tests.support.artifacts import Artifact, compat, index, publish, raw, wasm_module
+from tests.support.faults import Fault
 from tests.support.process import MirrorProcess
 from tests.support.running import Running, running
 from tests.support.upstream import FaultyUpstream
@@ -65,6 +66,20 @@ async def test_while_upstream_is_away_a_module_is_served_as_stale(tmp_path: Path
             by_digest = await mirror.get(f"/modules/up/team/plugin@{artifact.digest}")
             assert by_digest.body == MODULE
             assert by_digest.header("cache-status") == "wasm-mirror; hit"
+
+
+@pytest.mark.parametrize("name", ["raw", "compat"])
+async def test_that_a_tag_is_stale_is_told_although_its_layer_was_fetched(tmp_path: Path, name: str) -> None:
+    artifact = LAYOUTS[name]
+    with FaultyUpstream() as up:
+        publish(up, "team/plugin", "v1", artifact)
+        async with running(tmp_path, {"up": up}, ALWAYS_ASK) as mirror:
+            await held(mirror, artifact)
+            evict(mirror, *{UNPACKED, layer_of(artifact)})
+            up.inject(Fault(status=503), path="/manifests/")
+            stale = await mirror.get(AT)
+            assert stale.body == MODULE
+            assert str(stale.header("cache-status")).startswith("wasm-mirror; fwd=stale; detail=upstream_")
 
 
 @each_layout
