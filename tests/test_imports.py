@@ -20,7 +20,8 @@ HOUSE = """
     meanwhile
     suspicion
     metrics
-    wasm: sections signatures custom module inflate tar archive artifact functions hosts fields reasons agents description examine repackage
+    wasm: sections signatures custom module inflate tar archive
+    wasm: artifact functions hosts fields reasons agents description examine repackage
     store: generation leases overflow directory board blobs spool growing tallies
     shared: keys connect topology client
     metadata: base schema salvage recovery session statements thread sqlite records scripts redis behind resilient
