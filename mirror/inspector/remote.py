@@ -54,6 +54,31 @@ def _token(text: str, where: str) -> str:
     return text
 
 
+def name_of(reference: str, mirror: str) -> tuple[str, str | None]:
+    """The name, tag or digest for which a mirror at the host ``mirror`` is asked, and the host that ``reference`` has.
+
+    Its first part is a host, and not an upstream, when it is that of the mirror, or has a port, as no upstream's name
+    has: then it is the mirror, as it is called elsewhere. Raises `InspectError`.
+    """
+    scheme, separator, rest = reference.partition("://")
+    host = None
+    if separator and scheme.lower() in ("http", "https"):
+        rest = _plain(reference, rest)
+    elif separator and scheme.lower() != "oci":
+        raise InspectError(f"{reference} is not understood: a reference begins with oci://, or with its upstream")
+    else:
+        rest = rest if separator else reference
+        first, slash, behind = rest.partition("/")
+        found = split(first) if slash else None
+        if found is not None and (first.lower() == mirror or found[1] is not None):
+            host, rest = first, behind
+    try:
+        named = parse_reference(rest)
+    except RequestError as error:
+        raise InspectError(f"{reference} is no reference: {error.message}") from error
+    return f"{named.name}:{named.tag}" if named.tag is not None else f"{named.name}@{named.digest}", host
+
+
 class Mirror:
     """A mirror at ``url``, which has ``within`` seconds for an answer; ``clock``'s seconds never go back."""
 
@@ -78,7 +103,7 @@ class Mirror:
 
     def describe(self, reference: str) -> dict[str, object]:
         """The JSON that the mirror gives for ``reference``; raise `InspectError`."""
-        name, host = self._name(reference)
+        name, host = name_of(reference, self._host)
         status, body = self._get(f"{self.url}/api/v1/modules/{name}")
         if status != 200:
             raise self._refused(status, body, name, host)
@@ -89,33 +114,6 @@ class Mirror:
         if not isinstance(found, dict):
             raise InspectError(f"{self.url} answered with what is no description; is it a wasm-mirror?")
         return found
-
-    def _name(self, reference: str) -> tuple[str, str | None]:
-        """The name, tag and digest that the mirror is asked for, and the host that was taken off before them.
-
-        The first part is a host, of this mirror or of the way to it from elsewhere, when it is that of ``--mirror``, or
-        has a port, for no upstream has one in its name.
-        """
-        scheme, separator, rest = reference.partition("://")
-        if scheme.lower() in ("http", "https"):
-            host, rest = None, _plain(reference, rest)
-        elif separator and scheme.lower() != "oci":
-            raise InspectError(f"{reference} is not understood: a reference begins with oci://, or with its upstream")
-        else:
-            host, rest = self._without_host(rest if separator else reference)
-        try:
-            named = parse_reference(rest)
-        except RequestError as error:
-            raise InspectError(f"{reference} is no reference: {error.message}") from error
-        name = f"{named.name}:{named.tag}" if named.tag is not None else f"{named.name}@{named.digest}"
-        return name, host
-
-    def _without_host(self, rest: str) -> tuple[str | None, str]:
-        first, slash, behind = rest.partition("/")
-        found = split(first) if slash else None
-        if found is not None and (first.lower() == self._host or found[1] is not None):
-            return first, behind
-        return None, rest
 
     def _get(self, url: str) -> tuple[int, bytes]:
         """Status and body; raise `InspectError` when there is no whole answer in time."""

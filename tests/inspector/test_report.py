@@ -2,13 +2,14 @@
 
 import dataclasses
 import json
-import subprocess
 import sys
 from pathlib import Path
 
 import click
 import pytest
+from click.testing import CliRunner
 
+from mirror.cli import main
 from mirror.digest import Digest
 from mirror.inspector import report
 from mirror.inspector.told import Told
@@ -16,7 +17,6 @@ from mirror.wasm.artifact import Found, Layout, Verdict
 from mirror.wasm.description import Description, as_json
 from mirror.wasm.module import Export, Import, Memory, Module, Producer
 from tests.inspector.support import inspect
-from tests.support.process import clean_environment
 from tests.wasm.modules import custom, name, plugin
 
 TAKEN = Verdict(True)
@@ -201,18 +201,16 @@ def test_a_real_module_with_such_names_is_shown_as_text(tmp_path: Path) -> None:
 def test_signs_that_the_terminal_has_not_are_escaped(tmp_path: Path) -> None:
     file = tmp_path / "plugin.wasm"
     file.write_bytes(plugin([("env", "проверка", "void -> void")]))
-    command = [sys.executable, "-m", "mirror.cli", "inspect", str(file)]
-    environment = {**clean_environment(), "PYTHONIOENCODING": "latin-1"}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment)
-    assert (done.returncode, done.stderr) == (1, "")
-    assert "env.\\u043f\\u0440" in done.stdout
+    result = CliRunner(charset="latin-1").invoke(main, ["inspect", str(file)])
+    assert (result.exit_code, result.stderr) == (1, "")
+    assert "env.\\u043f\\u0440" in result.stdout
 
 
 def test_long_lists_and_long_names_are_cut() -> None:
-    many = tuple(Import(f"m{number}", "x" * 10_000, "function") for number in range(5000))
+    many = tuple(Import(f"m{number}", "x" * 1000, "function") for number in range(2000))
     description = dataclasses.replace(WHOLE, module=dataclasses.replace(MODULE, imports=many), lacking=many)
-    assert rows(description)["imports"].endswith("m7 1 and 4,992 more")
-    assert rows(description)["not in Envoy"].endswith(" and 4,992 more")
+    assert rows(description)["imports"].endswith("m7 1 and 1,992 more")
+    assert rows(description)["not in Envoy"].endswith(" and 1,992 more")
     assert len("".join(table(description))) < 5000
 
 
