@@ -339,6 +339,13 @@ async def test_a_layer_that_upstream_has_lost_is_unknown(tmp_path: Path) -> None
         assert (lost.status, lost.code) == (404, "BLOB_UNKNOWN")
 
 
+async def test_an_address_may_be_escaped(tmp_path: Path) -> None:
+    async with mirrored(tmp_path, LAYOUTS["raw"]) as (_, mirror):
+        for path in ("up/team%2Fplugin%3Av1.wasm", f"up/team/plugin%40{LAYOUTS['raw'].digest}", "%75p/team/plugin:v1"):
+            assert (await mirror.get(f"/modules/{path}")).body == MODULE
+        assert (await mirror.get("/modules/up/team%252Fplugin:v1")).code == "NAME_INVALID"
+
+
 async def test_a_tag_that_moves_gives_the_new_module(tmp_path: Path) -> None:
     other = wasm_module(1000, seed=7)
     async with mirrored(tmp_path, LAYOUTS["compat"], defaults={"fresh_for": "0s"}) as (up, mirror):
