@@ -135,7 +135,12 @@ class Checks:
             async with self._one:
                 index = self._indexes.get(manifest.digest)
                 description = await asyncio.to_thread(
-                    examine, manifest, contents, max_module_size=self._max_module_size, index=index
+                    examine,
+                    manifest,
+                    contents,
+                    max_module_size=self._max_module_size,
+                    index=index,
+                    folder=self._fills.directory.spool,
                 )
         except Exception:
             log.debug("%s could not be looked at", manifest.digest, exc_info=True)
