@@ -224,10 +224,14 @@ class Modules:
     async def _search(self, reference: Reference, image: Manifest) -> _Ready:
         """Open the layers; twice where what the disk had turned out to be damaged, and was dropped."""
         try:
-            return await self._open(reference, image)
-        except StoreError as error:
-            log.warning("%s; it is fetched again", error)
-            return await self._open(reference, image)
+            try:
+                return await self._open(reference, image)
+            except StoreError as error:
+                log.warning("%s; it is fetched again", error)
+                return await self._open(reference, image)
+        except ModuleUnknown as refusal:  # that is so for good: it follows from the content alone
+            self._refusals.put((image.digest, image.media_type), refusal.message)
+            raise
 
     async def _open(self, reference: Reference, image: Manifest) -> _Ready:
         layers, outcome = await self._contents(reference, image)
@@ -238,10 +242,7 @@ class Modules:
         chosen = looked.chosen
         if chosen is None:
             await self._drop_damaged(layers.values())
-            refusal = f"the artifact has no module to give out: {looked.problem}; {looked.envoy.remedy}"
-            if looked.complete:
-                self._refusals.put((image.digest, image.media_type), refusal)
-            raise ModuleUnknown(refusal)
+            raise ModuleUnknown(f"the artifact has no module to give out: {looked.problem}; {looked.envoy.remedy}")
         descriptor = image.layers[chosen.layer]
         layer = layers[descriptor.digest]
         if chosen.name is None:

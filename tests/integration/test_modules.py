@@ -165,6 +165,20 @@ async def test_what_holds_no_module_is_told_why_and_what_to_change(
         assert len(looks) == 1
 
 
+@pytest.mark.parametrize(
+    "artifact", [LAYOUTS["raw"], compat(MODULE[:8] + bytes(200_000))], ids=["raw", "in a small archive"]
+)
+async def test_a_module_that_is_too_large_is_not_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, artifact: Artifact
+) -> None:
+    looks = counted(monkeypatch)
+    async with mirrored(tmp_path, artifact, wasm={"max_module_size": "100KB"}) as (_, mirror):
+        for _ in range(2):
+            large = await mirror.get(AT)
+            assert (large.status, large.code) == (404, "MODULE_UNKNOWN")
+        assert len(looks) == 1
+
+
 @raw_and_compat
 async def test_a_module_with_another_sha256_than_asked_for_is_not_given(tmp_path: Path, artifact: Artifact) -> None:
     async with mirrored(tmp_path, artifact) as (_, mirror):
