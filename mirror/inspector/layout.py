@@ -61,6 +61,8 @@ class Directory:
             fitting = [
                 (name, one) for name, one in entries if target in (str(one.digest), name, name.rpartition(":")[2])
             ]
+        if target is not None and not fitting:
+            fitting = [("", one) for one in self._children(entries) if str(one.digest) == target]
         if len({one.digest for _, one in fitting}) == 1:
             return fitting[0][1]
         if not entries:
@@ -78,8 +80,8 @@ class Directory:
     def _entries(self) -> list[tuple[str, Descriptor]]:
         """What index.json names: each with its tag, which may be empty."""
         file = self._path / "index.json"
-        with self._inside(file) as (descriptor, size):
-            body = self._whole(file, descriptor, size)
+        with self._inside(file) as (handle, size):
+            body = self._whole(file, handle, size)
         try:
             index = Manifest.parse(body, OCI_INDEX, Digest.of(body))
             raw = parse_object(body, "the manifest").get("manifests") or []
@@ -88,6 +90,11 @@ class Directory:
         notes = [entry.get("annotations") for entry in raw]
         names = [note.get(_REF_NAME) if isinstance(note, dict) else None for note in notes]
         return [(name if isinstance(name, str) else "", one) for name, one in zip(names, index.manifests, strict=True)]
+
+    def _children(self, entries: list[tuple[str, Descriptor]]) -> Iterator[Descriptor]:
+        for _, one in entries:
+            if one.media_type in INDEXES:
+                yield from self._manifest(one).manifests
 
     def _manifest(self, descriptor: Descriptor) -> Manifest:
         file = self._blob(descriptor.digest)
@@ -101,17 +108,15 @@ class Directory:
 
     def _examine(self, manifest: Manifest, index: Manifest | None, *, pinned: bool) -> Description:
         """All that the manifest names has to be there, for a push would fail; what agents would open is read."""
-        for one in manifest.named:
-            if index is manifest or manifest.media_type in INDEXES:
-                break
+        for one in manifest.named if manifest.media_type not in INDEXES else ():
             with self._inside(self._blob(one.digest)) as (_, size):
                 _check_size(self._blob(one.digest), size, one)
         contents = {}
         for number in layers_to_open(manifest, MAX_SIZE):
             layer = manifest.layers[number]
             file = self._blob(layer.digest)
-            with self._inside(file) as (descriptor, size):
-                content = mmap.mmap(descriptor, size, access=mmap.ACCESS_READ) if size else b""
+            with self._inside(file) as (handle, size):
+                content = mmap.mmap(handle, size, access=mmap.ACCESS_READ) if size else b""
             _check(file, content, layer)
             contents[layer.digest] = memoryview(content)
         return examine(manifest, contents, index=index, pinned_index=pinned)
@@ -119,18 +124,18 @@ class Directory:
     def _blob(self, digest: Digest) -> Path:
         return self._path / "blobs" / digest.algorithm / digest.hex
 
-    def _whole(self, file: Path, descriptor: int, size: int) -> bytes:
+    def _whole(self, file: Path, handle: int, size: int) -> bytes:
         if size > MAX_MANIFEST_SIZE:
             raise InspectError(
                 f"{file} has {size:,} bytes; a manifest or index has {MAX_MANIFEST_SIZE:,} at most", broken=True
             )
-        return os.pread(descriptor, MAX_MANIFEST_SIZE, 0)
+        return os.pread(handle, MAX_MANIFEST_SIZE, 0)
 
     @contextmanager
     def _inside(self, file: Path) -> Iterator[tuple[int, int]]:
         """`opened`, for a file of this directory; raise `InspectError` for one that is elsewhere or not there."""
         try:
-            actual = file.resolve(strict=True)
+            actual = Path(os.path.realpath(file, strict=True))
         except FileNotFoundError:
             raise InspectError(
                 f"{file} is missing: the directory is not complete; write it anew", broken=True

@@ -99,6 +99,14 @@ def test_an_index_that_is_named_by_its_digest_is_refused_as_agents_would(tmp_pat
     assert str(RAW.digest) in found.accepted_by.agents.remedy
 
 
+def test_a_child_of_an_index_may_be_named_by_its_digest(tmp_path: Path) -> None:
+    folder = layout(tmp_path, ("1.0", index(COMPAT, RAW, platforms=("linux/arm64", "linux/amd64"))))
+    for child in (COMPAT, RAW):
+        found = told(f"{folder}@{child.digest}")
+        assert (found.digest, found.index, found.accepted) == (str(child.digest), None, True)
+    assert inspect(f"{folder}@{Digest.of(b'another')}").exit_code == 2
+
+
 def test_an_index_without_a_child_for_agents_is_refused(tmp_path: Path) -> None:
     found = told(layout(tmp_path, ("1.0", index(RAW, platforms=("wasi/wasm32",)))))
     assert (found.layout, found.accepted) == ("index", False)
@@ -239,3 +247,16 @@ def test_an_image_of_files_that_are_no_modules_is_described(tmp_path: Path) -> N
     found = told(layout(tmp_path, ("1.0", image([("text/plain", b"")]))))
     assert (found.accepted, found.module) == (False, None)
     assert found.problem
+
+
+def test_a_link_that_leads_to_itself_is_said(tmp_path: Path) -> None:
+    folder = layout(tmp_path / "dir", ("1.0", RAW))
+    for file in (folder / "index.json", folder / "oci-layout", folder):
+        if file == folder:
+            folder.rename(tmp_path / "other")
+        else:
+            file.unlink()
+        file.symlink_to(file.name)
+        result = inspect(folder)
+        assert (result.exit_code in (1, 2), isinstance(result.exception, SystemExit)) == (True, True), file
+        assert error(result)
