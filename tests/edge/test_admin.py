@@ -16,10 +16,10 @@ from mirror.oci import Reference
 from mirror.upstream.watched import LOOK_AGAIN_AFTER
 from mirror.wasm.description import Description
 from mirror.wasm.examine import examine_file
+from mirror.wiring import check_secrets
 from tests.cluster.replica import Clock
 from tests.edge.asgi import Sent, asked
 from tests.support.artifacts import compat, publish, wasm_module
-from tests.support.process import MirrorProcess
 from tests.support.running import running
 from tests.support.upstream import FaultyUpstream
 
@@ -187,9 +187,5 @@ async def test_a_mirror_describes_what_it_can_pull(tmp_path: Path) -> None:
 
 
 def test_a_mirror_whose_token_cannot_be_read_does_not_start(tmp_path: Path) -> None:
-    absent = {"admin": {"token_file": str(tmp_path / "absent")}}
-    mirror = MirrorProcess(tmp_path, {"ghcr.io": "http://127.0.0.1:9"}, absent)
-    mirror.start(wait=False)
-    assert mirror.wait_exit() == 2
-    mirror.close()
-    assert "admin.token_file" in mirror.log_text()
+    with pytest.raises(StartError, match=r"admin\.token_file"):
+        check_secrets(settings(token_file=tmp_path / "absent"))

@@ -33,6 +33,7 @@ LAYOUTS = {
     "index": index(compat(MODULE)),
 }
 each_layout = pytest.mark.parametrize("artifact", LAYOUTS.values(), ids=LAYOUTS.keys())
+raw_and_index = pytest.mark.parametrize("artifact", [LAYOUTS["raw"], LAYOUTS["index"]], ids=["raw", "index"])
 archives = pytest.mark.parametrize("artifact", [LAYOUTS["compat"], LAYOUTS["index"]], ids=["compat", "index"])
 
 
@@ -52,7 +53,7 @@ async def held(mirror: Running, artifact: Artifact) -> None:
         await mirror.until_held(digest)
 
 
-@each_layout
+@raw_and_index
 @pytest.mark.shows("a registry refuses connections, hangs, or answers with errors or what is not HTTP")
 async def test_while_upstream_is_away_a_module_is_served_as_stale(tmp_path: Path, artifact: Artifact) -> None:
     with FaultyUpstream() as up:
@@ -114,7 +115,7 @@ async def test_a_module_that_was_evicted_is_unpacked_again_without_upstream(tmp_
             assert len(up.requests) == asked
 
 
-@each_layout
+@raw_and_index
 async def test_what_was_evicted_altogether_is_fetched_again(tmp_path: Path, artifact: Artifact) -> None:
     with FaultyUpstream() as up:
         publish(up, "team/plugin", "v1", artifact)
