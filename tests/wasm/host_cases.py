@@ -22,7 +22,7 @@ LOG = ("env", "proxy_log", "i32 i32 i32 -> i32")
 _NAMES = {
     "good": b"\1" + name(b"\1\0" + name("f")),
     "too-long": b"\1\5\1\0\x09ab",
-    "too-short": b"\1\6\1\0\1aXX",
+    "too-short": b"\1\6\1\0\1a\7\0",
 }
 
 

@@ -193,7 +193,7 @@ def _customs() -> Iterator[tuple[str, bytes]]:
         "part-too-long": b"\0\x09\1a",
         "module-name-not-utf-8": b"\0\2\1\xff",
         "functions-too-long": b"\1\5\1\0\x09ab",
-        "functions-too-short": b"\1\6\1\0\1aXX",
+        "functions-too-short": b"\1\6\1\0\1a\7\0",
         "count": b"\1\5\xff\xff\xff\xff\x0f",
         "cut-short": b"\0",
         "parts-disordered": b"\1\4\1\0\1a" + _named("late"),
