@@ -58,9 +58,10 @@ def for_envoy(module: Module) -> Verdict:
 def _no_abi(module: Module) -> Verdict:
     known = ", ".join(ABI_VERSIONS)
     if module.abi_versions:
+        versions = ", ".join(map(shown, module.abi_versions[:3]))
         return Verdict(
             False,
-            f"it is made for the Proxy-Wasm ABI {', '.join(module.abi_versions[:3])}, and Envoy knows {known}",
+            f"it is made for the Proxy-Wasm ABI {versions}, and Envoy knows {known}",
             "build it with a Proxy-Wasm SDK for one of these",
         )
     return Verdict(
@@ -76,8 +77,8 @@ def _imports(module: Module, abi: str) -> Verdict | None:
         return None
     tags = [wanted for wanted in missing if wanted.kind == "tag"]
     if tags:
-        return _ends(f"it imports the tag {_full(tags[0])}", "build it without WebAssembly exceptions")
-    names = ", ".join(_full(wanted) for wanted in missing[:3])
+        return _ends(f"it imports the tag {_shown(tags[0])}", "build it without WebAssembly exceptions")
+    names = ", ".join(_shown(wanted) for wanted in missing[:3])
     more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
     kind = "the global " if missing[0].kind == "global" else ""
     others = [version for version in ABI_VERSIONS if _full(missing[0]) in offered(version)]
@@ -122,12 +123,12 @@ def _import_signatures(module: Module, abi: str) -> Verdict | None:
         if wanted.kind != "function" or wanted.signature is None:
             continue
         if not _C_TYPES.issuperset(wanted.signature.split()):
-            return _ends(f"the type of the import {_full(wanted)} is {wanted.signature}", _PLAIN_TYPES)
+            return _ends(f"the type of the import {_shown(wanted)} is {shown(wanted.signature)}", _PLAIN_TYPES)
         has = functions[_full(wanted)]
         if wanted.signature != has:
             return Verdict(
                 False,
-                f"it imports {_full(wanted)} as {wanted.signature}, and Envoy has it as {has}",
+                f"it imports {_shown(wanted)} as {shown(wanted.signature)}, and Envoy has it as {has}",
                 "build it with an SDK that fits its ABI version, or without that call",
             )
     return None
@@ -149,11 +150,11 @@ def _exports(module: Module, abi: str) -> Verdict | None:
         if signature is None:
             continue
         if not _C_TYPES.issuperset(signature.split()):
-            return _ends(f"the type of its export {name} is {signature}", _PLAIN_TYPES)
+            return _ends(f"the type of its export {shown(name)} is {shown(signature)}", _PLAIN_TYPES)
         if signature != wants.get(name, signature):
             return Verdict(
                 False,
-                f"it exports {name} as {signature}, and Envoy calls it as {wants[name]} under the ABI {abi}",
+                f"it exports {name} as {shown(signature)}, and Envoy calls it as {wants[name]} under the ABI {abi}",
                 "build it with an SDK that fits its ABI version",
             )
     if not {"malloc", "proxy_on_memory_allocate"} & functions.keys():
@@ -180,7 +181,9 @@ def _memory(module: Module, _: str) -> Verdict | None:
 def _extras(module: Module, _: str) -> Verdict | None:
     tags = [export.name for export in module.exports if export.kind == "tag"]
     if tags:
-        return _ends(f"it exports the tag {tags[0]}", "build it without WebAssembly exceptions, or strip that export")
+        return _ends(
+            f"it exports the tag {shown(tags[0])}", "build it without WebAssembly exceptions, or strip that export"
+        )
     if not module.names_intact:
         return Verdict(
             False,
@@ -195,5 +198,15 @@ def _ends(what: str, remedy: str) -> Verdict:
     return Verdict(False, f"{what}: Envoy crashes at that, the whole process", remedy)
 
 
+def shown(text: str, most: int = 80) -> str:
+    """A name out of a module, fit for a sentence, a log or a terminal: it may be of any length and any characters."""
+    plain = "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text[: most + 1])
+    return plain if len(plain) <= most else f"{plain[:most]}…"
+
+
 def _full(wanted: Import) -> str:
     return f"{wanted.module}.{wanted.name}"
+
+
+def _shown(wanted: Import) -> str:
+    return shown(_full(wanted))

@@ -105,3 +105,17 @@ def test_every_module_of_the_corpus_gets_a_verdict() -> None:
     assert len(modules) > 50
     for verdict in map(for_envoy, modules):
         assert verdict.accepted or (verdict.reason and verdict.remedy)
+
+
+def test_names_out_of_a_module_are_fit_for_a_sentence() -> None:
+    hostile = "\x1b[31m\n\u202e" + "x" * 10_000
+    found = [
+        plugin([("env", hostile, "void -> void")]),
+        plugin(abi=[hostile]),
+        plugin(exports={hostile: "v128 -> i32"}),
+        plugin([("env", "proxy_log", f"{'i32 ' * 900} -> void")]),
+        plugin(other_imports=[imported("env", hostile, TAG, b"\0\0")]),
+    ]
+    for reason in (for_envoy(read_module(content)).reason for content in found):
+        assert reason.isprintable()
+        assert 20 < len(reason) < 300
