@@ -74,9 +74,14 @@ class Types:
                 self._pass_over(reader)
 
     def signature(self, number: int) -> str | None:
-        """The signature that is the ``number``-th type; None if that is none."""
-        if number in self._known:
-            return self._known[number]
+        """The signature that is the ``number``-th type; None if that is none.
+
+        It is paid for each time: what is told of a module holds it as often as functions have it.
+        """
+        known = self._known.get(number)
+        if known is not None and self._reader is not None:
+            self._reader.spend(len(known))
+            return known
         if self._reader is None or number >= len(self._at) or not self._at[number]:
             return None
         reader = self._reader.at(self._at[number])

@@ -166,6 +166,15 @@ ATTACKS: dict[str, tuple[Callable[[], bytes], str]] = {
         ),
         "names and signatures .* longer than 8 MiB",
     ),
+    "one long signature, of many exports": (
+        lambda: (
+            HEAD
+            + section(1, vector([b"\x60" + name(b"\x72" * 1000) + name(b"\x72" * 1000)]))
+            + section(3, vector([b"\0"]))
+            + section(7, u32(50_000) + b"\0\0\0" * 50_000)
+        ),
+        "names and signatures .* longer than 8 MiB",
+    ),
 }
 
 
