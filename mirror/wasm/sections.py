@@ -175,9 +175,8 @@ class Reader:
     def limits(self) -> tuple[int, int, int | None]:
         """Limits of a memory or table: flags (1: has a maximum, 2: shared, 4: 64 bits), minimum, maximum."""
         flags = self.choice("the form of limits", 8)
-        bits = 64 if flags & 4 else 32
-        minimum = self.number("a minimum", bits)
-        return flags, minimum, self.number("a maximum", bits) if flags & 1 else None
+        minimum = self.number("a minimum", 64)  # since 3.0 also where addresses have 32 bits
+        return flags, minimum, self.number("a maximum", 64) if flags & 1 else None
 
     def skip(self, size: int, what: str) -> None:
         """Pass over ``size`` bytes."""
