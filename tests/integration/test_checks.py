@@ -135,7 +135,11 @@ async def test_a_module_that_envoy_will_not_run_is_said(tmp_path: Path, caplog: 
     assert "Envoy will not run it: it exports no function proxy_abi_version" in said
 
 
-async def test_a_look_waits_for_layers_on_their_way_and_asks_for_none(tmp_path: Path) -> None:
+async def test_a_look_waits_for_layers_on_their_way_and_asks_for_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checks, "_BEGINS_WITHIN", 0.5)
+    clock = asyncio.get_running_loop().time
     artifact, gate = compat(MODULE), Gate()
     with FaultyUpstream() as up:
         publish(up, "team/plugin", "v1", artifact)
@@ -143,6 +147,8 @@ async def test_a_look_waits_for_layers_on_their_way_and_asks_for_none(tmp_path: 
         async with running(tmp_path, {"up": up}) as mirror:
             await mirror.get(f"{NAME}/manifests/v1")
             await gate.reached()
+            long_after = clock() + 1.0
+            await eventually(lambda: clock() > long_after, what="a layer that takes long")
             assert await verdicts(mirror) == {}
             gate.release()
             await until_told(mirror, {"accepted": 1})
