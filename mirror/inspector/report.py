@@ -98,6 +98,8 @@ def _module(told: Told) -> Iterator[tuple[str, str]]:
         yield "not in Envoy", _list(lacking)
     if module.exports:
         yield "exports", _exports(module.exports)
+    if module.left_out:
+        yield "left out", f"{module.left_out:,} more imports, exports, sections and producers, which nobody lists"
 
 
 def _place(module: Module) -> str:

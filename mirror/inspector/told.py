@@ -57,7 +57,10 @@ class Producer(_Part):
 
 
 class Module(_Part):
-    """What the module says of itself; ``lacking`` is what Envoy does not have of its imports."""
+    """What the module says of itself; ``lacking`` is what Envoy does not have of its imports.
+
+    ``left_out``: how much is not listed.
+    """
 
     sha256: str | None = None
     layer: Number | None = None
@@ -71,6 +74,7 @@ class Module(_Part):
     exports: tuple[Item, ...] = ()
     memories: tuple[Memory, ...] = ()
     producers: tuple[Producer, ...] = ()
+    left_out: Number = 0
 
 
 class Found(_Part):

@@ -3,12 +3,20 @@
 It is one value for all who ask: ``inspect``, ``/modules/…?info``, ``/api/v1/modules``, the log and the metrics.
 """
 
+import itertools
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from typing import Any, TypeVar
 
 from mirror.digest import Digest
 from mirror.wasm.artifact import Found, Layout, Verdict
-from mirror.wasm.module import Import, Module
+from mirror.wasm.module import Export, Import, Module, Producer, Section
+
+_MOST = 500
+"""Of each of a module's lists, so many are told; the others are counted."""
+_LONGEST_NAME, _LONGEST_SENTENCE = 200, 1000  # characters
+
+_Listed = TypeVar("_Listed", Import, Export, Section, Producer)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +49,56 @@ class Description:
     def accepted(self) -> bool:
         """Whether agents take it, and the Envoy beside them then runs it."""
         return self.agent.accepted and self.envoy.accepted
+
+
+def bounded(description: Description) -> Description:
+    """No more of it than anybody reads: its author is a stranger, and it is kept, logged, and sent to who asks.
+
+    Of a long list of exports those stay that are of Proxy-Wasm, among them the ABI version.
+    """
+    module = description.module
+    if module is not None:
+        exports = sorted(module.exports, key=lambda export: not export.name.startswith("proxy_"))
+        kept = replace(
+            module,
+            imports=_few(module.imports),
+            exports=_few(module.exports if len(exports) <= _MOST else exports),
+            sections=_few(module.sections),
+            producers=_few(module.producers),
+            name=None if module.name is None else _short(module.name, _LONGEST_NAME),
+        )
+        lists = (module.imports, module.exports, module.sections, module.producers)
+        module = replace(kept, left_out=sum(max(0, len(one) - _MOST) for one in lists))
+    return replace(
+        description,
+        agent=_concise(description.agent),
+        gateway=_concise(description.gateway),
+        envoy=_concise(description.envoy),
+        module=module,
+        lacking=_few(description.lacking),
+        problem=None if description.problem is None else _short(description.problem, _LONGEST_SENTENCE),
+        warnings=tuple(_short(warning, _LONGEST_SENTENCE) for warning in description.warnings),
+    )
+
+
+def _few(listed: Iterable[_Listed]) -> tuple[_Listed, ...]:
+    """The first of them, with names that are not too long."""
+    return tuple(map(_named_shortly, itertools.islice(listed, _MOST)))
+
+
+def _named_shortly(one: _Listed) -> _Listed:
+    texts = {field: text for field, text in asdict(one).items() if isinstance(text, str) and len(text) > _LONGEST_NAME}
+    cut: dict[str, Any] = {field: _short(text, _LONGEST_NAME) for field, text in texts.items()}
+    return replace(one, **cut) if cut else one
+
+
+def _concise(verdict: Verdict) -> Verdict:
+    words = (_short(text, _LONGEST_SENTENCE) for text in (verdict.reason, verdict.remedy))
+    return Verdict(verdict.accepted, *words)
+
+
+def _short(text: str, most: int) -> str:
+    return text if len(text) <= most else text[:most] + "…"
 
 
 def as_json(description: Description) -> dict[str, object]:
@@ -77,7 +135,8 @@ def as_json(description: Description) -> dict[str, object]:
 def _module(description: Description) -> dict[str, object] | None:
     """``sha256`` in hex; ``size`` and the sections' in bytes; memories in pages of 64 KiB; ``lacking`` as imports.
 
-    Of a function there is the ``signature``, such as "i32 i32 -> i32".
+    Of a function there is the ``signature``, such as "i32 i32 -> i32". Long names are cut, and so are long lists:
+    ``left_out`` says how many imports, exports, sections and producers there are beyond those that are told.
     """
     module, chosen = description.module, description.chosen
     if module is None:
@@ -97,6 +156,7 @@ def _module(description: Description) -> dict[str, object] | None:
         "memories": [asdict(memory) for memory in module.memories],
         "sections": [asdict(section) for section in module.sections],
         "producers": [asdict(producer) for producer in module.producers],
+        "left_out": module.left_out,
     }
 
 

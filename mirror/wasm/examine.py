@@ -15,7 +15,7 @@ from mirror.wasm import agents, hosts
 from mirror.wasm.agents import Agent, Opened, Taken
 from mirror.wasm.archive import ArchiveError, Entry, Limits, extract, modules_in
 from mirror.wasm.artifact import Found, Layout, Verdict, is_archive, is_module, layers_to_open, layout_of
-from mirror.wasm.description import Description
+from mirror.wasm.description import Description, bounded
 from mirror.wasm.module import Malformed, looks_like_wasm, read_module
 from mirror.wasm.reasons import AGENTS, GATEWAY, misled
 
@@ -74,7 +74,7 @@ def examine(
             described = _read(described, content, limits, max_module_size, folder)
     else:
         described = _without_module(described, chosen)
-    return described if index is None else _led_by(index, described, manifest, pinned_index)
+    return bounded(described if index is None else _led_by(index, described, manifest, pinned_index))
 
 
 def examine_file(content: Content) -> Description:
@@ -87,7 +87,7 @@ def examine_file(content: Content) -> Description:
     described = Description(Layout.FILE, verdict, verdict, verdict, found=(found,))
     if not verdict.accepted:
         return _without_module(described, verdict.reason)
-    return _read_module(replace(described, chosen=found), memoryview(content), _sha256(content))
+    return bounded(_read_module(replace(described, chosen=found), memoryview(content), _sha256(content)))
 
 
 def _open(number: int, media_type: str, content: Content, limits: Limits) -> Opened:

@@ -83,7 +83,7 @@ class Module:
     """A module's own facts. A component has a version and sections, and nothing else of these.
 
     ``names_intact``: the custom section ``name`` can be read as far as the names of functions; engines do not care for
-    it, but Envoy does.
+    it, but Envoy does. ``left_out``: how many imports, exports, sections and producers are not listed here.
     """
 
     size: int
@@ -96,6 +96,7 @@ class Module:
     producers: tuple[Producer, ...] = ()
     name: str | None = None
     names_intact: bool = True
+    left_out: int = 0
 
     @property
     def abi_versions(self) -> tuple[str, ...]:

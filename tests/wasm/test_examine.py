@@ -33,7 +33,8 @@ from tests.support.artifacts import (
     tar_gz,
     wasm_module,
 )
-from tests.wasm.modules import plugin
+from tests.wasm.modules import custom, plugin
+from tests.wasm.modules import module as wasm
 from tests.wasm.verdicts import MODULE, OTHER, RUNTIME, ZSTD, archive, parsed
 
 LARGE = 17 * 1024 * 1024  # bytes; more than is unpacked in memory
@@ -260,7 +261,7 @@ FIELDS = {
 }
 MODULE_FIELDS = {
     *("sha256", "layer", "file", "size", "version", "kind", "abi", "name", "imports", "lacking", "exports"),
-    *("memories", "sections", "producers"),
+    *("memories", "sections", "producers", "left_out"),
 }
 
 
@@ -305,6 +306,32 @@ def test_the_json_of_a_module() -> None:
     of_file = as_json(examine_file(MODULE))["module"]
     assert isinstance(of_file, dict)
     assert (of_file["layer"], of_file["file"]) == (None, None)
+
+
+def test_of_a_module_with_masses_of_everything_little_is_told_and_its_abi_version_is() -> None:
+    name, masses = "\x01" * 700, 2_000
+    exports = {f"{number}{name}": "void -> void" for number in range(masses)}
+    exports |= {"proxy_abi_version_0_2_1": "void -> void", "malloc": "i32 -> i32"}
+    imports = [("env", f"{number}{name}", "void -> void") for number in range(masses)]
+    description = examine_file(wasm(imports=imports, exports=exports, customs=[custom(name, b"")] * masses))
+    module = description.module
+    assert module is not None
+    assert module.abi_versions == ("0.2.1",)
+    assert max(map(len, (module.imports, module.exports, module.sections, description.lacking))) == 500
+    assert module.left_out > 3 * (masses - 500)
+    assert len(description.envoy.reason) < 1100
+    form = as_json(description)
+    assert len(json.dumps(form)) < 4 << 20
+    assert isinstance(form["module"], dict)
+    assert form["module"]["left_out"] == module.left_out
+
+
+def test_reasons_are_short_whatever_a_manifest_holds() -> None:
+    described_as = image([("a/" + "b" * 1_000_000, b"-")])
+    description = examine(parsed(described_as), described_as.blobs)
+    for text in (description.agent.reason, description.gateway.reason, description.problem):
+        assert text is not None
+        assert len(text) < 1100
 
 
 TYPES = [
