@@ -59,5 +59,7 @@ class _Json(logging.Formatter):
 
 
 def _one_line(text: str) -> str:
-    """No client can forge a line of the log."""
-    return text.replace("\n", "\\n").replace("\r", "\\r")
+    """No client can forge a line of the log, and no author of a module can steer the terminal that shows it."""
+    if text.isprintable():
+        return text
+    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)

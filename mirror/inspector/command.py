@@ -14,8 +14,8 @@ from mirror.inspector.remote import Mirror, token_of
 from mirror.inspector.told import Told
 from mirror.wasm.description import as_json
 
-ACCEPTED, REFUSED, NOT_DESCRIBED = 0, 1, 2
-"""The exit status: agents take it, and Envoy runs it; one of them would not; there is nothing to say of it."""
+ACCEPTED, REFUSED, NOT_DESCRIBED, INTERRUPTED = 0, 1, 2, 130
+"""The exit status: agents take it, and Envoy runs it; one of them would not; there is nothing to say of it; Ctrl-C."""
 
 
 def run(references: Sequence[str], url: str, token_file: Path | None, *, in_json: bool) -> int:
@@ -26,6 +26,18 @@ def run(references: Sequence[str], url: str, token_file: Path | None, *, in_json
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # names may hold signs that it has not
             stream.reconfigure(errors="backslashreplace")
+    try:
+        return _told(references, url, token_file, in_json=in_json)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:  # who read has seen enough
+        raise
+    except OSError as error:
+        click.echo(f"wasm-mirror: the output cannot be written: {error.strerror or error}", err=True)
+        return NOT_DESCRIBED
+
+
+def _told(references: Sequence[str], url: str, token_file: Path | None, *, in_json: bool) -> int:
     statuses = []
     for number, reference in enumerate(references):
         try:

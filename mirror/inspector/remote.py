@@ -106,7 +106,7 @@ class Mirror:
         name, host = name_of(reference, self._host)
         status, body = self._get(f"{self.url}/api/v1/modules/{name}")
         if status != 200:
-            raise self._refused(status, body, name, host)
+            raise self._refused(status, body, name, host, may_be_here="://" not in reference)
         try:
             found = json.loads(body)
         except (ValueError, RecursionError):
@@ -164,16 +164,19 @@ class Mirror:
             "(WASM_MIRROR_URL)"
         )
 
-    def _refused(self, status: int, body: bytes, name: str, host: str | None) -> InspectError:
-        """What an error of the mirror means to who runs the command."""
+    def _refused(self, status: int, body: bytes, name: str, host: str | None, *, may_be_here: bool) -> InspectError:
+        """What an error of the mirror means to who runs the command, and perhaps meant a file (``may_be_here``)."""
         code, message = _oci_error(body)
         if status == 401:
             given = "the one that was given here is another" if "authorization" in self._headers else f"here: {_HINT}"
-            return InspectError(f"{self.url} answered 401: {message or 'it asks for a token'} ({given})")
+            return InspectError(
+                f"{self.url} answered 401: {message or 'it asks for a token'} ({given}); the same is said to all, as "
+                f"JSON, at {self.url}/modules/{name}?info"
+            )
         if code in (None, "UNKNOWN") and status == 404:
             return InspectError(
-                f"{self.url} has no /api/v1/modules: it is no wasm-mirror, or one of an older release, or its "
-                "admin.listen names another address, which --mirror then has to name"
+                f"{self.url} has no /api/v1/modules: it is no wasm-mirror, or one of an older release; name another "
+                "address with --mirror (WASM_MIRROR_URL)"
             )
         if code is None:
             return InspectError(f"{self.url} answered {status}, and not as a wasm-mirror does")
@@ -183,6 +186,10 @@ class Mirror:
                 f" (asked for {name}: {host} was taken for the mirror's own address; a registry with a port needs an "
                 "alias under `upstreams`)"
             )
+        elif code == "NAME_UNKNOWN" and may_be_here:
+            hint = " (nor is there such a file or directory here)"
+        elif code in ("UPSTREAM_UNAVAILABLE", "UPSTREAM_TIMEOUT"):
+            hint = f"; so says the mirror at {self.url}, where `wasm-mirror doctor` says more"
         return InspectError(f"{name}: {message}{hint}", broken=code == "UPSTREAM_INVALID")
 
 

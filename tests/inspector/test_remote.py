@@ -96,18 +96,21 @@ async def test_what_the_mirror_refuses_is_said_in_its_words(tmp_path: Path, up: 
 
         unknown = await refused("nowhere.example/team/plugin:1.0")
         aliasless = await refused("localhost:5000/team/plugin:1.0")
+        fileless = await refused("plugin")
         missing = await refused(f"up/{NAME}:2.0")
         up.inject(Fault(flip_at=20), path="/manifests/3.0")
         publish(up, NAME, "3.0", raw(MODULE))
         wrong = await refused(f"up/{NAME}:3.0")
         up.refuse()
         down = await refused("up/other/plugin:1.0")
-    assert [one.exit_code for one in (unknown, aliasless, missing, wrong, down)] == [2, 2, 2, 1, 2]
+    assert [one.exit_code for one in (unknown, aliasless, fileless, missing, wrong, down)] == [2, 2, 2, 2, 1, 2]
     assert "no upstream 'nowhere.example' is configured; add it under `upstreams`" in error(unknown)
     assert "localhost:5000 was taken for the mirror's own address" in error(aliasless)
+    assert error(fileless).endswith("(nor is there such a file or directory here)")
     assert error(missing).startswith(f"up/{NAME}:2.0: ")
     assert error(wrong).startswith(f"up/{NAME}:3.0: ")
     assert error(down).startswith("up/other/plugin:1.0: ")
+    assert f"so says the mirror at http://{mirror.host}, where `wasm-mirror doctor` says more" in error(down)
 
 
 async def test_a_token_that_is_missing_or_wrong_is_said_with_the_setting_and_never_shown(
@@ -137,6 +140,7 @@ async def test_a_token_that_is_missing_or_wrong_is_said_with_the_setting_and_nev
     for result in (missing, other):
         assert "answered 401: " in error(result)
         assert "admin.token_file" in error(result)
+        assert f"/modules/{REFERENCE}?info" in error(result), "where no token is asked for"
     assert "--token-file, WASM_MIRROR_TOKEN or WASM_MIRROR_TOKEN_FILE" in error(missing)
     assert "the one that was given here is another" in error(other)
 

@@ -2,8 +2,10 @@
 
 import dataclasses
 import json
+import subprocess
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 import click
 import pytest
@@ -11,7 +13,7 @@ from click.testing import CliRunner
 
 from mirror.cli import main
 from mirror.digest import Digest
-from mirror.inspector import report
+from mirror.inspector import local, report
 from mirror.inspector.told import Told
 from mirror.wasm.artifact import Found, Layout, Verdict
 from mirror.wasm.description import Description, as_json
@@ -276,3 +278,25 @@ def test_in_json_each_reference_has_a_line_also_one_that_cannot_be_described(tmp
 
 def test_without_a_reference_it_is_wrong_use() -> None:
     assert inspect().exit_code == 2
+
+
+def test_an_output_that_cannot_be_written_is_said_in_a_line(tmp_path: Path) -> None:
+    (tmp_path / "plugin.wasm").write_bytes(plugin())
+    program = [sys.executable, "-m", "mirror.cli", "inspect", str(tmp_path / "plugin.wasm")]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(program, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (
+        2,
+        "wasm-mirror: the output cannot be written: No space left on device\n",
+    )
+
+
+def test_an_interrupted_command_has_a_status_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "plugin.wasm").write_bytes(plugin())
+
+    def interrupted(_: object) -> NoReturn:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(local, "describe", interrupted)
+    result = inspect(tmp_path / "plugin.wasm")
+    assert (result.exit_code, result.output) == (130, "")

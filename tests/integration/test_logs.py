@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mirror.digest import Digest
 from tests.integration.client import get, manifest, pull
-from tests.support.artifacts import publish, raw, wasm_module
+from tests.support.artifacts import OCI_LAYER, image, publish, raw, tar_gz, wasm_module
 from tests.support.faults import Fault
 from tests.support.process import MirrorProcess
 from tests.support.tokens import TokenService
@@ -22,10 +22,11 @@ async def test_a_fill_is_worth_a_line_and_a_hit_is_not(tmp_path: Path) -> None:
     with FaultyUpstream() as up, MirrorProcess(tmp_path, {"up": up.url}) as mirror:
         publish(up, "team/plugin", "v1", ARTIFACT)
         assert (await pull(mirror.url, NAME, "v1")).whole
-        lines = await eventually(lambda: as_many(4, mirror.log_text()), what="a line that it serves, and one a fill")
+        what = "a line that it serves, one a fill, and one that Envoy will not run what is no plugin"
+        lines = await eventually(lambda: as_many(5, mirror.log_text()), what=what)
         for digest in ARTIFACT.layers:
             assert sum(f"filled {digest} from up/team/plugin at {up.host}" in line for line in lines) == 1
-        assert sum(f"{ARTIFACT.digest}" in line for line in lines) == 1
+        assert sum(f"fetched {NAME} v1 from upstream: {ARTIFACT.digest}" in line for line in lines) == 1
         for _ in range(5):
             assert (await pull(mirror.url, NAME, "v1")).whole
             assert (await pull(mirror.url, NAME, ARTIFACT.digest)).whole
@@ -46,6 +47,15 @@ async def test_every_request_is_worth_a_line_where_the_settings_say_so(tmp_path:
         await get(mirror.url, "/v2/up/team/plugin%0aforged/manifests/v1?token=secret")
         assert "\nforged" not in mirror.log_text()
         assert "secret" not in mirror.log_text()
+
+
+async def test_no_name_that_an_author_chose_steers_the_terminal(tmp_path: Path) -> None:
+    named = image([(OCI_LAYER, tar_gz({"a\x1b[31m\nb.wasm": wasm_module()}))])
+    with FaultyUpstream() as up, MirrorProcess(tmp_path, {"up": up.url}) as mirror:
+        publish(up, "team/plugin", "v1", named)
+        assert (await pull(mirror.url, NAME, "v1")).whole
+        await eventually(lambda: "but a\\x1b[31m\\nb.wasm" in mirror.log_text(), what="a warning of the file's name")
+        assert "\x1b" not in mirror.log_text()
 
 
 async def test_lines_in_json_can_be_parsed(tmp_path: Path) -> None:
