@@ -172,7 +172,9 @@ def _memory(module: Module, _: str) -> Verdict | None:
         return Verdict(False, "it imports a shared memory, which Envoy does not offer", "build it without threads")
     for kind, several in (("memory", "memories"), ("table", "tables")):
         if sum(wanted.kind == kind for wanted in module.imports) > 1:
-            return Verdict(False, f"it imports several {several}, and Envoy offers one", "let it have its own")
+            return Verdict(
+                False, f"it imports several {several}, which Envoy refuses or crashes at", "let it have its own"
+            )
     if not imported and not any(export.kind == "memory" for export in module.exports):
         return _ends("it exports no memory, from which Envoy would read", "see that the linker exports the memory")
     return None

@@ -5,7 +5,7 @@ import pytest
 from mirror.wasm.functions import ABI_VERSIONS, called, offered
 from mirror.wasm.hosts import for_envoy, lacking, recent
 from mirror.wasm.module import Import, Module, read_module
-from tests.wasm.host_cases import CRASHING, MISSING, REFUSED, RUNNING, importing
+from tests.wasm.host_cases import CRASHING, MISSING, REFUSED, RUNNING, UNDEFINED, importing
 from tests.wasm.modules import GLOBAL, TAG, corpus, imported, plugin
 from tests.wasm.referee import read
 from tests.wasm.test_module import DEMO
@@ -17,9 +17,9 @@ def test_a_module_that_envoy_runs_is_accepted(case: str) -> None:
     assert (verdict.accepted, verdict.reason, verdict.remedy) == (True, "", "")
 
 
-@pytest.mark.parametrize("case", REFUSED)
+@pytest.mark.parametrize("case", [*REFUSED, *UNDEFINED])
 def test_a_module_that_envoy_refuses_is_told_why_and_what_to_do(case: str) -> None:
-    content, reason = REFUSED[case]
+    content, reason = (REFUSED | UNDEFINED)[case]
     verdict = for_envoy(read_module(content))
     assert not verdict.accepted
     assert verdict.reason == reason
