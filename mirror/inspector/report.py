@@ -22,7 +22,7 @@ _PLURALS = {"memory": "memories"}
 
 def columns() -> int:
     """How wide a table may be: as the terminal is, within bounds; `WIDTH` where there is none."""
-    if not sys.stdout.isatty():
+    if sys.stdout is None or not sys.stdout.isatty():  # None: it is closed
         return WIDTH
     return max(_NARROWEST, min(WIDTH, shutil.get_terminal_size((WIDTH, 24)).columns))
 
@@ -48,6 +48,8 @@ def as_table(reference: str, told: Told, width: int = WIDTH) -> str:
             lines += _advice(verdict.remedy, wide, width)
             advice = verdict.remedy
     for warning in told.warnings:
+        if verdicts.agents.reason and warning.startswith(verdicts.agents.reason):
+            continue  # has been said
         lines += _row("warning", warning, wide, width, colour="yellow")
     return "\n".join(lines)
 
@@ -70,7 +72,7 @@ def _facts(told: Told) -> Iterator[tuple[str, str]]:
     if told.index:
         yield "index", told.index
     if not told.complete:
-        yield "incomplete", "not all of it was at hand; ask again for the whole"
+        yield "incomplete", "not all of it was looked at; the verdicts may change once it is"
 
 
 def _module(told: Told) -> Iterator[tuple[str, str]]:

@@ -17,7 +17,7 @@ from mirror.wasm.reasons import AGENTS, PUSH_RAW, Reader, listed, wrong_last
 MAX_SIZE = 256 * 1024 * 1024
 """Bytes of a raw module, or of an unpacked archive, that agents read: ``ISTIO_WASM_MAX_BINARY_SIZE_BYTES``."""
 
-_ASK_AGAIN = "see that it can be pulled and is no larger than wasm.max_module_size, and ask again"
+_ASK_AGAIN = "see that it can be pulled, and ask again"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,16 +44,23 @@ class Taken:
 class Agent:
     """A `Reader` with an artifact of which some layers were ``opened``, by their numbers from 0.
 
-    ``max_size``: how many bytes of a module, or of an unpacked archive, it reads.
+    ``max_size``: how many bytes of a module, or of an unpacked archive, it reads. ``opens``: up to which size a layer
+    is opened here.
     """
 
     def __init__(
-        self, manifest: Manifest, opened: Mapping[int, Opened], who: Reader = AGENTS, max_size: int = MAX_SIZE
+        self,
+        manifest: Manifest,
+        opened: Mapping[int, Opened],
+        who: Reader = AGENTS,
+        max_size: int = MAX_SIZE,
+        opens: int = MAX_SIZE,
     ) -> None:
         self._manifest = manifest
         self._opened = opened
         self._who = who
         self._max_size = max_size
+        self._opens = opens
         self._types = _types(manifest)
         self._last = len(manifest.layers) - 1
 
@@ -111,13 +118,14 @@ class Agent:
             )
         if (holder := self._holder()) is not None:
             return _refuse(
-                f"{where} holds no {FILE_NAME}, but layer {holder + 1}; {self._who.does('read')} only the last layer",
+                f"{where} holds no {FILE_NAME}, but layer {holder + 1} does; {self._who.does('read')} only the last "
+                "layer",
                 f"push the layer that holds {FILE_NAME} as the last one",
             )
         others = [one.name for one in opened.found if one.name is not None]
         return _refuse(
             f"{where} holds no file {FILE_NAME}{f', but {listed(others)}' if others else ''}",
-            f"call the module {FILE_NAME} in the archive",
+            f"call the module {FILE_NAME} in the archive" if others else f"put a module into it, as {FILE_NAME}",
         )
 
     def _raw(self) -> Taken:
@@ -163,6 +171,12 @@ class Agent:
 
     def _not_at_hand(self, number: int) -> Taken:
         layer = self._manifest.layers[number]
+        if layer.size > self._opens:
+            reason = (
+                f"cannot tell: {self._where(number)} has {layer.size:,} bytes, and none is opened that has more than "
+                f"{self._opens:,} (wasm.max_module_size)"
+            )
+            return Taken(Verdict(False, reason, "make the layer smaller, or the setting larger"), told=False)
         return _not_told(f"{self._where(number)} ({layer.digest}, {layer.size:,} bytes)")
 
     def _where(self, number: int) -> str:

@@ -4,9 +4,10 @@ import hashlib
 import mmap
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 from mirror.digest import Digest
@@ -34,16 +35,19 @@ def examine(
     max_module_size: int = agents.MAX_SIZE,
     agents_size: int = agents.MAX_SIZE,
     index: Manifest | None = None,
+    between: Sequence[Manifest] = (),
     pinned_index: bool = False,
     folder: Path | None = None,
     read: bool = True,
 ) -> Description:
-    """Describe an artifact of which the layers in ``contents`` are at hand, whole and verified. Never raises.
+    """Describe an artifact of which the layers in ``contents`` are at hand, whole and verified.
 
     ``max_module_size`` is the mirror's ``wasm.max_module_size``, ``agents_size`` what agents and Envoy Gateway read.
-    ``index`` led to ``manifest``; ``pinned_index``: it was asked for by its digest. What the answer depends on and is
+    ``index`` led to ``manifest``, by way of those ``between``; ``pinned_index``: it was asked for by its digest. What
+    the answer depends on and is
     not at hand makes it not `Description.complete`. Large modules are unpacked into a nameless file in ``folder``
-    (None: where temporary files go). Without ``read`` a module is chosen, but not looked into.
+    (None: where temporary files go). Without ``read`` a module is chosen, but not looked into. Raises `OSError` when
+    that folder takes no file, and nothing else.
     """
     limits = Limits(output=agents_size)
     wanted = layers_to_open(manifest, max_module_size)
@@ -52,8 +56,8 @@ def examine(
         for number in wanted
         if manifest.layers[number].digest in contents
     }
-    agent = Agent(manifest, opened, AGENTS, agents_size).judge()
-    gateway = Agent(manifest, opened, GATEWAY, agents_size).judge()
+    agent = Agent(manifest, opened, AGENTS, agents_size, max_module_size).judge()
+    gateway = Agent(manifest, opened, GATEWAY, agents_size, max_module_size).judge()
     described = Description(
         layout=layout_of(manifest),
         agent=agent.verdict,
@@ -74,7 +78,7 @@ def examine(
             described = _read(described, content, limits, max_module_size, folder)
     else:
         described = _without_module(described, chosen)
-    return bounded(described if index is None else _led_by(index, described, manifest, pinned_index))
+    return bounded(described if index is None else _led_by((index, *between, manifest), described, pinned=pinned_index))
 
 
 def examine_file(content: Content) -> Description:
@@ -153,7 +157,7 @@ def _read(
     try:
         with _unpacked(memoryview(content), chosen, limits, folder) as (module, digest):
             return _read_module(described, module, digest)
-    except (ArchiveError, OSError) as error:
+    except ArchiveError as error:
         return _without_module(described, f"the module cannot be unpacked: {_cause(error)}")
 
 
@@ -203,9 +207,9 @@ def _buffer(size: int, folder: Path | None) -> Iterator[mmap.mmap]:
             yield buffer
 
 
-def _cause(error: ArchiveError | OSError) -> str:
+def _cause(error: ArchiveError) -> str:
     """What is wrong, as the end of a sentence."""
-    return str(error.__cause__ or error) if isinstance(error, ArchiveError) else error.strerror or str(error)
+    return str(error.__cause__ or error)
 
 
 def _pieces(content: memoryview) -> Iterator[memoryview]:
@@ -233,10 +237,12 @@ def _warnings(agent: Taken, opened: Mapping[int, Opened]) -> tuple[str, ...]:
     return tuple(warnings)
 
 
-def _led_by(index: Manifest, described: Description, manifest: Manifest, pinned: bool) -> Description:
-    """Add what becomes of an artifact that an index led to. Who pins the index gets the child, of another digest."""
-    if (against := misled(index, manifest)) is not None:
-        return replace(described, agent=against, gateway=against)
+def _led_by(way: Sequence[Manifest], described: Description, *, pinned: bool) -> Description:
+    """Add what becomes of an artifact that indexes led to. Who pins the first gets the last, of another digest."""
+    index = way[0]
+    for above, below in pairwise(way):
+        if (against := misled(above, below)) is not None:
+            return replace(described, agent=against, gateway=against)
     if not pinned:
         return described
     remedy = f"pin the child instead: @{described.digest}"

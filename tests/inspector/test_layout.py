@@ -97,6 +97,9 @@ def test_an_index_that_is_named_by_its_digest_is_refused_as_agents_would(tmp_pat
     found = told(f"{layout(tmp_path, ('1.0', both))}@{both.digest}")
     assert not found.accepted
     assert str(RAW.digest) in found.accepted_by.agents.remedy
+    assert inspect(f"{tmp_path}@{both.digest}").stdout.count("agents fail with") == 1, (
+        "said once, and not warned of too"
+    )
 
 
 def test_a_child_of_an_index_may_be_named_by_its_digest(tmp_path: Path) -> None:

@@ -131,7 +131,7 @@ def test_where_there_is_no_module_it_is_said_what_there_is_and_why() -> None:
     said = rows(nothing)
     assert said["found"] == "app.wasm in layer 1 (5 bytes), layer 2 (6 bytes, no Wasm)"
     assert said["problem"] == "no module"
-    assert "ask again" in said["incomplete"]
+    assert "may change" in said["incomplete"]
     assert "module" not in said
 
 
@@ -289,6 +289,15 @@ def test_an_output_that_cannot_be_written_is_said_in_a_line(tmp_path: Path) -> N
         2,
         "wasm-mirror: the output cannot be written: No space left on device\n",
     )
+
+
+def test_a_closed_output_is_no_failure(tmp_path: Path) -> None:
+    (tmp_path / "plugin.wasm").write_bytes(plugin())
+    words = [sys.executable, "-m", "mirror.cli", "inspect", str(tmp_path / "plugin.wasm")]
+    done = subprocess.run(
+        ["sh", "-c", '"$@" >&-', "sh", *words], stderr=subprocess.PIPE, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_an_interrupted_command_has_a_status_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

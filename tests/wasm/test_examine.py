@@ -99,6 +99,13 @@ def test_a_layer_above_the_mirrors_limit_is_not_looked_into() -> None:
     assert not description.complete
     assert not description.agent.accepted
     assert description.module is None
+    assert "more than 1,000 (wasm.max_module_size)" in description.agent.reason
+    assert "ask again" not in description.agent.remedy, "that would be in vain"
+
+
+def test_who_has_no_module_in_an_image_is_not_told_to_rename_one() -> None:
+    container = image([(OCI_LAYER, tar_gz({"bin/sh": b"\x7fELF"}))])
+    assert examine(parsed(container), container.blobs).agent.remedy == "put a module into it, as plugin.wasm"
 
 
 def test_a_module_that_unpacks_to_more_than_the_mirrors_limit_is_not_read() -> None:
@@ -185,11 +192,10 @@ def test_a_large_module_of_an_archive_does_not_lie_in_memory(tmp_path: Path) -> 
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_folder_that_takes_no_file_is_a_problem_and_no_exception(tmp_path: Path) -> None:
+def test_a_folder_that_takes_no_file_says_nothing_of_the_module(tmp_path: Path) -> None:
     artifact = compat(wasm_module(LARGE))
-    description = examine(parsed(artifact), artifact.blobs, folder=tmp_path / "absent")
-    assert description.agent.accepted
-    assert description.problem == "the module cannot be unpacked: No such file or directory"
+    with pytest.raises(FileNotFoundError):
+        examine(parsed(artifact), artifact.blobs, folder=tmp_path / "absent")
 
 
 def test_who_pins_an_index_is_told_the_childs_digest() -> None:
