@@ -13,6 +13,7 @@ from mirror.digest import Digest
 from mirror.errors import MirrorError
 from mirror.fill import Fills
 from mirror.flight import Flights
+from mirror.indexes import MAX_DEPTH
 from mirror.metrics import Metrics
 from mirror.oci import Manifest, Reference
 from mirror.store.blobs import Blob, BlobStore
@@ -62,19 +63,26 @@ class Checks:
             return
         self._begin(self._count(reference, manifest), manifest)
 
-    def asked_by_digest(self, reference: Reference, manifest: Manifest) -> None:
-        """Somebody was given a manifest by its digest: to do so with an index is a mistake that agents pay for.
+    def given(self, reference: Reference, manifest: Manifest) -> None:
+        """Somebody was given a manifest: to begin with an index by its digest is a mistake that agents pay for.
 
-        Whether the index leads to a module is not asked of upstream; whoever wants it asks for its child next.
+        Whether the index leads to a module is not asked of upstream; whoever wants it asks for its child next. An index
+        to which another one has led is no beginning.
         """
-        if manifest.manifests:
-            child = artifact.for_agents(manifest)
-            if child is not None and not self._warned.get(manifest.digest):
-                self._pinned.put(child.digest, (reference, manifest))
-        elif (pinned := self._pinned.get(manifest.digest)) is not None:
-            self._pinned.drop(manifest.digest)
-            if self._may_be_wasm(manifest):
-                self._begin(self._warn_of_index(*pinned, manifest), manifest)
+        child = artifact.for_agents(manifest)
+        if child is not None:
+            self._indexes.put(child.digest, manifest)
+        if reference.digest is None:
+            return
+        first = self._pinned.get(manifest.digest)
+        self._pinned.drop(manifest.digest)
+        if child is not None:
+            if first is None and self._indexes.get(manifest.digest) is None:
+                first = reference, manifest
+            if first is not None and not self._warned.get(first[1].digest):
+                self._pinned.put(child.digest, first)
+        elif first is not None and not manifest.manifests and self._may_be_wasm(manifest):
+            self._begin(self._warn_of_index(*first, manifest), manifest)
 
     async def aclose(self) -> None:
         """Stop looking; a thread that is at work ends by itself."""
@@ -100,6 +108,8 @@ class Checks:
         task.add_done_callback(self._tasks.discard)
 
     async def _count(self, reference: Reference, manifest: Manifest) -> None:
+        if self._seen.get(manifest.digest):  # it has come twice since the loop's last round
+            return
         self._seen.put(manifest.digest, True)
         verdict = await self._verdict(reference, manifest)
         if verdict is None:
@@ -133,13 +143,14 @@ class Checks:
             held = [await self._layer(manifest, number) for number in self._layers(manifest)]
             contents = {blob.digest: blob.read(0, blob.size) for blob in held if blob is not None}
             async with self._one:
-                index = self._indexes.get(manifest.digest)
+                indexes = self._indexes_of(manifest)
                 description = await asyncio.to_thread(
                     examine,
                     manifest,
                     contents,
                     max_module_size=self._max_module_size,
-                    index=index,
+                    index=indexes[0] if indexes else None,
+                    between=indexes[1:],
                     folder=self._fills.directory.spool,
                 )
         except Exception:
@@ -151,6 +162,15 @@ class Checks:
         self._verdicts.put(manifest.digest, verdict)
         _tell(reference, manifest, description, verdict)
         return verdict
+
+    def _indexes_of(self, manifest: Manifest) -> list[Manifest]:
+        """The indexes that have led to a manifest, from the first on."""
+        way: list[Manifest] = []
+        above = self._indexes.get(manifest.digest)
+        while above is not None and len(way) < MAX_DEPTH:
+            way.insert(0, above)
+            above = self._indexes.get(above.digest)
+        return way
 
     def _layers(self, manifest: Manifest) -> tuple[int, ...]:
         return artifact.layers_to_open(manifest, self._max_module_size)

@@ -9,6 +9,7 @@ from typing import Protocol
 from mirror.digest import Digest
 from mirror.errors import ManifestUnknown, UpstreamDenied, UpstreamError, UpstreamInvalid
 from mirror.fill import Fill, Fills
+from mirror.indexes import way_from
 from mirror.meanwhile import first_of
 from mirror.metadata.base import Link
 from mirror.metrics import Metrics
@@ -172,10 +173,8 @@ class Manifests:
 
     async def arrange(self, reference: Reference, manifest: Manifest) -> None:
         """Wait until all that an agent will need of ``manifest`` is held or flowing; raise what stands against it."""
-        child = artifact.for_agents(manifest)
-        if child is not None:
-            manifest = await self.obtain(reference, child.digest)
-        for fill in self._send_for_layers(reference, manifest):
+        *_, image = await way_from(manifest, lambda child: self.obtain(reference, child.digest))
+        for fill in self._send_for_layers(reference, image):
             await fill.content.reached(0)
 
     def whole_first(self, media_type: str, size: int | None) -> bool:

@@ -15,18 +15,20 @@ from pathlib import Path
 from mirror.accesses import Accesses
 from mirror.answer import Answer, Body, Collapsed, Filled, Held, Hit, Outcome, Passed, Stale, Whole
 from mirror.digest import Digest
-from mirror.errors import ModuleMismatch, ModuleUnknown, StoreError, UpstreamTimeout
+from mirror.errors import ModuleMismatch, ModuleUnknown, StoreError, UpstreamTimeout, UpstreamUnavailable
 from mirror.flight import Flights
+from mirror.indexes import MAX_DEPTH, leads_too_far, way_from
 from mirror.layers import hashed, head, is_damaged, keep_whole, whole
 from mirror.manifests import LAST_WORD
-from mirror.oci import INDEXES, Descriptor, Manifest, Reference
+from mirror.oci import Descriptor, Manifest, Reference
 from mirror.places import Place, Places
 from mirror.pull import Pulling
 from mirror.store.blobs import Blob, BlobStore
 from mirror.tags import Lru
 from mirror.unpack import Unpacker
 from mirror.upstream.failover import Upstream
-from mirror.wasm.artifact import CNCF_LAYER, RAW_LAYER, Found, for_agents, layers_to_open
+from mirror.upstream.queue import FairQueue
+from mirror.wasm.artifact import CNCF_LAYER, RAW_LAYER, Found, layers_to_open
 from mirror.wasm.description import Description
 from mirror.wasm.examine import examine
 from mirror.wasm.module import looks_like_wasm
@@ -40,8 +42,9 @@ MAX_HOLD = 12.0
 
 _PLAIN = frozenset({RAW_LAYER, CNCF_LAYER})
 _MAGIC = 4
-_MAX_PARTS = 5_000
-"""Imports, exports and sections up to which a description stays in memory."""
+_THREADS = 2
+_MOST_WAITING = 1_000
+"""Artifacts that wait for a thread to look into them; what comes beyond them is sent away."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,9 +79,10 @@ class Modules:
         self._accesses = accesses
         self._max_module_size = max_module_size
         self._folder = folder
-        self._threads = ThreadPoolExecutor(2, thread_name_prefix="examine")
+        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="examine")
+        self._turns = FairQueue(_THREADS)
         self._refusals: Lru[tuple[Digest, str], str] = Lru(2_000)
-        self._descriptions: Lru[tuple[Digest, str, Digest | None, bool], Description] = Lru(200)
+        self._descriptions: Lru[tuple[Digest, str, Digest | None, bool], Description] = Lru(100)
         self._searches: Flights[_Ready] = Flights()
         self._hashing: Flights[tuple[Digest, Body]] = Flights()
         self._examinations: Flights[Description] = Flights()
@@ -106,23 +110,20 @@ class Modules:
     async def describe(self, reference: Reference) -> Description:
         """What is said of the artifact that ``reference`` names; its layers are waited for, as agents would."""
         async with self._bounded(reference):
-            named = _parsed(await self._pull.manifest(reference))
-            image, _ = await self._image(reference, named)
-            index = named if image is not named else None
-            pinned = reference.digest is not None and index is not None
-            key = image.digest, image.media_type, None if index is None else index.digest, pinned
+            (*indexes, image), _ = await self._way(reference, _parsed(await self._pull.manifest(reference)))
+            pinned = reference.digest is not None and bool(indexes)
+            key = image.digest, image.media_type, indexes[0].digest if indexes else None, pinned
             known = self._descriptions.get(key)
             if known is not None:
                 return known
-            task, _ = self._examinations.join(
-                (reference.upstream, reference.repository, *key),
-                lambda: self._examine(reference, image, index, pinned=pinned),
-            )
-            description = await asyncio.shield(task)
-            read = description.chosen is None or description.module is not None
-            if description.complete and read and _parts(description) <= _MAX_PARTS:
+
+            async def examined() -> Description:
+                description = await self._examine(reference, image, indexes, pinned=pinned)
                 self._descriptions.put(key, description)
-            return description
+                return description
+
+            task, _ = self._examinations.join((reference.upstream, reference.repository, *key), examined)
+            return await asyncio.shield(task)
 
     async def aclose(self) -> None:
         """Stop what was begun for clients that may be gone."""
@@ -168,7 +169,7 @@ class Modules:
 
     async def _find(self, reference: Reference, manifest: Answer) -> _Ready:
         """Follow a manifest to its module."""
-        image, outcome = await self._image(reference, _parsed(manifest))
+        (*_, image), outcome = await self._way(reference, _parsed(manifest))
         layers = self._to_open(image)
         if len(layers) == 1 and layers[0].media_type in _PLAIN:
             ready = _Ready(_plain(image, layers[0]), None, outcome)
@@ -177,13 +178,21 @@ class Modules:
         await self._places.put(manifest.digest, manifest.media_type, ready.place)
         return replace(ready, outcome=_combined(ready.outcome, outcome))
 
-    async def _image(self, reference: Reference, named: Manifest) -> tuple[Manifest, Outcome]:
-        """What agents take of an index; anything else as it is."""
-        child = for_agents(named) if named.media_type in INDEXES else None
-        if child is None:
-            return named, Hit()
-        answer = await self._pull.manifest(_at(reference, child.digest))
-        return _parsed(answer), answer.outcome
+    async def _way(self, reference: Reference, named: Manifest) -> tuple[tuple[Manifest, ...], Outcome]:
+        """From an index to what agents take of it, anything else as it is; and how all of that got here."""
+        outcomes: list[Outcome] = []
+
+        async def obtain(child: Descriptor) -> Manifest:
+            answer = await self._pull.manifest(_at(reference, child.digest))
+            outcomes.append(answer.outcome)
+            return _parsed(answer)
+
+        way = await way_from(named, obtain)
+        if leads_too_far(way):
+            raise ModuleUnknown(
+                f"{reference} is an index that leads to more than {MAX_DEPTH} others; push the plugin's manifest alone"
+            )
+        return way, _combined(Hit(), *outcomes)
 
     def _to_open(self, image: Manifest) -> list[Descriptor]:
         return [image.layers[number] for number in layers_to_open(image, self._max_module_size)]
@@ -202,7 +211,7 @@ class Modules:
         outcome = _combined(ready.outcome, answer.outcome)
         if looks_like_wasm(await head(body, _MAGIC)):
             return _Ready(place, body, outcome)
-        image, _ = await self._image(reference, _parsed(manifest))
+        (*_, image), _ = await self._way(reference, _parsed(manifest))
         ready = await self._searched(reference, image)
         if ready.body is None:
             raise StoreError(f"{place.layer.digest} was damaged on the mirror's disk; ask again", retry_after=1)
@@ -237,7 +246,9 @@ class Modules:
         layers, outcome = await self._contents(reference, image)
         contents = {digest: layer.read(0, layer.size) for digest, layer in layers.items()}
         looked = await self._in_thread(
-            lambda: examine(image, contents, max_module_size=self._max_module_size, read=False)
+            reference,
+            lambda: examine(image, contents, max_module_size=self._max_module_size, read=False),
+            first=True,
         )
         chosen = looked.chosen
         if chosen is None:
@@ -277,24 +288,42 @@ class Modules:
                 raise StoreError(f"{layer.digest} was damaged on the mirror's disk; ask again", retry_after=1)
 
     async def _examine(
-        self, reference: Reference, image: Manifest, index: Manifest | None, *, pinned: bool
+        self, reference: Reference, image: Manifest, indexes: list[Manifest], *, pinned: bool
     ) -> Description:
         layers, _ = await self._contents(reference, image)
         contents = {digest: layer.read(0, layer.size) for digest, layer in layers.items()}
-        return await self._in_thread(
+        description = await self._in_thread(
+            reference,
             lambda: examine(
                 image,
                 contents,
                 max_module_size=self._max_module_size,
-                index=index,
+                index=indexes[0] if indexes else None,
+                between=indexes[1:],
                 pinned_index=pinned,
                 folder=self._folder,
-            )
+            ),
+            first=False,
         )
+        if description.module is None:
+            await self._drop_damaged(layers.values())
+        return description
 
-    async def _in_thread(self, look: Callable[[], Description]) -> Description:
-        """Artifacts may take seconds to look into; so nobody else waits for these threads."""
-        return await asyncio.get_running_loop().run_in_executor(self._threads, look)
+    async def _in_thread(self, reference: Reference, look: Callable[[], Description], *, first: bool) -> Description:
+        """Artifacts may take seconds to look into: so nobody else waits for these threads, and repositories take turns.
+
+        Who waits for a module goes ``first``, before who wants a description.
+        """
+        if self._turns.waiting >= _MOST_WAITING:
+            raise UpstreamUnavailable("too many artifacts wait to be looked into; ask again")
+        turn = await self._turns.enter(f"{reference.upstream}/{reference.repository}", first=first)
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._threads, look)
+        except OSError as error:
+            log.error("the disk fails (%s); %s cannot be looked into", error.strerror or error, reference)
+            raise StoreError(f"the mirror's disk fails, and {reference} cannot be looked into there") from error
+        finally:
+            turn.leave()
 
 
 def _at(reference: Reference, digest: Digest) -> Reference:
@@ -332,8 +361,3 @@ def _combined(first: Outcome, *others: Outcome) -> Outcome:
     if any(isinstance(step, Filled) for step in steps):
         return Filled(ttl)
     return Collapsed(ttl) if any(isinstance(step, Collapsed) for step in steps) else first
-
-
-def _parts(description: Description) -> int:
-    module = description.module
-    return 0 if module is None else len(module.imports) + len(module.exports) + len(module.sections)

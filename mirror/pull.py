@@ -77,9 +77,9 @@ class Pull:
         fills: Fills,
         accesses: Accesses,
         now: Callable[[], float],
-        asked_by_digest: Callable[[Reference, Manifest], None] | None = None,
+        given: Callable[[Reference, Manifest], None] | None = None,
     ) -> None:
-        """``asked_by_digest`` is told of each manifest that a client is given by its digest."""
+        """``given`` is told of each manifest that a client is given, and by which name."""
         self._upstreams = upstreams
         self._store = store
         self._tags = tags
@@ -89,7 +89,7 @@ class Pull:
         self._fills = fills
         self._accesses = accesses
         self._now = now
-        self._asked_by_digest = asked_by_digest
+        self._given = given
         self._obtaining: Flights[Manifest] = Flights()
         self._claims: Flights[int | None] = Flights()
 
@@ -178,8 +178,8 @@ class Pull:
                 outcome = Collapsed() if joined else Filled()
         self._accesses.manifest(manifest)
         self._manifests.prepare(reference, manifest)
-        if reference.digest is not None and self._asked_by_digest is not None:
-            self._asked_by_digest(reference, manifest)
+        if self._given is not None:
+            self._given(reference, manifest)
         return Answer(
             manifest.media_type,
             digest,

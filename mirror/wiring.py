@@ -109,9 +109,7 @@ async def wired(settings: Settings, directory: DataDirectory, draining: Callable
         )
         resolver = Resolver(upstreams, tags, manifests, around.leases, suspicion, time.time)
         stack.push_async_callback(resolver.aclose)
-        pull = Pull(
-            upstreams, store, tags, links, manifests, resolver, fills, accesses, time.time, checks.asked_by_digest
-        )
+        pull = Pull(upstreams, store, tags, links, manifests, resolver, fills, accesses, time.time, checks.given)
         stack.push_async_callback(pull.aclose)
         listing = Listing(upstreams, metadata, suspicion, time.time)
         stack.push_async_callback(listing.aclose)

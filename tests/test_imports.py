@@ -36,6 +36,7 @@ HOUSE = """
     sharing
     fill
     unpack
+    indexes
     manifests
     resolve
     listing
