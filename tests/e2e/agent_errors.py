@@ -30,6 +30,7 @@ from tests.support.process import MirrorProcess
 from tests.support.upstream import FaultyUpstream
 
 MODULE = wasm_module(300_000)
+CUT_SHORT = tar_gz({"plugin.wasm": MODULE})[:200_000]
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +120,7 @@ SCENES: Mapping[str, Callable[[Stage], str]] = {
     "UPSTREAM_TIMEOUT": lambda at: at.error(":v1", "silent/team/plugin"),
     "UPSTREAM_INVALID": lambda at: tampered(at, compat(wasm_module(2000, seed=1)), "tampered-archive"),
     "context deadline exceeded": lambda at: at.error(":v2", "silent/team/plugin", within=0.5),
+    "failed to read plugin.wasm": lambda at: at.error_of(image([(OCI_LAYER, CUT_SHORT)]), "cut-short"),
     "unexpected EOF": lambda at: tampered(at, raw(wasm_module(300_000, seed=2)), "tampered-module"),
     "which does not match": the_digest_of_an_index,
     "no child with platform": lambda at: at.error_of(index(compat(MODULE), platforms=("wasip1/wasm",)), "wasm"),
