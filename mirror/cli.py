@@ -1,4 +1,7 @@
-"""The command line. Exit status: 0 all done, 1 something failed, 2 wrong use or the mirror cannot start."""
+"""The command line. Exit status: 0 all done, 1 something failed, 2 wrong use or the mirror cannot start.
+
+Each command imports for itself what only it needs, for to load all of it takes longer than most of them do.
+"""
 
 import asyncio
 import logging
@@ -7,23 +10,11 @@ import sys
 from pathlib import Path
 
 import click
-import uvloop
 
 import mirror
 from mirror import logs
 from mirror.config import Settings, describe, load
-from mirror.doctor.report import Mark, as_json, as_table, worst
-from mirror.doctor.subjects import examinations
-from mirror.doctor.visit import visit
 from mirror.errors import StartError
-from mirror.inspector import command
-from mirror.server import bind, serve
-from mirror.store.directory import DataDirectory
-from mirror.store.spool import sweep
-from mirror.store.tallies import forget_tallies
-from mirror.supervisor import Supervisor
-from mirror.tls import Tls
-from mirror.wiring import check_metadata, check_secrets
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +37,16 @@ _config = click.option(
 @click.option("--workers", type=int, metavar="N", help="Instead of the setting `workers`.")
 def serve_command(config: Path, listen: str | None, data_dir: str | None, workers: int | None) -> None:
     """Run the mirror until SIGTERM or Ctrl-C."""
+    import uvloop
+
+    from mirror.server import bind, serve
+    from mirror.store.directory import DataDirectory
+    from mirror.store.spool import sweep
+    from mirror.store.tallies import forget_tallies
+    from mirror.supervisor import Supervisor
+    from mirror.tls import Tls
+    from mirror.wiring import check_metadata, check_secrets
+
     try:
         settings = _load(config, {"listen": listen, "data_dir": data_dir, "workers": workers})
         logs.configure(settings.log.level, settings.log.format)
@@ -105,6 +106,10 @@ def doctor_command(config: Path, json_: bool) -> None:
 
     Status 1 when something would fail. The mirror may run meanwhile.
     """
+    from mirror.doctor.report import Mark, as_json, as_table, worst
+    from mirror.doctor.subjects import examinations
+    from mirror.doctor.visit import visit
+
     try:
         settings = _load(config, {})
     except StartError as error:
@@ -142,6 +147,8 @@ def inspect_command(references: tuple[str, ...], url: str, token_file: Path | No
 
     Status 0 when agents take it and Envoy runs it, 1 when one of them would not, 2 when it cannot be described.
     """
+    from mirror.inspector import command
+
     sys.exit(command.run(references, url, token_file, in_json=json_))
 
 
