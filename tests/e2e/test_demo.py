@@ -122,6 +122,12 @@ def test_an_interrupted_demo_leaves_nothing_behind(tmp_path: Path, number: signa
     assert servers(tmp_path) == []
 
 
+def test_the_demo_heeds_interrupts_before_it_loads_what_takes_its_time() -> None:
+    look = "import sys, demo.__main__; print('httpx' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", look], cwd=_ROOT, capture_output=True, text=True, timeout=_WITHIN)
+    assert done.stdout == "False\n", done.stderr
+
+
 @pytest.mark.needs("asc", "node")
 def test_the_plugin_that_lies_beside_its_source_is_made_of_it(tmp_path: Path) -> None:
     compiler = require("asc")
