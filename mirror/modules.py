@@ -19,7 +19,7 @@ from mirror.errors import ModuleMismatch, ModuleUnknown, StoreError, UpstreamTim
 from mirror.flight import Flights
 from mirror.indexes import MAX_DEPTH, leads_too_far, way_from
 from mirror.layers import hashed, head, is_damaged, keep_whole, whole
-from mirror.manifests import LAST_WORD
+from mirror.manifests import LAST_WORD, Manifests
 from mirror.oci import Descriptor, Manifest, Reference
 from mirror.places import Place, Places
 from mirror.pull import Pulling
@@ -64,6 +64,7 @@ class Modules:
         upstreams: Mapping[str, Upstream],
         store: BlobStore,
         pull: Pulling,
+        manifests: Manifests,
         unpacker: Unpacker,
         places: Places,
         accesses: Accesses,
@@ -74,6 +75,7 @@ class Modules:
         self._upstreams = upstreams
         self._store = store
         self._pull = pull
+        self._manifests = manifests
         self._unpacker = unpacker
         self._places = places
         self._accesses = accesses
@@ -110,7 +112,7 @@ class Modules:
     async def describe(self, reference: Reference) -> Description:
         """What is said of the artifact that ``reference`` names; its layers are waited for, as agents would."""
         async with self._bounded(reference):
-            (*indexes, image), _ = await self._way(reference, _parsed(await self._pull.manifest(reference)))
+            (*indexes, image), _ = await self._way(reference, self._manifests.of(await self._pull.manifest(reference)))
             pinned = reference.digest is not None and bool(indexes)
             key = image.digest, image.media_type, indexes[0].digest if indexes else None, pinned
             known = self._descriptions.get(key)
@@ -169,7 +171,7 @@ class Modules:
 
     async def _find(self, reference: Reference, manifest: Answer) -> _Ready:
         """Follow a manifest to its module."""
-        (*_, image), outcome = await self._way(reference, _parsed(manifest))
+        (*_, image), outcome = await self._way(reference, self._manifests.of(manifest))
         layers = self._to_open(image)
         if len(layers) == 1 and layers[0].media_type in _PLAIN:
             ready = _Ready(_plain(image, layers[0]), None, outcome)
@@ -185,7 +187,7 @@ class Modules:
         async def obtain(child: Descriptor) -> Manifest:
             answer = await self._pull.manifest(_at(reference, child.digest))
             outcomes.append(answer.outcome)
-            return _parsed(answer)
+            return self._manifests.of(answer)
 
         way = await way_from(named, obtain)
         if leads_too_far(way):
@@ -211,7 +213,7 @@ class Modules:
         outcome = _combined(ready.outcome, answer.outcome)
         if looks_like_wasm(await head(body, _MAGIC)):
             return _Ready(place, body, outcome)
-        (*_, image), _ = await self._way(reference, _parsed(manifest))
+        (*_, image), _ = await self._way(reference, self._manifests.of(manifest))
         ready = await self._searched(reference, image)
         if ready.body is None:
             raise StoreError(f"{place.layer.digest} was damaged on the mirror's disk; ask again", retry_after=1)
@@ -329,11 +331,6 @@ class Modules:
 def _at(reference: Reference, digest: Digest) -> Reference:
     """Other content of the same repository."""
     return Reference(reference.upstream, reference.repository, digest=digest)
-
-
-def _parsed(answer: Answer) -> Manifest:
-    assert isinstance(answer.body, Whole), "manifests are answered whole"
-    return Manifest.parse(answer.body.content, answer.media_type, answer.digest)
 
 
 def _plain(image: Manifest, layer: Descriptor) -> Place:

@@ -118,7 +118,7 @@ async def wired(settings: Settings, directory: DataDirectory, draining: Callable
 
         def modules_of(pull: Pulling) -> Modules:
             limit = settings.wasm.max_module_size
-            modules = Modules(upstreams, store, pull, unpacker, places, accesses, limit, directory.spool)
+            modules = Modules(upstreams, store, pull, manifests, unpacker, places, accesses, limit, directory.spool)
             stack.push_async_callback(modules.aclose)
             return modules
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from mirror import modules
+from mirror.digest import Digest
 from mirror.oci import Manifest
 from mirror.upstream.queue import FairQueue
 from mirror.wasm.description import Description
@@ -61,6 +62,29 @@ async def test_what_is_no_good_is_looked_into_once_however_often_it_is_asked_for
                 answers = [await mirror.get(AT) for _ in range(3)]
                 assert {answer.status for answer in answers} == {404}
                 assert len(looks) == 2
+
+
+async def test_a_manifest_is_parsed_once_however_often_it_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One of 4 MiB holds up the loop for a quarter of a second."""
+    parsed: list[str] = []
+    parse = Manifest.parse
+
+    def counted(body: bytes, media_type: str, digest: Digest) -> Manifest:
+        parsed.append(str(digest))
+        return parse(body, media_type, digest)
+
+    artifact = image([("text/plain", b"-")] * 100)
+    with FaultyUpstream() as up:
+        publish(up, "team/plugin", "v1", artifact)
+        async with running(tmp_path, {"up": up}) as mirror:
+            for path in (AT, f"{AT}?info"):
+                await mirror.get(path)
+            monkeypatch.setattr(Manifest, "parse", counted)
+            for path in (AT, f"{AT}?info") * 3:
+                await mirror.get(path)
+    assert parsed == []
 
 
 async def test_a_disk_that_fails_says_nothing_of_an_artifact(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
