@@ -1,6 +1,7 @@
 """Manifests: fetched once, verified, kept, linked to what they name; and the layers of Wasm artifacts sent for."""
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -237,7 +238,15 @@ class Manifests:
         except OSError as error:
             log.error("the disk fails (%s); %s cannot be read", error.strerror or error, digest)
             return None
-        return None if blob is None else bytes(blob.read(0, blob.size))
+        if blob is None or blob.size > MAX_MANIFEST_SIZE:  # anybody may ask for a module as if it were a manifest
+            return None
+        body = bytes(blob.read(0, blob.size))
+        if Digest.of(body, digest.algorithm) == digest:
+            return body
+        log.error("the file of %s is damaged; it is dropped and fetched again", digest)
+        with contextlib.suppress(OSError):
+            self._store.delete(digest)
+        return None
 
     def _holds(self, digest: Digest) -> bool:
         try:

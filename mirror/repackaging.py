@@ -14,11 +14,21 @@ from collections.abc import Callable, Mapping
 from mirror.accesses import Accesses
 from mirror.answer import Answer, Body, Hit, Whole
 from mirror.digest import Digest
-from mirror.errors import ManifestUnknown, MirrorError, NameUnknown, NotFound, UpstreamTimeout, UpstreamUnavailable
+from mirror.errors import (
+    ManifestUnknown,
+    MirrorError,
+    NameUnknown,
+    NotFound,
+    StoreError,
+    UpstreamDenied,
+    UpstreamError,
+    UpstreamTimeout,
+)
 from mirror.flight import Flights
+from mirror.indexes import MAX_DEPTH, leads_too_far, way_from
 from mirror.manifests import LAST_WORD, Manifests
 from mirror.modules import Modules
-from mirror.oci import INDEXES, Manifest, Reference
+from mirror.oci import INDEXES, Descriptor, Manifest, Reference
 from mirror.pull import OCTETS, Pulling
 from mirror.resolve import Resolver
 from mirror.sharing import Sharing
@@ -31,9 +41,6 @@ from mirror.wasm.repackage import CONFIG, chosen_child, in_the_way, original_tag
 log = logging.getLogger(__name__)
 
 _CONFIG = Digest.of(CONFIG)
-
-_DEPTH = 3
-"""Indexes that are followed one to another, at most, and then the image."""
 
 _Place = tuple[str, str, Digest]
 
@@ -71,7 +78,7 @@ class Repackaging:
         self._modules = modules
         self._accesses = accesses
         self._now = now
-        self._made: Lru[_Place, Manifest] = Lru(2_000)
+        self._made: Lru[tuple[_Place, bool], Manifest] = Lru(2_000)
         self._refusals: Lru[tuple[str, str, Digest, bool], str] = Lru(2_000)
         self._sources: Lru[_Place, Digest] = Lru(10_000)
         self._making: Flights[Manifest] = Flights()
@@ -82,7 +89,7 @@ class Repackaging:
         if tag is None:
             answer = await self._pull.manifest(reference)
             if reference.digest is not None:
-                self._remember(reference, self._parsed(answer))
+                self._remember(reference, self._manifests.of(answer))
             return answer
         until = asyncio.get_running_loop().time() + self._manifests.patience(reference.upstream) + LAST_WORD
         original = dataclasses.replace(reference, tag=tag)
@@ -114,7 +121,9 @@ class Repackaging:
             if not offline and await self._known(original) and not await self._known(reference):
                 try:
                     await self._resolver.soon(reference)
-                except (NotFound, UpstreamUnavailable, UpstreamTimeout):
+                except UpstreamDenied:
+                    raise
+                except (NotFound, UpstreamError):
                     return None
         try:
             return await self._pull.manifest(reference)
@@ -137,7 +146,7 @@ class Repackaging:
             ) from absence
         try:
             async with asyncio.timeout_at(until):
-                made = await self._made_of(original, self._parsed(answer))
+                made = await self._made_of(original, self._manifests.of(answer))
         except _Refused as reason:
             raise ManifestUnknown(f"{reference} is not there, and is not made of {original}: {reason}") from reason
         except TimeoutError as error:
@@ -154,7 +163,7 @@ class Repackaging:
         place = original.upstream, original.repository, image.digest
         if (refusal := self._refusals.get((*place, taken))) is not None:
             raise _Refused(refusal)
-        made = self._made.get(place)
+        made = self._made.get((place, taken))
         if made is not None and all(map(self._holds, (made.digest, *(to.digest for to in made.named)))):
             return made
         task, _ = self._making.join((*place, taken), lambda: self._make(_at(original, image.digest), taken))
@@ -162,16 +171,18 @@ class Repackaging:
 
     async def _image(self, original: Reference, named: Manifest) -> tuple[Manifest, bool]:
         """The image behind indexes, and whether agents get there too. Raises `_Refused`."""
-        taken = True
-        for _ in range(_DEPTH + 1):
-            if named.media_type not in INDEXES:
-                return named, taken
-            child = chosen_child(named)
-            if child is None:
-                raise _Refused("it is an index without a manifest for linux/amd64; push the plugin's manifest alone")
-            taken &= for_agents(named) is not None
-            named = self._parsed(await self._pull.manifest(_at(original, child.digest)))
-        raise _Refused("it is an index of indexes of indexes; push the plugin's manifest alone")
+
+        async def obtain(child: Descriptor) -> Manifest:
+            return self._manifests.of(await self._pull.manifest(_at(original, child.digest)))
+
+        *indexes, image = way = await way_from(named, obtain, chosen_child)
+        if leads_too_far(way):
+            raise _Refused(
+                f"it is an index that leads to more than {MAX_DEPTH} others; push the plugin's manifest alone"
+            )
+        if image.media_type in INDEXES:
+            raise _Refused("it is an index without a manifest for linux/amd64; push the plugin's manifest alone")
+        return image, all(for_agents(index) is not None for index in indexes)
 
     async def _make(self, image: Reference, taken: bool) -> Manifest:
         """Make the manifest of an image's module, and keep all that it names. ``taken``: agents get to the image."""
@@ -184,22 +195,23 @@ class Repackaging:
                 self._refusals.put((*place, taken), obstacle)
             raise _Refused(obstacle)
         module = await self._modules.module(image)
-        size = await self._keep(module.digest, module.body)
+        assert described.chosen is not None, "nothing stands in the way"
+        if module.body.size != described.chosen.size:
+            raise StoreError(f"{module.digest} was damaged on the mirror's disk; ask again", retry_after=1)
+        await self._keep(module.digest, module.body)
         await self._keep(_CONFIG, Whole(CONFIG))
-        made = repackaged(image.digest, module.digest, size)
+        made = repackaged(image.digest, module.digest, described.chosen.size)
         await self._manifests.keep(image, made)
-        self._made.put(place, made)
+        self._made.put((place, taken), made)
         self._remember(image, made)
         log.info("made %s of the module in %s, in a layout that agents take", made.digest, image)
         return made
 
-    async def _keep(self, digest: Digest, body: Body) -> int:
-        """Have content as a blob of its own, and say so to the other replicas; its size in bytes.
+    async def _keep(self, digest: Digest, body: Body) -> None:
+        """Have content as a blob of its own, and say so to the other replicas.
 
         A disk that fails is logged: then it is unpacked for each who asks.
         """
-        size = body.size
-        assert size is not None, "it was whole when it was described"
         try:
             if not self._store.holds(digest):
                 content = b"".join([bytes(piece) async for piece in body.read(0, None)])
@@ -207,7 +219,6 @@ class Repackaging:
             await self._sharing.announce(digest)
         except OSError as error:
             log.error("the disk fails (%s); %s is not kept", error.strerror or error, digest)
-        return size
 
     async def _config(self, reference: Reference) -> Answer:
         return Answer(OCTETS, _CONFIG, Whole(CONFIG), Hit())
@@ -218,13 +229,6 @@ class Repackaging:
         if source is not None:
             for descriptor in manifest.named:
                 self._sources.put((reference.upstream, reference.repository, descriptor.digest), source)
-
-    def _parsed(self, answer: Answer) -> Manifest:
-        held = self._manifests.held(answer.digest, answer.media_type)
-        if held is not None:
-            return held
-        assert isinstance(answer.body, Whole), "manifests are answered from memory"
-        return Manifest.parse(answer.body.content, answer.media_type, answer.digest)
 
     def _holds(self, digest: Digest) -> bool:
         try:
