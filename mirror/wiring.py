@@ -2,18 +2,14 @@
 
 import asyncio
 import contextlib
-import socket
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable
 
 from starlette.types import ASGIApp
 
 from mirror.accesses import Accesses
+from mirror.around import Around, alone, run_within
 from mirror.checks import Checks
-from mirror.cluster.alone import Alone
-from mirror.cluster.beat import Beat
-from mirror.cluster.leases import SharedLeases
 from mirror.cluster.secret import Secret
 from mirror.config import Settings
 from mirror.edge.admin import ROOT as ADMIN
@@ -29,20 +25,14 @@ from mirror.exposition import Exposition
 from mirror.fill import Fills
 from mirror.listing import Listing
 from mirror.manifests import Manifests
-from mirror.metadata.base import Metadata
-from mirror.metadata.redis import RedisMetadata
-from mirror.metadata.resilient import ResilientMetadata
 from mirror.metadata.sqlite import SqliteMetadata
 from mirror.metrics import Metrics
 from mirror.modules import Modules
 from mirror.names import Names
-from mirror.peers import Peers
 from mirror.places import Places
 from mirror.pull import Pull, Pulling
 from mirror.repackaging import Repackaging
 from mirror.resolve import Resolver
-from mirror.shared.client import RedisClient
-from mirror.sharing import Shared, Sharing, Unshared
 from mirror.store.blobs import BlobStore
 from mirror.store.board import Board
 from mirror.store.directory import DataDirectory
@@ -53,12 +43,6 @@ from mirror.suspicion import Suspicion
 from mirror.tags import Links, Tags
 from mirror.unpack import Unpacker
 from mirror.upstream.failover import Upstream
-from mirror.upstream.transport import Transport
-from mirror.upstream.trust import trust_in
-
-_PEER_CONNECTS_WITHIN = 1.0
-_PEER_IDLE_FOR = 2.0
-"""Seconds after which another replica that sends nothing is asked anew, or, when its lease has ended, no more."""
 
 
 @contextlib.asynccontextmanager
@@ -85,7 +69,7 @@ async def wired(settings: Settings, directory: DataDirectory, draining: Callable
         accesses = Accesses(metadata, time.time)
         stack.push_async_callback(accesses.flush)
         for work in (local.run_backups(), accesses.run(), *((exposition.run(),) if tally is not None else ())):
-            stack.push_async_callback(_stop, asyncio.create_task(work))
+            run_within(stack, work)
 
         tags = Tags(metadata, generation, around.others, around.elsewhere)
         links = Links(metadata, around.elsewhere)
@@ -114,14 +98,13 @@ async def wired(settings: Settings, directory: DataDirectory, draining: Callable
         listing = Listing(upstreams, metadata, suspicion, time.time)
         stack.push_async_callback(listing.aclose)
 
-        places = Places(local)
-
         def modules_of(pull: Pulling) -> Modules:
             limit = settings.wasm.max_module_size
             modules = Modules(upstreams, store, pull, manifests, unpacker, places, accesses, limit, directory.spool)
             stack.push_async_callback(modules.aclose)
             return modules
 
+        places = Places(local)
         served: Pulling = pull
         modules = modules_of(pull)
         if settings.wasm.repackage == "agents":
@@ -131,7 +114,6 @@ async def wired(settings: Settings, directory: DataDirectory, draining: Callable
             )
             stack.push_async_callback(served.aclose)
             modules = modules_of(served)
-
         names = Names(settings)
         rooms: dict[str, ASGIApp] = {
             "/v2": Registry(names, served, listing),
@@ -144,66 +126,15 @@ async def wired(settings: Settings, directory: DataDirectory, draining: Callable
         yield App(rooms, draining, log_access=settings.log.access == "all", metrics=metrics)
 
 
-@dataclass(frozen=True, slots=True)
-class _Around:
-    """What a mirror that has others around it does together with them, and one that is alone does by itself."""
-
-    metadata: Metadata
-    others: Alone | Beat
-    leases: Leases | SharedLeases
-    elsewhere: Alone | Peers
-    sharing: Sharing
-    secret: Secret | None
-    stores: Mapping[str, Callable[[], Awaitable[bool]]]
-
-
 async def _around(
     stack: contextlib.AsyncExitStack, settings: Settings, directory: DataDirectory, local: SqliteMetadata
-) -> _Around:
-    leases, alone = Leases(directory.leases), Alone()
+) -> Around:
+    if settings.metadata.shared:
+        from mirror.replicated import replicated  # with the client of Redis, which others need not load
 
-    async def local_answers() -> bool:
-        await local.kept("")
-        return True
-
-    if not settings.metadata.shared:
-        stack.push_async_callback(local.aclose)
-        return _Around(local, alone, leases, alone, Unshared(), None, {"sqlite": local_answers})
-    clock = asyncio.get_running_loop().time
-    client = RedisClient.of(settings.metadata)
-    stack.push_async_callback(client.aclose)
-
-    async def shared_answers() -> bool:
-        return client.up
-
-    stores = {"sqlite": local_answers, "redis": shared_answers}
-    redis = RedisMetadata(client, time.time)
-    metadata = ResilientMetadata(local, redis, lambda: client.up)
-    stack.push_async_callback(metadata.aclose)
-    address = settings.cluster.advertise or ""
-    beat = Beat(client, address, clock, metadata.returned)
-    await beat.once()
-    stack.push_async_callback(beat.leave)
-    stack.push_async_callback(_stop, asyncio.create_task(beat.run()))
-    shared_leases = SharedLeases(client, leases, address, f"{socket.gethostname()}/{directory.identity()}")
-    if settings.cluster.secret_file is None:
-        return _Around(metadata, beat, shared_leases, alone, Unshared(), None, stores)
-    secret = Secret(settings.cluster.secret_file)
-    peers = Peers(
-        beat.addresses,
-        address,
-        secret,
-        Transport(
-            trust=trust_in(settings.cluster.ca_file, "cluster.ca_file", clock),
-            connect_within=_PEER_CONNECTS_WITHIN,
-            idle_for=_PEER_IDLE_FOR,
-        ),
-        clock,
-        time.time,
-    )
-    stack.push_async_callback(peers.aclose)
-    sharing = Shared(shared_leases, peers, redis, address)
-    return _Around(metadata, beat, shared_leases, peers, sharing, secret, stores)
+        return await replicated(stack, settings, directory, local)
+    stack.push_async_callback(local.aclose)
+    return alone(directory, local)
 
 
 def check_secrets(settings: Settings) -> None:
@@ -220,8 +151,3 @@ async def check_metadata(directory: DataDirectory) -> None:
     """
     store = BlobStore(directory)
     await SqliteMetadata.open(directory.database, holds=store.holds, holds_any=store.holds_any).aclose()
-
-
-async def _stop(task: "asyncio.Task[None]") -> None:
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)

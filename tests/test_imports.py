@@ -48,6 +48,8 @@ HOUSE = """
     repackaging
     exposition
     edge: ranges headers account respond metrics registry peers modules admin app
+    around
+    replicated
     wiring
     tls
     server

@@ -212,7 +212,8 @@ async def test_without_a_disk_modules_come_through_memory(
                 assert (await mirror.get(AT)).body == MODULE  # the first one may still join what passes through memory
                 return mirror.holds(UNPACKED)
 
-            await eventually(kept, what="a module that is kept")
+            held: bool = await eventually(kept, what="a module that is kept")
+            assert held
 
 
 async def test_what_is_said_of_an_artifact_is_found_out_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

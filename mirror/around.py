@@ -1,0 +1,60 @@
+"""What a mirror that has others around it does together with them, and one that is alone does by itself."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+
+from mirror.cluster.alone import Alone
+from mirror.cluster.secret import Secret
+from mirror.metadata.base import Metadata
+from mirror.metadata.sqlite import SqliteMetadata
+from mirror.peers import Peers
+from mirror.resolve import Leases
+from mirror.sharing import Sharing, Unshared
+from mirror.store import leases
+from mirror.store.directory import DataDirectory
+from mirror.tags import Others
+
+Answers = Callable[[], Awaitable[bool]]
+"""Whether a store answers now."""
+
+
+@dataclass(frozen=True, slots=True)
+class Around:
+    """The parts of the mirror that know whether there are other replicas. ``stores`` are by their kind."""
+
+    metadata: Metadata
+    others: Others
+    leases: Leases
+    elsewhere: Alone | Peers
+    sharing: Sharing
+    secret: Secret | None
+    stores: Mapping[str, Answers]
+
+
+def alone(directory: DataDirectory, local: SqliteMetadata) -> Around:
+    """Nobody is around."""
+    nobody, stores = Alone(), {"sqlite": answers_of(local)}
+    return Around(local, nobody, leases.Leases(directory.leases), nobody, Unshared(), None, stores)
+
+
+def answers_of(local: SqliteMetadata) -> Answers:
+    """Whether the embedded store answers; asking raises `StoreError` when it does not."""
+
+    async def answers() -> bool:
+        await local.kept("")
+        return True
+
+    return answers
+
+
+def run_within(stack: AsyncExitStack, work: Coroutine[object, object, None]) -> None:
+    """Have ``work`` done until ``stack`` ends; then stop it."""
+    task = asyncio.create_task(work)
+
+    async def stop() -> None:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    stack.push_async_callback(stop)

@@ -1,0 +1,67 @@
+"""What replicas do together. Of a mirror that is alone nothing here is loaded, nor the client of Redis."""
+
+import asyncio
+import contextlib
+import socket
+import time
+
+from mirror.around import Around, answers_of, run_within
+from mirror.cluster.alone import Alone
+from mirror.cluster.beat import Beat
+from mirror.cluster.leases import SharedLeases
+from mirror.cluster.secret import Secret
+from mirror.config import Settings
+from mirror.metadata.redis import RedisMetadata
+from mirror.metadata.resilient import ResilientMetadata
+from mirror.metadata.sqlite import SqliteMetadata
+from mirror.peers import Peers
+from mirror.shared.client import RedisClient
+from mirror.sharing import Shared, Unshared
+from mirror.store.directory import DataDirectory
+from mirror.store.leases import Leases
+from mirror.upstream.transport import Transport
+from mirror.upstream.trust import trust_in
+
+_PEER_CONNECTS_WITHIN = 1.0
+_PEER_IDLE_FOR = 2.0
+"""Seconds after which another replica that sends nothing is asked anew, or, when its lease has ended, no more."""
+
+
+async def replicated(
+    stack: contextlib.AsyncExitStack, settings: Settings, directory: DataDirectory, local: SqliteMetadata
+) -> Around:
+    """Those whom the Redis of `metadata.url` brings together; what is begun for them ends with ``stack``."""
+    clock = asyncio.get_running_loop().time
+    client = RedisClient.of(settings.metadata)
+    stack.push_async_callback(client.aclose)
+
+    async def shared_answers() -> bool:
+        return client.up
+
+    stores = {"sqlite": answers_of(local), "redis": shared_answers}
+    redis = RedisMetadata(client, time.time)
+    metadata = ResilientMetadata(local, redis, lambda: client.up)
+    stack.push_async_callback(metadata.aclose)
+    address = settings.cluster.advertise or ""
+    beat = Beat(client, address, clock, metadata.returned)
+    await beat.once()
+    stack.push_async_callback(beat.leave)
+    run_within(stack, beat.run())
+    leases = SharedLeases(client, Leases(directory.leases), address, f"{socket.gethostname()}/{directory.identity()}")
+    if settings.cluster.secret_file is None:
+        return Around(metadata, beat, leases, Alone(), Unshared(), None, stores)
+    secret = Secret(settings.cluster.secret_file)
+    peers = Peers(
+        beat.addresses,
+        address,
+        secret,
+        Transport(
+            trust=trust_in(settings.cluster.ca_file, "cluster.ca_file", clock),
+            connect_within=_PEER_CONNECTS_WITHIN,
+            idle_for=_PEER_IDLE_FOR,
+        ),
+        clock,
+        time.time,
+    )
+    stack.push_async_callback(peers.aclose)
+    return Around(metadata, beat, leases, peers, Shared(leases, peers, redis, address), secret, stores)
