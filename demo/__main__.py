@@ -1,5 +1,6 @@
 """Run the demo. Exit status: 0, all was as it should be; 1, something was not; 130, it was interrupted."""
 
+import os
 import signal
 import sys
 from types import FrameType
@@ -18,6 +19,9 @@ def main() -> int:
     except KeyboardInterrupt:
         print("\nInterrupted; all that was started is stopped.", flush=True)
         return 130
+    except BrokenPipeError:  # who reads has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

@@ -122,6 +122,19 @@ def test_an_interrupted_demo_leaves_nothing_behind(tmp_path: Path, number: signa
     assert servers(tmp_path) == []
 
 
+@pytest.mark.needs("envoy")
+def test_a_demo_whose_reader_has_seen_enough_leaves_nothing_behind(tmp_path: Path) -> None:
+    with demo(tmp_path) as program:
+        assert program.stdout is not None
+        told = program.stdout.readline()
+        program.stdout.close()
+        program.wait(timeout=_WITHIN)
+    assert "A registry starts" in told
+    assert program.returncode == 1
+    assert list(tmp_path.iterdir()) == []
+    assert servers(tmp_path) == []
+
+
 def test_the_demo_heeds_interrupts_before_it_loads_what_takes_its_time() -> None:
     look = "import sys, demo.__main__; print('httpx' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", look], cwd=_ROOT, capture_output=True, text=True, timeout=_WITHIN)
