@@ -9,6 +9,7 @@ import pytest
 from tests.chaos.story import Log, told
 
 
+@pytest.mark.integration
 @pytest.mark.timeout(240)
 @pytest.mark.needs("redis-server")
 @pytest.mark.shows("everything of this at once, at random")
