@@ -234,7 +234,7 @@ class Fill:
             blob = self._fills.store.open(self.digest)
         except OSError:
             return False
-        if blob is None:
+        if blob is None or self._expected not in (None, blob.size):
             return False
         self.leads = False
         self.content.blob = blob

@@ -159,7 +159,7 @@ class Unpacker:
                 await self._in_thread(draft.commit, self._store)
         finally:
             draft.drop()
-        blob = self._store.open(digest)
+        blob = self._open(digest, size)
         if blob is None:
             raise FileNotFoundError("the module was deleted as soon as it was kept")
         self._disk_fails = False
