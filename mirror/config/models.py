@@ -111,7 +111,8 @@ class AdminSettings(Section):
     token_file: File | None = Field(
         None,
         description="A file with the token that `/api/v1` asks for, 16 characters or more. Read again when it changes. "
-        "Without one, `/api/v1` answers only while `listen` is a loopback address.",
+        "Without one, `/api/v1` answers only while `listen` is a loopback address, and only requests whose `Host` is "
+        "one; behind a proxy on the same machine, set one.",
     )
 
 

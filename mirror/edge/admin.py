@@ -13,7 +13,8 @@ from pathlib import Path
 from starlette.types import Receive, Scope, Send
 
 from mirror.config import Settings
-from mirror.config.hosts import is_loopback
+from mirror.config.hosts import is_loopback, split
+from mirror.config.values import shown
 from mirror.edge.respond import challenging, header, send_error, send_json
 from mirror.errors import MirrorError, NotFound, StartError, Unauthorized, Unsupported
 from mirror.modules import Modules
@@ -33,7 +34,8 @@ _MAX_FILE = 4096
 class Guard:
     """Who may use the admin API: who has the token; without one, whoever reaches a mirror that listens on loopback.
 
-    ``clock`` gives seconds that never go back.
+    Such a request has to be for a loopback address by its ``Host`` too: a web page whose author lets its name resolve
+    to 127.0.0.1 (DNS rebinding) is else a client on this machine. ``clock`` gives seconds that never go back.
     """
 
     def __init__(self, settings: Settings, clock: Callable[[], float] = time.monotonic) -> None:
@@ -41,8 +43,8 @@ class Guard:
         self._token = None if file is None else Watched({_SETTING: file}, read_token, clock)
         self._on_loopback = is_loopback(settings.host)
 
-    async def check(self, authorization: str | None) -> None:
-        """Raise `Unauthorized` unless ``authorization``, the header's value, proves that the client may.
+    async def check(self, authorization: str | None, host: str | None) -> None:
+        """Raise `Unauthorized` unless ``authorization`` and ``host``, the headers' values, prove that the client may.
 
         Source: RFC 6750, section 2.1.
         """
@@ -57,6 +59,12 @@ class Guard:
             raise Unauthorized(
                 f"the admin API is closed: set {_SETTING} in the mirror's settings, a file that holds a token; without "
                 "one it is open only while the mirror listens on a loopback address"
+            )
+        elif host is not None and not ((called := split(host)) and is_loopback(called[0])):
+            raise Unauthorized(
+                f"the request is for {shown(host)}, and without a token the admin API answers only at a loopback "
+                f"address such as localhost: ask there, or set {_SETTING} in the mirror's settings, a file that holds "
+                "a token"
             )
 
 
@@ -97,7 +105,7 @@ class Admin:
         """Answer one request."""
         method = scope["method"]
         try:
-            await self._guard.check(header(scope, b"authorization"))
+            await self._guard.check(header(scope, b"authorization"), header(scope, b"host"))
             kind, _, rest = scope["path"].removeprefix(ROOT).partition("/")
             if kind != "modules" or not rest:
                 raise NotFound(f"there is nothing at this address; {ROOT}modules/<reference> describes an artifact")

@@ -2,6 +2,7 @@
 
 from starlette.types import Receive, Scope, Send
 
+from mirror.edge.headers import encode
 from mirror.edge.respond import send_error
 from mirror.errors import NotFound, Unsupported
 from mirror.exposition import CONTENT_TYPE, Exposition
@@ -24,6 +25,7 @@ class MetricsApp:
             await send_error(send, method, Unsupported("metrics are read, by GET"))
         else:
             body = await self._exposition.text()
-            headers = [(b"content-type", CONTENT_TYPE.encode()), (b"content-length", str(len(body)).encode())]
+            told = [("content-type", CONTENT_TYPE), ("content-length", str(len(body)))]
+            headers = encode([*told, ("x-content-type-options", "nosniff")])
             await send({"type": "http.response.start", "status": 200, "headers": headers})
             await send({"type": "http.response.body", "body": b"" if method == "HEAD" else body})

@@ -231,6 +231,7 @@ async def test_metrics_are_read_and_nothing_else(tmp_path: Path) -> None:
         whole, head = await mirror.get("/metrics"), await mirror.head("/metrics")
         assert head.status == 200
         assert head.header("content-type") == whole.header("content-type")
+        assert whole.header("x-content-type-options") == "nosniff"
         assert (await mirror.ask("POST", "/metrics", body=b"x")).status == 405
         for target in ("/metrics/", "/metrics/x", "/metricsx"):
             reply = await mirror.get(target)
