@@ -28,15 +28,17 @@ MAX_JSON_DEPTH = 64
 _COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
 _NAME = re.compile(rf"{_COMPONENT}(?:/{_COMPONENT})*")
 _TAG = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}")
+_PORT = re.compile(r"[^/:]+:\d+/")
 _MAX_NAME = 255
 
 
 def parse_name(text: str) -> str:
     """The repository name ``text``, unchanged; raise `NameInvalid` when it is outside the grammar or too long."""
     if len(text) > _MAX_NAME or not _NAME.fullmatch(text):
+        hint = "; a registry with a port needs an alias under `upstreams`" if _PORT.match(text) else ""
         raise NameInvalid(
             f"{_shown(text)} is not a repository name: components of lower-case letters, digits and single . _ __ - "
-            f"between them, joined by /, {_MAX_NAME} characters at most"
+            f"between them, joined by /, {_MAX_NAME} characters at most{hint}"
         )
     return text
 
@@ -146,7 +148,7 @@ def parse_reference(text: str) -> NamedReference:
     """
     rest, at, digest = text.partition("@")
     name, colon, tag = rest.partition(":")
-    named = parse_name(name)
+    named = parse_name(rest if _PORT.match(rest) else name)
     if colon:
         parse_tag(tag)
     if at:

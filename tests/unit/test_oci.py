@@ -28,6 +28,7 @@ from mirror.oci import (
     parse_name,
     parse_object,
     parse_path,
+    parse_reference,
     parse_tag,
 )
 
@@ -62,6 +63,16 @@ BAD_NAMES = [
 def test_a_bad_name_is_refused(name: str) -> None:
     with pytest.raises(NameInvalid):
         parse_name(name)
+
+
+def test_who_writes_a_registry_with_its_port_is_told_what_to_write() -> None:
+    for refused in (
+        lambda: parse_name("localhost:5000/team/plugin"),
+        lambda: parse_path("/v2/localhost:5000/team/plugin/manifests/1.0"),
+        lambda: parse_reference("localhost:5000/team/plugin:1.0"),
+    ):
+        with pytest.raises(NameInvalid, match="a registry with a port needs an alias under `upstreams`"):
+            refused()
 
 
 def test_a_name_may_have_255_characters() -> None:
