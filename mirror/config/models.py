@@ -122,8 +122,8 @@ class WasmSettings(Section):
     max_module_size: Size = Field(
         256 << 20,
         gt=0,
-        description="Up to this size a tar+gzip layer is sent only once it is verified whole; larger ones stream. "
-        "256MiB is what agents accept.",
+        description="Up to this size a tar+gzip layer is sent only once it is verified whole; larger ones stream, "
+        "and are not looked into. Nor are larger modules given out at `/modules/`. 256MiB is what agents accept.",
     )
     repackage: Annotated[Literal["off", "agents"], BeforeValidator(not_switched_on)] = Field(
         "off",
