@@ -214,7 +214,10 @@ class Pull:
         except OSError as error:
             log.error("the disk fails (%s); %s cannot be read", error.strerror or error, digest)
             return None
-        if blob is None or link is None or link.size in (-1, blob.size):
+        if blob is None or link is None:
+            return blob
+        link = await self._links.sized(link)
+        if link.size in (-1, blob.size):
             return blob
         if await asyncio.to_thread(_intact, blob):
             await self._links.add([dataclasses.replace(link, size=blob.size)])  # the descriptor was wrong, once for all

@@ -3,6 +3,7 @@
 A database that fails costs upstream requests, never a pull: what was learnt stays in memory, and the failure is logged.
 """
 
+import dataclasses
 import logging
 from collections import OrderedDict
 from collections.abc import Hashable, Iterable
@@ -234,6 +235,21 @@ class Links:
             if link is not None:
                 self._known.put((upstream, repository, digest), link)
         return link
+
+    async def sized(self, link: Link) -> Link:
+        """The link with the size of its blob: where no manifest has said it, that which was verified here."""
+        if link.size != -1:
+            return link
+        try:
+            record = await self._metadata.blob(link.digest)
+        except StoreError as error:
+            log.error("what is known of %s could not be read: %s", link.digest, error)
+            return link
+        if record is None:
+            return link
+        found = dataclasses.replace(link, size=record.size)
+        await self.add([found])
+        return found
 
     async def ask_elsewhere(self, upstream: str, repository: str, digest: Digest) -> Link | None:
         """A link that is known here to nobody, out of the database of another replica."""

@@ -28,6 +28,22 @@ async def test_a_manifest_that_was_damaged_is_fetched_anew_and_mended(tmp_path: 
             await eventually(lambda: file.exists() and file.read_bytes() == artifact.body, what="it is mended")
 
 
+async def test_a_blob_that_no_manifest_has_named_is_not_served_cut_short_either(tmp_path: Path) -> None:
+    content = wasm_module(5_000)
+    at = f"/v2/up/team/plugin/blobs/{Digest.of(content)}"
+    with FaultyUpstream() as up:
+        up.add_blob("team/plugin", content)
+        async with running(tmp_path, {"up": up}) as mirror:
+            assert (await mirror.get(at)).body == content
+            await mirror.until_held(Digest.of(content))
+            file = mirror.directory.blob(Digest.of(content))
+            for _ in range(2):
+                file.unlink()
+                file.write_bytes(content[:-1])
+                assert (await mirror.get(at)).body == content
+                await eventually(lambda: file.exists() and file.read_bytes() == content, what="it is mended")
+
+
 async def test_a_module_that_is_asked_for_as_a_manifest_is_not_read_into_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
