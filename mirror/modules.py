@@ -7,6 +7,7 @@ layer that was verified whole, and is from then on a blob of its own.
 import asyncio
 import contextlib
 import logging
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -43,8 +44,8 @@ MAX_HOLD = 12.0
 _PLAIN = frozenset({RAW_LAYER, CNCF_LAYER})
 _MAGIC = 4
 _THREADS = 2
-_MOST_WAITING = 1_000
-"""Artifacts that wait for a thread to look into them; what comes beyond them is sent away."""
+_MOST_WAITING = 200
+"""Artifacts of a repository that wait for a thread to look into them; who asks for more of them is sent away."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +84,7 @@ class Modules:
         self._folder = folder
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="examine")
         self._turns = FairQueue(_THREADS)
+        self._waiting: Counter[str] = Counter()
         self._refusals: Lru[tuple[Digest, str], str] = Lru(2_000)
         self._descriptions: Lru[tuple[Digest, str, Digest | None, bool], Description] = Lru(100)
         self._searches: Flights[_Ready] = Flights()
@@ -316,9 +318,16 @@ class Modules:
 
         Who waits for a module goes ``first``, before who wants a description.
         """
-        if self._turns.waiting >= _MOST_WAITING:
-            raise UpstreamUnavailable("too many artifacts wait to be looked into; ask again")
-        turn = await self._turns.enter(f"{reference.upstream}/{reference.repository}", first=first)
+        repository = f"{reference.upstream}/{reference.repository}"
+        if self._waiting[repository] >= _MOST_WAITING:
+            raise UpstreamUnavailable(f"too many artifacts of {repository} wait to be looked into; ask again")
+        self._waiting[repository] += 1
+        try:
+            turn = await self._turns.enter(repository, first=first)
+        finally:
+            self._waiting[repository] -= 1
+            if not self._waiting[repository]:
+                del self._waiting[repository]
         try:
             return await asyncio.get_running_loop().run_in_executor(self._threads, look)
         except OSError as error:

@@ -114,7 +114,7 @@ async def test_who_wants_a_module_goes_before_descriptions_and_repositories_take
     evil = [compat(wasm_module(1_000 + number)) for number in range(5)]
     other, good = compat(wasm_module(500)), compat(MODULE)
     with FaultyUpstream() as up, looked_into(monkeypatch, gate) as looks:
-        for number, artifact in enumerate(evil):
+        for number, artifact in enumerate([*evil, compat(wasm_module(3_000))]):
             publish(up, "evil/plugin", f"v{number}", artifact)
         publish(up, "other/plugin", "v1", other)
         publish(up, "team/plugin", "v1", good)
@@ -123,6 +123,9 @@ async def test_who_wants_a_module_goes_before_descriptions_and_repositories_take
             await eventually(lambda: len(looks) == 2 and queues[0].waiting == 3)
             asked += [asyncio.create_task(mirror.get(path)) for path in ("/modules/up/other/plugin:v1?info", AT)]
             await eventually(lambda: queues[0].waiting == 5)
+            monkeypatch.setattr(modules, "_MOST_WAITING", 3)
+            refused = await mirror.get("/modules/up/evil/plugin:v5?info")
+            assert (refused.status, "too many artifacts of up/evil/plugin" in refused.message) == (503, True)
             gate.release(2)
             await eventually(lambda: len(looks) == 4)
             gate.release(10)
