@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from mirror.digest import Digest
-from mirror.oci import DOCKER_MANIFEST, INDEXES, Manifest
+from mirror.oci import DOCKER_MANIFEST, INDEXES, Descriptor, Manifest
 from mirror.wasm import fields
 from mirror.wasm.artifact import DOCKER_LAYER, FILE_NAME, OCI_LAYER, RAW_LAYER, Found, Verdict, for_agents, is_module
 from mirror.wasm.reasons import AGENTS, PUSH_RAW, Reader, listed, wrong_last
@@ -17,6 +17,7 @@ from mirror.wasm.reasons import AGENTS, PUSH_RAW, Reader, listed, wrong_last
 MAX_SIZE = 256 * 1024 * 1024
 """Bytes of a raw module, or of an unpacked archive, that agents read: ``ISTIO_WASM_MAX_BINARY_SIZE_BYTES``."""
 
+SMALLER = "make the layer smaller, or the setting larger"
 _ASK_AGAIN = "see that it can be pulled, and ask again"
 
 
@@ -172,11 +173,8 @@ class Agent:
     def _not_at_hand(self, number: int) -> Taken:
         layer = self._manifest.layers[number]
         if layer.size > self._opens:
-            reason = (
-                f"cannot tell: {self._where(number)} has {layer.size:,} bytes, and none is opened that has more than "
-                f"{self._opens:,} (wasm.max_module_size)"
-            )
-            return Taken(Verdict(False, reason, "make the layer smaller, or the setting larger"), told=False)
+            reason = f"cannot tell: {not_opened(self._where(number), layer, self._opens)}"
+            return Taken(Verdict(False, reason, SMALLER), told=False)
         return _not_told(f"{self._where(number)} ({layer.digest}, {layer.size:,} bytes)")
 
     def _where(self, number: int) -> str:
@@ -184,6 +182,11 @@ class Agent:
         if count == 1:
             return "its layer"
         return f"the last of its {count} layers" if number == self._last else f"layer {number + 1} of {count}"
+
+
+def not_opened(where: str, layer: Descriptor, most: int) -> str:
+    """What is said of a layer that is too large to be looked into."""
+    return f"{where} has {layer.size:,} bytes, and none is opened that has more than {most:,} (wasm.max_module_size)"
 
 
 def _is_named(found: Found) -> bool:

@@ -3,6 +3,7 @@
 import hashlib
 import mmap
 import os
+import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -13,7 +14,7 @@ from pathlib import Path
 from mirror.digest import Digest
 from mirror.oci import Manifest
 from mirror.wasm import agents, hosts
-from mirror.wasm.agents import Agent, Opened, Taken
+from mirror.wasm.agents import SMALLER, Agent, Opened, Taken, not_opened
 from mirror.wasm.archive import ArchiveError, Entry, Limits, extract, modules_in
 from mirror.wasm.artifact import Found, Layout, Verdict, is_archive, is_module, layers_to_open, layout_of
 from mirror.wasm.description import Description, bounded
@@ -71,7 +72,9 @@ def examine(
         complete=agent.told and len(opened) == len(wanted),
     )
     chosen = _choose(agent, described, opened)
-    if isinstance(chosen, Found):
+    if agent.told and not opened and (large := _too_large(manifest, max_module_size)) is not None:
+        described = _without_module(described, large, SMALLER)
+    elif isinstance(chosen, Found):
         content = contents[manifest.layers[chosen.layer].digest]
         described = replace(described, chosen=chosen)
         if read:
@@ -138,8 +141,14 @@ def _nothing(agent: Taken, described: Description, opened: Mapping[int, Opened])
     return f"it holds no module{broken}"
 
 
-def _without_module(described: Description, problem: str) -> Description:
-    return replace(described, problem=problem, envoy=Verdict(False, problem, described.agent.remedy))
+def _too_large(manifest: Manifest, max_module_size: int) -> str | None:
+    """What is said of a layer that may hold a module, and is not opened; None: there is none."""
+    large = set(layers_to_open(manifest, sys.maxsize)) - set(layers_to_open(manifest, max_module_size))
+    return None if not large else not_opened(f"layer {min(large) + 1}", manifest.layers[min(large)], max_module_size)
+
+
+def _without_module(described: Description, problem: str, remedy: str = "") -> Description:
+    return replace(described, problem=problem, envoy=Verdict(False, problem, remedy or described.agent.remedy))
 
 
 def _read(

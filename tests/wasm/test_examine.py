@@ -103,6 +103,14 @@ def test_a_layer_above_the_mirrors_limit_is_not_looked_into() -> None:
     assert "ask again" not in description.agent.remedy, "that would be in vain"
 
 
+def test_a_module_above_the_mirrors_limit_is_said_to_be_so_also_where_agents_take_no_such_layer() -> None:
+    description = examine(parsed(cncf(MODULE)), cncf(MODULE).blobs, max_module_size=100)
+    assert description.problem is not None
+    assert "none is opened that has more than 100 (wasm.max_module_size)" in description.problem
+    assert description.envoy.remedy == "make the layer smaller, or the setting larger"
+    assert "CNCF" in description.agent.reason
+
+
 def test_who_has_no_module_in_an_image_is_not_told_to_rename_one() -> None:
     container = image([(OCI_LAYER, tar_gz({"bin/sh": b"\x7fELF"}))])
     assert examine(parsed(container), container.blobs).agent.remedy == "put a module into it, as plugin.wasm"
