@@ -187,7 +187,7 @@ class Modules:
         outcomes: list[Outcome] = []
 
         async def obtain(child: Descriptor) -> Manifest:
-            answer = await self._pull.manifest(_at(reference, child.digest))
+            answer = await self._pull.manifest(reference.at(child.digest))
             outcomes.append(answer.outcome)
             return self._manifests.of(answer)
 
@@ -204,7 +204,7 @@ class Modules:
     async def _layer(self, reference: Reference, manifest: Answer, ready: _Ready) -> _Ready:
         """The layer that is a module; where it is none, what else its artifact has."""
         place = ready.place
-        answer = await self._pull.blob(_at(reference, place.layer.digest), read=True)
+        answer = await self._pull.blob(reference.at(place.layer.digest), read=True)
         body = answer.body
         if place.module is None:  # its digest is no sha256
             keep_whole(answer)
@@ -277,7 +277,7 @@ class Modules:
         """The layers that may hold a module, whole and verified, and how they got here."""
         answers = []
         for layer in self._to_open(image):
-            answer = await self._pull.blob(_at(reference, layer.digest), read=True)
+            answer = await self._pull.blob(reference.at(layer.digest), read=True)
             keep_whole(answer)
             answers.append(answer)
         layers = {answer.digest: await whole(answer) for answer in answers}
@@ -335,11 +335,6 @@ class Modules:
             raise StoreError(f"the mirror's disk fails, and {reference} cannot be looked into there") from error
         finally:
             turn.leave()
-
-
-def _at(reference: Reference, digest: Digest) -> Reference:
-    """Other content of the same repository."""
-    return Reference(reference.upstream, reference.repository, digest=digest)
 
 
 def _plain(image: Manifest, layer: Descriptor) -> Place:

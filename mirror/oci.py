@@ -71,6 +71,10 @@ class Reference:
         """The tag or the digest, as it stands in a URL."""
         return self.tag if self.tag is not None else str(self.digest)
 
+    def at(self, digest: Digest) -> "Reference":
+        """Other content of the same repository."""
+        return Reference(self.upstream, self.repository, digest=digest)
+
     def __str__(self) -> str:
         joint = ":" if self.tag is not None else "@"
         return f"{self.upstream}/{self.repository}{joint}{self.target}"

@@ -190,7 +190,7 @@ class Pull:
 
     async def _obtain(self, reference: Reference, digest: Digest, *, named: bool) -> tuple[Manifest, bool]:
         """The manifest from elsewhere. What a tag has ``named`` is there, whatever was said before it did."""
-        wanted = Reference(reference.upstream, reference.repository, digest=digest)
+        wanted = reference.at(digest)
         if not named and await self._tags.absent(wanted, self._now()):
             raise unknown(wanted)
         task, joined = self._obtaining.join(wanted, lambda: self._manifests.obtain(wanted, digest))

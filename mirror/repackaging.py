@@ -103,7 +103,7 @@ class Repackaging:
             if reference.digest == _CONFIG:
                 return await self._config(reference)
             with contextlib.suppress(MirrorError):
-                answer = await self._modules.module(_at(reference, source))
+                answer = await self._modules.module(reference.at(source))
                 if answer.digest == reference.digest:
                     return dataclasses.replace(answer, media_type=OCTETS)
         return await self._pull.blob(reference, read=read)
@@ -166,14 +166,14 @@ class Repackaging:
         made = self._made.get((place, taken))
         if made is not None and all(map(self._holds, (made.digest, *(to.digest for to in made.named)))):
             return made
-        task, _ = self._making.join((*place, taken), lambda: self._make(_at(original, image.digest), taken))
+        task, _ = self._making.join((*place, taken), lambda: self._make(original.at(image.digest), taken))
         return await asyncio.shield(task)
 
     async def _image(self, original: Reference, named: Manifest) -> tuple[Manifest, bool]:
         """The image behind indexes, and whether agents get there too. Raises `_Refused`."""
 
         async def obtain(child: Descriptor) -> Manifest:
-            return self._manifests.of(await self._pull.manifest(_at(original, child.digest)))
+            return self._manifests.of(await self._pull.manifest(original.at(child.digest)))
 
         *indexes, image = way = await way_from(named, obtain, chosen_child)
         if leads_too_far(way):
@@ -235,8 +235,3 @@ class Repackaging:
             return self._store.holds(digest)
         except OSError:
             return False
-
-
-def _at(reference: Reference, digest: Digest) -> Reference:
-    """Other content of the same repository."""
-    return Reference(reference.upstream, reference.repository, digest=digest)
