@@ -16,6 +16,7 @@ from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamil
 from prometheus_client.registry import Collector
 
 from mirror import __version__
+from mirror.download import to_the_end
 from mirror.errors import StoreError
 from mirror.metrics import (
     BUCKETS,
@@ -99,7 +100,8 @@ class Exposition:
             counted = total([self._metrics.counted(), self._inherited])
             if self._tally is not None:
                 measured = {} if last else self._metrics.measured()
-                await asyncio.to_thread(self._tally.write, _written(counted, measured))
+                writing = asyncio.to_thread(self._tally.write, _written(counted, measured))
+                await to_the_end(asyncio.ensure_future(writing))  # else the next would write beside it
             return counted
 
     async def _ups(self) -> Snapshot:
