@@ -1,10 +1,14 @@
-"""The process and its place: how many files it may open, and whether others reach the address at which it listens."""
+"""The process and its place: the files that it starts with, how many it may open, and who reaches where it listens."""
 
+import asyncio
 import resource
 
 from mirror.config import Settings
 from mirror.config.hosts import is_loopback, split
 from mirror.doctor.report import Subject
+from mirror.edge.admin import check_token
+from mirror.errors import StartError
+from mirror.tls import Tls
 
 _FEW_FILES = 4096
 
@@ -19,6 +23,29 @@ class Machine:
         """Note what is found."""
         self._files(subject)
         self._listen(subject)
+        await asyncio.to_thread(self._secrets, subject)
+
+    def _secrets(self, subject: Subject) -> None:
+        """The files without which it does not start."""
+        settings = self._settings
+        try:
+            if Tls.load(settings) is not None:
+                subject.ok("TLS", f"{settings.tls.certificate} and its key can be used")
+        except StartError as error:
+            advice = "they must be PEM files, a certificate and the key that belongs to it, which this user may read"
+            subject.fail("TLS", error.message, advice)
+        try:
+            check_token(settings)
+        except StartError as error:
+            said, _, advice = error.message.partition("; ")
+            subject.fail("admin API", said, advice)
+        else:
+            subject.ok("admin API", self._admin())
+
+    def _admin(self) -> str:
+        if self._settings.admin.token_file is not None:
+            return "for those who have the token"
+        return "for this machine" if is_loopback(self._settings.host) else "closed, for there is no admin.token_file"
 
     def _files(self, subject: Subject) -> None:
         _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)  # as far as the mirror raises it by itself

@@ -59,7 +59,9 @@ async def _visit(examinations: Sequence[tuple[Subject, Examination]], within: fl
     loop.set_default_executor(_Threads())
     if threading.current_thread() is threading.main_thread():  # asyncio itself sees to SIGINT, there too
         loop.add_signal_handler(signal.SIGTERM, round_.cancel)
-    await asyncio.gather(*(examine(subject, look, within=within) for subject, look in examinations))
+    async with asyncio.TaskGroup() as looks:  # which waits for all of them, when it is cancelled too: they tidy up
+        for subject, look in examinations:
+            looks.create_task(examine(subject, look, within=within))
 
 
 async def examine(subject: Subject, look: Examination, *, within: float = WITHIN) -> None:

@@ -119,3 +119,22 @@ def test_what_was_begun_is_put_away_when_the_round_is_interrupted() -> None:
     with pytest.raises(KeyboardInterrupt):
         visit([(Subject("a", ""), look)])
     assert put_away == ["a"]
+
+
+def test_one_that_ends_at_once_does_not_hurry_those_that_put_things_away_in_threads() -> None:
+    put_away: list[str] = []
+
+    async def quick(_: Subject) -> None:
+        await asyncio.Event().wait()
+
+    async def tidy(subject: Subject) -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            await asyncio.Event().wait()
+        finally:
+            for step in range(20):  # each a turn of the loop, in which nothing may cancel it once more
+                await asyncio.to_thread(put_away.append, f"{subject.name} {step}")
+
+    with pytest.raises(KeyboardInterrupt):
+        visit([(Subject("quick", ""), quick), (Subject("tidy", ""), tidy)])
+    assert len(put_away) == 20
