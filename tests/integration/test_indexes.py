@@ -110,7 +110,8 @@ async def test_a_tag_does_not_move_to_an_index_whose_inner_image_is_not_there(tm
             async def moved() -> bool:
                 return (await mirror.get(f"{MANIFESTS}/v1")).body == new.body
 
-            assert await eventually(moved, what="the tag has moved")
+            held: bool = await eventually(moved, what="the tag has moved")
+            assert held
             await mirror.until_held(image.layers[0])
 
 
