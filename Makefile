@@ -11,6 +11,9 @@ READY := $(VENV)/.ready
 # Most tests wait for something most of the time: two of them for each core.
 PYTEST = $(PY) -m pytest -n $$((2 * $$(getconf _NPROCESSORS_ONLN)))
 
+# Compiled files are kept, whatever the shell says: without them each of the programs that tests start compiles the mirror.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help run demo test e2e chaos fuzz bench check setup lock
 .DEFAULT_GOAL := help
 

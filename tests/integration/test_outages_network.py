@@ -16,7 +16,7 @@ from tests.support.process import MirrorProcess
 from tests.support.redis import RedisServer
 from tests.support.upstream import FaultyUpstream
 
-pytestmark = pytest.mark.needs("redis-server")
+pytestmark = [pytest.mark.integration, pytest.mark.needs("redis-server")]
 
 NAME = "up/team/plugin"
 FIRST, SECOND, THIRD = (layout(wasm_module(300_000, seed=seed)) for seed, layout in enumerate((raw, compat, raw)))

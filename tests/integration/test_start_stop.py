@@ -105,8 +105,9 @@ def newer_database(data: Path) -> str:
     return "was written by a newer release"
 
 
-@pytest.mark.parametrize("write", [newer_format, unreadable_format, newer_database])
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize(
+    ("write", "workers"), [(newer_format, 1), (unreadable_format, 2), (newer_database, 1), (newer_database, 2)]
+)
 @pytest.mark.shows("the data directory is in use, cannot be written, or was written by a newer release")
 def test_what_a_newer_release_wrote_is_said_in_one_line(
     tmp_path: Path, write: Callable[[Path], str], workers: int

@@ -16,7 +16,7 @@ from tests.support.redis import RedisServer
 from tests.support.replicas import Replicas, replicated
 from tests.support.upstream import FaultyUpstream
 
-pytestmark = pytest.mark.needs("redis-server")
+pytestmark = [pytest.mark.integration, pytest.mark.needs("redis-server")]
 
 ARTIFACTS = {
     f"team/plugin-{number}": layout(wasm_module(200_000 + number, seed=number))
