@@ -106,13 +106,18 @@ async def prepare(place: Path, *, backup: bool) -> Path:
             if backup:
                 await store.backup()
         take_in_log(place / NAME)
-        _PREPARED[backup] = {file.name: file.read_bytes() for file in place.iterdir() if file.is_file()}
+        _PREPARED[backup] = files(place)
     for name, content in _PREPARED[backup].items():
         (place / name).write_bytes(content)
     return place / NAME
 
 
 _PREPARED: dict[bool, dict[str, bytes]] = {}
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    """What it holds, by the names."""
+    return {file.name: file.read_bytes() for file in folder.iterdir() if file.is_file()}
 
 
 async def works(store: SqliteMetadata) -> None:
