@@ -106,7 +106,7 @@ async def prepare(place: Path, *, backup: bool) -> Path:
             if backup:
                 await store.backup()
         take_in_log(place / NAME)
-        _PREPARED[backup] = files(place)
+        _PREPARED[backup] = contents(place)
     for name, content in _PREPARED[backup].items():
         (place / name).write_bytes(content)
     return place / NAME
@@ -115,7 +115,7 @@ async def prepare(place: Path, *, backup: bool) -> Path:
 _PREPARED: dict[bool, dict[str, bytes]] = {}
 
 
-def files(folder: Path) -> dict[str, bytes]:
+def contents(folder: Path) -> dict[str, bytes]:
     """What it holds, by the names."""
     return {file.name: file.read_bytes() for file in folder.iterdir() if file.is_file()}
 
