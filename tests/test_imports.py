@@ -16,6 +16,7 @@ HOUSE = """
     config: show reference __init__
     logs
     names
+    publish
     flight
     meanwhile
     suspicion
