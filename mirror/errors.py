@@ -10,13 +10,21 @@
     │   ├── PaginationInvalid             400 PAGINATION_NUMBER_INVALID
     │   ├── RangeInvalid                  416 RANGE_INVALID
     │   ├── Unauthorized                  401 UNAUTHORIZED
+    │   ├── Denied                        403 DENIED: it is known who asks, and that they may not
     │   ├── ModuleMismatch                409 MODULE_MISMATCH: the module has another sha256 than the one asked for
+    │   ├── ManifestInvalid               400 MANIFEST_INVALID: what is pushed is no manifest, or none to be taken in
+    │   ├── UploadInvalid                 400 BLOB_UPLOAD_INVALID
+    │   │   └── ChunkInvalid              416: it does not begin where the one before it ended
+    │   ├── SizeInvalid                   413 SIZE_INVALID: more than the settings allow
+    │   ├── TooMany                       429 TOOMANYREQUESTS
     │   └── Unsupported                   405 UNSUPPORTED
     ├── NotFound                          it is not there
     │   ├── NameUnknown                   404 NAME_UNKNOWN
     │   ├── ManifestUnknown               404 MANIFEST_UNKNOWN
     │   │   └── AbsenceRemembered         404: upstream said so a moment ago
     │   ├── BlobUnknown                   404 BLOB_UNKNOWN
+    │   ├── ManifestBlobUnknown           404 MANIFEST_BLOB_UNKNOWN: a manifest is pushed before what it names
+    │   ├── UploadUnknown                 404 BLOB_UPLOAD_UNKNOWN
     │   └── ModuleUnknown                 404 MODULE_UNKNOWN: the artifact holds no module that could be given out
     ├── UpstreamError                     the registry behind the mirror
     │   ├── UpstreamDenied                403 DENIED: it refuses the mirror's own credentials
@@ -102,11 +110,54 @@ class Unauthorized(RequestError):
     status = 401
 
 
+class Denied(RequestError):
+    """Who asks is known, and may not do this; ``message`` names the setting that says so."""
+
+    code = "DENIED"
+    status = 403
+
+
 class ModuleMismatch(RequestError):
     """The module has another sha256 than the one that the client asked for."""
 
     code = "MODULE_MISMATCH"
     status = 409
+
+
+class ManifestInvalid(RequestError):
+    """What is pushed is no manifest, or one that the settings do not let in; ``message`` says what to change."""
+
+    code = "MANIFEST_INVALID"
+
+
+class UploadInvalid(RequestError):
+    """A request of an upload that cannot be carried out: its headers contradict its body, or one another."""
+
+    code = "BLOB_UPLOAD_INVALID"
+
+
+class ChunkInvalid(UploadInvalid):
+    """A chunk that does not begin where the upload ends. ``size`` is what is there, in bytes, for ``Range``."""
+
+    status = 416
+
+    def __init__(self, message: str, *, size: int) -> None:
+        super().__init__(message, detail={"size": size})
+        self.size = size
+
+
+class SizeInvalid(RequestError):
+    """A blob, manifest or repository larger than allowed; ``message`` names the setting."""
+
+    code = "SIZE_INVALID"
+    status = 413
+
+
+class TooMany(RequestError):
+    """The client has too much under way. ``message`` names the setting, ``retry_after`` says when to come back."""
+
+    code = "TOOMANYREQUESTS"
+    status = 429
 
 
 class Unsupported(RequestError):
@@ -142,6 +193,18 @@ class BlobUnknown(NotFound):
     """No such blob."""
 
     code = "BLOB_UNKNOWN"
+
+
+class ManifestBlobUnknown(NotFound):
+    """A manifest is pushed that names a blob or manifest which its repository does not have; ``detail`` has which."""
+
+    code = "MANIFEST_BLOB_UNKNOWN"
+
+
+class UploadUnknown(NotFound):
+    """No such upload: it is finished, cancelled or expired, or belongs to another repository or user."""
+
+    code = "BLOB_UPLOAD_UNKNOWN"
 
 
 class ModuleUnknown(NotFound):
