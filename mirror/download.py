@@ -6,13 +6,14 @@ A cut is followed by a request for the rest, with the hash of what has come: no 
 import asyncio
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 from mirror.digest import Digest, Verifier
 from mirror.errors import DigestMismatch, UpstreamCutShort, UpstreamError, UpstreamInvalid
 from mirror.oci import Reference
 from mirror.store.growing import Growing
 from mirror.upstream.backoff import Backoff
+from mirror.writer import Writer
 
 _MAX_PENDING = 4 * 1024 * 1024
 """Bytes that may have come from upstream and not yet be taken in."""
@@ -22,8 +23,6 @@ _MAX_BLOB = 64 * 1024**3
 
 _ENDS_THERE = 3
 """Times after which a body that ends early at the same byte is taken for what upstream has, not for a bad line."""
-
-_T = TypeVar("_T")
 
 TakeIn = Callable[[list[bytes], Verifier], Awaitable[None]]
 """Hashes and keeps the next bytes."""
@@ -191,7 +190,7 @@ class Download:
         skip = verifier.size - stream.offset
         limit = self._content.size if self._content.size is not None else _MAX_BLOB
         received = verifier.size
-        writer = _Writer(self._take_in, verifier)
+        writer = Writer(lambda chunks: self._take_in(chunks, verifier), _MAX_PENDING)
         try:
             async for chunk in stream:
                 if skip:
@@ -204,49 +203,3 @@ class Download:
                     await self._content.room()
         finally:
             await writer.finish()
-
-
-class _Writer:
-    """Takes in what has come in one go, while the next bytes come: the slower the disk, the larger the goes."""
-
-    def __init__(self, take_in: TakeIn, verifier: Verifier) -> None:
-        self._take_in = take_in
-        self._verifier = verifier
-        self._pending: list[bytes] = []
-        self._size = 0
-        self._task: asyncio.Task[None] | None = None
-
-    async def put(self, chunk: bytes) -> None:
-        """Hand over the next bytes; waits while too many are pending."""
-        self._pending.append(chunk)
-        self._size += len(chunk)
-        if self._task is None or self._task.done():
-            if self._task is not None:
-                self._task.result()
-            self._task = asyncio.create_task(self._drain())
-        elif self._size > _MAX_PENDING:
-            await asyncio.shield(self._task)
-
-    async def finish(self) -> None:
-        """Wait until all that was handed over is taken in, even when this fill is being stopped."""
-        if self._task is not None:
-            await to_the_end(self._task)
-
-    async def _drain(self) -> None:
-        while self._pending:
-            chunks, self._pending, self._size = self._pending, [], 0
-            await self._take_in(chunks, self._verifier)
-
-
-async def to_the_end(work: asyncio.Future[_T]) -> _T:
-    """Wait for work even when the waiting task is stopped; it stops after that."""
-    stopped = False
-    while not work.done():
-        try:
-            await asyncio.wait([work])
-        except asyncio.CancelledError:
-            stopped = True
-    if stopped:
-        work.exception()  # heard, though nobody asks for it any more
-        raise asyncio.CancelledError
-    return work.result()

@@ -16,7 +16,6 @@ from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamil
 from prometheus_client.registry import Collector
 
 from mirror import __version__
-from mirror.download import to_the_end
 from mirror.errors import StoreError
 from mirror.metrics import (
     BUCKETS,
@@ -34,6 +33,7 @@ from mirror.metrics import (
 )
 from mirror.store.blobs import BlobStore
 from mirror.store.tallies import Tally
+from mirror.writer import to_the_end
 
 log = logging.getLogger(__name__)
 

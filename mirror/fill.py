@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar, TypeVarTuple
 
 from mirror.digest import Digest, Verifier
-from mirror.download import Download, Patience, Source, to_the_end
+from mirror.download import Download, Patience, Source
 from mirror.errors import DigestMismatch, MirrorError, StoreError, UpstreamInvalid, UpstreamUnavailable
 from mirror.metadata.base import BlobRecord, Metadata
 from mirror.metrics import FILL_WAITERS, FILLS_IN_FLIGHT, Metrics
@@ -25,6 +25,7 @@ from mirror.store.directory import DataDirectory
 from mirror.store.growing import Growing
 from mirror.store.overflow import Overflow
 from mirror.store.spool import Spool, Standing
+from mirror.writer import to_the_end
 
 log = logging.getLogger(__name__)
 

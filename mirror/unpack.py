@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Protocol, TypeVar, TypeVarTuple
 
 from mirror.digest import Digest, Verifier
-from mirror.download import to_the_end
 from mirror.errors import ModuleUnknown, StoreError
 from mirror.flight import Flights
 from mirror.metadata.base import BlobRecord, Unpacked
@@ -26,6 +25,7 @@ from mirror.store.leases import Leases
 from mirror.tags import Lru
 from mirror.wasm.archive import LIMITS, ArchiveError, Entry, Limits, extract
 from mirror.wasm.artifact import Found
+from mirror.writer import to_the_end
 
 log = logging.getLogger(__name__)
 

@@ -18,6 +18,7 @@ HOUSE = """
     names
     publish
     flight
+    writer
     meanwhile
     suspicion
     metrics
