@@ -161,10 +161,14 @@ class TooMany(RequestError):
 
 
 class Unsupported(RequestError):
-    """An operation that this mirror does not offer."""
+    """An operation that this mirror does not offer. ``allow`` are the methods that may be used there, if any."""
 
     code = "UNSUPPORTED"
     status = 405
+
+    def __init__(self, message: str, *, allow: tuple[str, ...] = ("GET", "HEAD")) -> None:
+        super().__init__(message)
+        self.allow = allow
 
 
 class NotFound(MirrorError):

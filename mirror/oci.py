@@ -12,7 +12,7 @@ from enum import Enum
 from typing import Any, Self
 
 from mirror.digest import Digest
-from mirror.errors import DigestInvalid, NameInvalid, NotFound, TagInvalid, UpstreamInvalid
+from mirror.errors import DigestInvalid, NameInvalid, NotFound, TagInvalid, UploadUnknown, UpstreamInvalid
 
 OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 OCI_INDEX = "application/vnd.oci.image.index.v1+json"
@@ -28,6 +28,7 @@ MAX_JSON_DEPTH = 64
 _COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
 _NAME = re.compile(rf"{_COMPONENT}(?:/{_COMPONENT})*")
 _TAG = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}")
+_UPLOAD = re.compile(r"[a-zA-Z0-9_-]{1,256}")
 _PORT = re.compile(r"[^/:]+:\d+/")
 _MAX_NAME = 255
 
@@ -93,12 +94,16 @@ class Resource(Enum):
 
 @dataclass(frozen=True, slots=True)
 class RegistryPath:
-    """A path under ``/v2/``, parsed: the whole name, not yet split into upstream and repository."""
+    """A path under ``/v2/``, parsed: the whole name, not yet split into upstream and repository.
+
+    ``upload`` is the id of an upload; a `Resource.UPLOAD` without one is where uploads begin.
+    """
 
     resource: Resource
     name: str = ""
     tag: str | None = None
     digest: Digest | None = None
+    upload: str | None = None
 
 
 _BASE = RegistryPath(Resource.BASE)
@@ -107,7 +112,8 @@ _BASE = RegistryPath(Resource.BASE)
 def parse_path(path: str) -> RegistryPath:
     """Parse a decoded request path, ``/v2/<name>/(manifests|blobs|tags|referrers)/…``.
 
-    Raises `NameInvalid`, `TagInvalid` or `DigestInvalid` for a malformed part, `NotFound` where no route exists.
+    Raises `NameInvalid`, `TagInvalid`, `DigestInvalid` or `UploadUnknown` for a malformed part, `NotFound` where no
+    route exists.
     Source: OCI distribution specification 1.1, "Endpoints".
     """
     if path in ("/v2/", "/v2"):
@@ -129,11 +135,17 @@ def parse_path(path: str) -> RegistryPath:
     if kind == "referrers" and name:
         return RegistryPath(Resource.REFERRERS, parse_name(name), digest=Digest.parse(last))
     if kind == "uploads" and name.endswith("/blobs"):
-        return RegistryPath(Resource.UPLOAD, parse_name(name.removesuffix("/blobs")))
+        return RegistryPath(Resource.UPLOAD, parse_name(name.removesuffix("/blobs")), upload=_upload(last))
     raise NotFound(
         "there is nothing at this address; the registry answers /v2/<name>/manifests/<reference>, "
         "/v2/<name>/blobs/<digest>, /v2/<name>/tags/list and /v2/<name>/referrers/<digest>"
     )
+
+
+def _upload(text: str) -> str | None:
+    if text and not _UPLOAD.fullmatch(text):
+        raise UploadUnknown(f"{_shown(text)} is not an upload of this registry; begin a new one")
+    return text or None
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,7 +232,7 @@ class Manifest:
             body,
             kind,
             digest,
-            config=_descriptor(fields.get("config"), "config"),
+            config=parse_descriptor(fields.get("config"), "config"),
             layers=_descriptors(fields, "layers"),
             annotations=notes,
         )
@@ -273,10 +285,11 @@ def _descriptors(fields: dict[str, Any], name: str) -> tuple[Descriptor, ...]:
     values = fields.get(name)
     if not isinstance(values, list):
         raise UpstreamInvalid(f"the manifest has no list {name!r}")
-    return tuple(_descriptor(value, f"{name}[{i}]") for i, value in enumerate(values))
+    return tuple(parse_descriptor(value, f"{name}[{i}]") for i, value in enumerate(values))
 
 
-def _descriptor(value: object, where: str) -> Descriptor:
+def parse_descriptor(value: object, where: str) -> Descriptor:
+    """A descriptor out of parsed JSON; raises `UpstreamInvalid`, which says ``where`` of the manifest it stands."""
     if not isinstance(value, dict):
         raise UpstreamInvalid(f"the manifest's {where} is not a descriptor")
     _refuse_other_case(value, _DESCRIPTOR_FIELDS, f"manifest's {where}")

@@ -46,6 +46,11 @@ class Upload(Protocol):
         """Bytes taken in so far: where the next chunk begins."""
         ...
 
+    @property
+    def min_chunk(self) -> int:
+        """Bytes that each chunk but the last must have at least; 0: any number will do."""
+        ...
+
     async def append(self, chunk: Chunk) -> int:
         """Take in a chunk; the size after it. Raises `ChunkInvalid` for one that does not begin where the upload
         stands, `SizeInvalid` above the limit, and what ``chunk.content`` raises; then bytes may have been taken in.

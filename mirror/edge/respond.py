@@ -13,7 +13,15 @@ from mirror.answer import Answer, Body, Flowing
 from mirror.edge import ranges
 from mirror.edge.account import LOOKUP
 from mirror.edge.headers import Headers, always, describing, encode, etag
-from mirror.errors import MirrorError, NameInvalid, RangeInvalid, UpstreamInvalid, UpstreamTimeout
+from mirror.errors import (
+    ChunkInvalid,
+    MirrorError,
+    NameInvalid,
+    RangeInvalid,
+    Unsupported,
+    UpstreamInvalid,
+    UpstreamTimeout,
+)
 
 
 class Cut(Exception):
@@ -81,10 +89,20 @@ async def send_error(send: Send, method: str, error: MirrorError, namespace: str
         headers.append(("retry-after", str(max(1, math.ceil(retry_after)))))
     if isinstance(error, RangeInvalid):
         headers.append(("content-range", f"bytes */{error.size}"))
-    if error.status == 405:
-        headers.append(("allow", "GET, HEAD"))
+    if isinstance(error, Unsupported):
+        headers.append(("allow", ", ".join(error.allow)))
+    if isinstance(error, ChunkInvalid):
+        headers.append(("range", progress(error.size)))
     await _start(send, error.status, encode(headers))
     await send({"type": "http.response.body", "body": b"" if method == "HEAD" else body})
+
+
+def progress(size: int) -> str:
+    """The ``Range`` of an upload that has ``size`` bytes; the grammar has no word for none, and registries say ``0-0``.
+
+    Source: OCI distribution specification 1.1, "Pushing a blob in chunks".
+    """
+    return f"0-{max(0, size - 1)}"
 
 
 def header(scope: Scope, name: bytes) -> str | None:
