@@ -94,7 +94,7 @@ async def _reply(reader: asyncio.StreamReader, method: str) -> Reply:
         while piece := await reader.read(1 << 20):
             rest += piece
     fields = dict(headers)
-    if method == "HEAD" or status == 304:
+    if method == "HEAD" or status in (204, 304):
         body, whole = bytes(rest), not rest
     elif fields.get("transfer-encoding") == "chunked":
         body, whole = _unchunked(bytes(rest))

@@ -11,7 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from mirror.digest import Digest
-from mirror.errors import DigestInvalid, NameInvalid, NotFound, RequestError, TagInvalid, UpstreamInvalid
+from mirror.errors import DigestInvalid, NameInvalid, NotFound, RequestError, TagInvalid, UploadUnknown, UpstreamInvalid
 from mirror.oci import (
     DOCKER_LIST,
     DOCKER_MANIFEST,
@@ -132,8 +132,15 @@ def test_the_path_of_a_resource_is_parsed_to_what_it_was_built_of(name: str, tag
     assert parse_path(f"/v2/{name}/blobs/{digest}") == RegistryPath(Resource.BLOB, name, digest=digest)
     assert parse_path(f"/v2/{name}/referrers/{digest}") == RegistryPath(Resource.REFERRERS, name, digest=digest)
     assert parse_path(f"/v2/{name}/tags/list") == RegistryPath(Resource.TAGS, name)
-    for end in ("", "/", "/3f2a-1"):
+    for end in ("", "/"):
         assert parse_path(f"/v2/{name}/blobs/uploads{end}") == RegistryPath(Resource.UPLOAD, name)
+    assert parse_path(f"/v2/{name}/blobs/uploads/3f_a-1") == RegistryPath(Resource.UPLOAD, name, upload="3f_a-1")
+
+
+@pytest.mark.parametrize("upload", [".", "..", "a.b", "a%2fb", "a b", "é", "a" * 257, "a\n", "\0"])
+def test_an_upload_that_cannot_be_one_is_unknown(upload: str) -> None:
+    with pytest.raises(UploadUnknown):
+        parse_path(f"/v2/a/blobs/uploads/{upload}")
 
 
 @pytest.mark.parametrize("path", ["/v2", "/v2/"])
@@ -146,7 +153,7 @@ def test_a_name_may_look_like_a_route(name: str) -> None:
     assert parse_path(f"/v2/{name}/manifests/1") == RegistryPath(Resource.MANIFEST, name, tag="1")
     assert parse_path(f"/v2/{name}/blobs/{SOME}") == RegistryPath(Resource.BLOB, name, digest=SOME)
     assert parse_path(f"/v2/{name}/tags/list") == RegistryPath(Resource.TAGS, name)
-    assert parse_path(f"/v2/{name}/blobs/uploads/1") == RegistryPath(Resource.UPLOAD, name)
+    assert parse_path(f"/v2/{name}/blobs/uploads/1") == RegistryPath(Resource.UPLOAD, name, upload="1")
 
 
 @pytest.mark.parametrize("name", [name for name in BAD_NAMES if name])
