@@ -98,8 +98,15 @@ def attempt(
     program: str, *arguments: str | Path, env: Mapping[str, str] | None = None
 ) -> subprocess.CompletedProcess[bytes]:
     """Run a program that may fail, with ``env`` laid over this environment."""
+    return attempt_command([require(program), *arguments], env=env)
+
+
+def attempt_command(
+    command: Sequence[str | Path], env: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[bytes]:
+    """`attempt`, for what is not one of `tests.support.tools`."""
     return subprocess.run(
-        [require(program), *arguments],
+        command,
         stdin=subprocess.DEVNULL,
         capture_output=True,
         timeout=_WITHIN,

@@ -1,0 +1,300 @@
+"""The tools that authors have push to ``hosted/…``, pull it again, and agents take what was pushed."""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import urljoin
+
+import bcrypt
+import httpx
+import pytest
+
+from mirror.digest import Digest
+from mirror.oci import DOCKER_MANIFEST, OCI_MANIFEST
+from tests.e2e.programs import agent, attempt, run, run_raw
+from tests.e2e.pushing import CLIENTS, PASSWORD, USER, Client
+from tests.support.artifacts import (
+    Artifact,
+    cncf,
+    compat,
+    docker,
+    image,
+    index,
+    raw,
+    wasm_module,
+)
+from tests.support.process import MirrorProcess
+
+MODULE = wasm_module(500_000)
+SHA256 = hashlib.sha256(MODULE).hexdigest()
+TWO_PLATFORMS = index(compat(MODULE), compat(wasm_module(1000)), platforms=("linux/amd64", "linux/arm64"))
+LAYOUTS = {
+    "raw": raw(MODULE),
+    "docker": docker(MODULE),
+    "compat": compat(MODULE),
+    "cncf": cncf(MODULE),
+    "index": TWO_PLATFORMS,
+}
+REFUSED_BY_AGENTS = "cncf"
+PLAIN = "loopback, no password"
+WITH_PASSWORD = "htpasswd"
+
+
+def hosting(folder: Path, how: str = PLAIN) -> MirrorProcess:
+    """A mirror without upstreams, that anyone here may push to, or only `USER`, who may do anything."""
+    if how == PLAIN:
+        return MirrorProcess(folder, {})
+    folder.mkdir()
+    file = folder / "htpasswd"
+    file.write_text(f"{USER}:{bcrypt.hashpw(PASSWORD.encode(), bcrypt.gensalt(4)).decode()}\n")
+    rule = {"who": [USER], "repositories": ["hosted/**"], "may": ["pull", "push", "overwrite", "delete"]}
+    return MirrorProcess(folder, {}, {"auth": {"mode": "htpasswd", "file": str(file), "rules": [rule]}})
+
+
+@contextmanager
+def registry(mirror: MirrorProcess, how: str = PLAIN) -> Iterator[httpx.Client]:
+    """An HTTP client that keeps nothing to itself, logged in where that is needed."""
+    auth = (USER, PASSWORD) if how == WITH_PASSWORD else None
+    with httpx.Client(base_url=mirror.url, auth=auth, trust_env=False, timeout=30) as client:
+        yield client
+
+
+def tags(client: httpx.Client, repository: str) -> list[str]:
+    """The tags of a repository; none where there is no repository."""
+    answer = client.get(f"/v2/{repository}/tags/list")
+    assert answer.status_code in (200, 404), answer.text
+    return list(answer.json()["tags"]) if answer.status_code == 200 else []
+
+
+@pytest.mark.needs("skopeo", "crane", "regctl", "oras", "agent")
+@pytest.mark.parametrize("how", [PLAIN, WITH_PASSWORD])
+@pytest.mark.parametrize("kind", CLIENTS.values(), ids=CLIENTS.keys())
+def test_a_client_pushes_and_pulls_each_layout_and_agents_take_it(tmp_path: Path, kind: type[Client], how: str) -> None:
+    with hosting(tmp_path / "mirror", how) as mirror, registry(mirror, how) as http:
+        client = kind(mirror.host, tmp_path / "home")
+        secret = None
+        if how == WITH_PASSWORD:
+            assert client.login(PASSWORD).returncode == 0
+            secret = pull_secret(tmp_path / "secret.json", mirror)
+        for layout, artifact in LAYOUTS.items():
+            if not client.can_push(artifact):
+                continue
+            name = f"hosted/team/{layout}:v1"
+            client.push(artifact, name)
+            assert client.wanted(artifact) <= client.pull(name), layout
+            assert tags(http, f"hosted/team/{layout}") == ["v1"]
+            got = agent(f"oci://{mirror.host}/{name}", pull_secret=secret)
+            assert got.sha256 == (SHA256 if layout != REFUSED_BY_AGENTS else ""), (layout, got.error)
+            assert http.get(f"/modules/{name}").content == MODULE
+
+
+@pytest.mark.needs("skopeo", "crane", "regctl", "oras")
+@pytest.mark.parametrize("kind", CLIENTS.values(), ids=CLIENTS.keys())
+def test_a_wrong_password_is_told_at_the_login_and_pushes_nothing(tmp_path: Path, kind: type[Client]) -> None:
+    artifact = LAYOUTS["raw"]
+    with hosting(tmp_path / "mirror", WITH_PASSWORD) as mirror, registry(mirror, WITH_PASSWORD) as http:
+        client = kind(mirror.host, tmp_path / "home")
+        with pytest.raises(AssertionError):
+            client.push(artifact, "hosted/team/plugin:v1")  # nobody has logged in
+        assert (client.login("wrong").returncode != 0) == client.asks_at_login
+        with pytest.raises(AssertionError):
+            client.push(artifact, "hosted/team/plugin:v1")
+        assert tags(http, "hosted/team/plugin") == []
+        assert client.login(PASSWORD).returncode == 0
+        client.push(artifact, "hosted/team/plugin:v1")
+        assert tags(http, "hosted/team/plugin") == ["v1"]
+
+
+@pytest.mark.needs("agent")
+def test_agents_with_a_password_pull_what_others_may_not(tmp_path: Path) -> None:
+    with hosting(tmp_path / "mirror", WITH_PASSWORD) as mirror, registry(mirror, WITH_PASSWORD) as http:
+        docker_push(http, "hosted/team/plugin", "v1", LAYOUTS["docker"])
+        url = f"oci://{mirror.host}/hosted/team/plugin:v1"
+        assert agent(url, pull_secret=pull_secret(tmp_path / "right.json", mirror)).sha256 == SHA256
+        assert not agent(url).ok
+        assert not agent(url, pull_secret=pull_secret(tmp_path / "wrong.json", mirror, "wrong")).ok
+
+
+def pull_secret(file: Path, mirror: MirrorProcess, password: str = PASSWORD) -> Path:
+    """What Kubernetes gives to an agent."""
+    file.write_text(json.dumps({"auths": {mirror.host: {"username": USER, "password": password}}}))
+    return file
+
+
+@pytest.mark.needs("helm")
+@pytest.mark.parametrize("how", [PLAIN, WITH_PASSWORD])
+def test_helm_pushes_and_pulls_a_chart(tmp_path: Path, how: str) -> None:
+    env = {"HOME": str(tmp_path), "HELM_REGISTRY_CONFIG": str(tmp_path / "registry.json")}
+    chart = tmp_path / "plugins"
+    chart.mkdir()
+    (chart / "Chart.yaml").write_text("apiVersion: v2\nname: plugins\nversion: 0.1.0\n")
+    (chart / "values.yaml").write_text("digest: sha256:0\n")
+    run("helm", "package", chart, "--destination", tmp_path, env=env)
+    packed = tmp_path / "plugins-0.1.0.tgz"
+    with hosting(tmp_path / "mirror", how) as mirror, registry(mirror, how) as http:
+        where = f"oci://{mirror.host}/hosted/charts"
+        if how == WITH_PASSWORD:
+            login = ("registry", "login", mirror.host, "--plain-http", "-u", USER)
+            assert attempt("helm", *login, "-p", "wrong", env=env).returncode != 0
+            assert attempt("helm", "push", packed, where, "--plain-http", env=env).returncode != 0
+            assert tags(http, "hosted/charts/plugins") == []
+            run("helm", *login, "-p", PASSWORD, env=env)
+        run("helm", "push", packed, where, "--plain-http", env=env)
+        (tmp_path / "pulled").mkdir()
+        options = ("--version", "0.1.0", "--plain-http", "--destination", tmp_path / "pulled")
+        run("helm", "pull", f"{where}/plugins", *options, env=env)
+        assert (tmp_path / "pulled" / packed.name).read_bytes() == packed.read_bytes()
+
+
+@pytest.mark.needs("crane", "cosign")
+def test_a_signature_of_cosign_goes_up_and_comes_back(tmp_path: Path) -> None:
+    env = {"HOME": str(tmp_path), "DOCKER_CONFIG": str(tmp_path), "COSIGN_PASSWORD": ""}
+    key = tmp_path / "key"
+    run("cosign", "generate-key-pair", "--output-key-prefix", key, env=env)
+    plain = ("--allow-insecure-registry", "--allow-http-registry", "--new-bundle-format=false")
+    with hosting(tmp_path / "mirror") as mirror, registry(mirror) as http:
+        artifact = LAYOUTS["compat"]
+        docker_push(http, "hosted/team/plugin", "v1", artifact)
+        name = f"{mirror.host}/hosted/team/plugin@{artifact.digest}"
+        sign = ("--tlog-upload=false", "--use-signing-config=false", "-y", *plain)
+        check = ("--insecure-ignore-tlog=true", "--private-infrastructure=true", *plain)
+        assert attempt("cosign", "verify", "--key", f"{key}.pub", *check, name, env=env).returncode != 0
+        run("cosign", "sign", "--key", f"{key}.key", *sign, name, env=env)
+        assert tags(http, "hosted/team/plugin") == [f"sha256-{artifact.digest.hex}.sig", "v1"]
+        run("cosign", "verify", "--key", f"{key}.pub", *check, name, env=env)
+
+
+@pytest.mark.needs("regctl")
+def test_what_refers_to_an_artifact_is_listed_and_comes_back(tmp_path: Path) -> None:
+    with hosting(tmp_path / "mirror") as mirror, registry(mirror) as http:
+        artifact = LAYOUTS["compat"]
+        docker_push(http, "hosted/team/plugin", "v1", artifact)
+        client = CLIENTS["regctl"](mirror.host, tmp_path / "home")
+        name = f"{mirror.host}/hosted/team/plugin"
+        for kind in ("application/vnd.example.signature", "application/vnd.example.sbom"):
+            (tmp_path / "file").write_text(f"of {kind}")
+            put = ("artifact", "put", "--artifact-type", kind, "--subject", f"{name}:v1", "--file", tmp_path / "file")
+            client.run(*put)
+        assert tags(http, "hosted/team/plugin") == ["v1"], "the API of referrers is known: no tag stands in for it"
+        found = json.loads(client.run("artifact", "list", f"{name}:v1", "--format", "{{json .}}"))
+        assert len(found["descriptors"]) == 2
+        kind = "application/vnd.example.signature"
+        got = client.run("artifact", "get", "--subject", f"{name}:v1", "--filter-artifact-type", kind)
+        assert got == f"of {kind}"
+        listed = http.get(f"/v2/hosted/team/plugin/referrers/{artifact.digest}", params={"artifactType": kind})
+        assert listed.headers["oci-filters-applied"] == "artifactType"
+        assert [one["artifactType"] for one in listed.json()["manifests"]] == [kind]
+
+
+@pytest.mark.needs("agent")
+@pytest.mark.parametrize("how", [PLAIN, WITH_PASSWORD])
+def test_docker_pushes_as_its_code_has_it(tmp_path: Path, how: str) -> None:
+    with hosting(tmp_path / "mirror", how) as mirror, registry(mirror, how) as http:
+        docker_push(http, "hosted/team/base", "v1", LAYOUTS["docker"])
+        mounted = docker_push(http, "hosted/team/other", "v1", LAYOUTS["docker"], known_in="hosted/team/base")
+        assert mounted == 1
+        elsewhere = image(
+            [("application/vnd.docker.image.rootfs.diff.tar.gzip", b"x" * 1000)], media_type=DOCKER_MANIFEST
+        )
+        assert docker_push(http, "hosted/team/third", "v1", elsewhere, known_in="hosted/team/base") == 0
+        secret = pull_secret(tmp_path / "secret.json", mirror) if how == WITH_PASSWORD else None
+        assert agent(f"oci://{mirror.host}/hosted/team/other:v1", pull_secret=secret).sha256 == SHA256
+
+
+def docker_push(
+    http: httpx.Client, repository: str, tag: str, artifact: Artifact, *, known_in: str | None = None
+) -> int:
+    """The requests that docker's push makes, with its demands on the answers; how many layers were mounted.
+
+    Source: moby, ``distribution/push_v2.go`` and the client of github.com/distribution/distribution. ``known_in`` is a
+    repository of this registry in which docker thinks that it has seen the layers.
+    """
+    http.get("/v2/").raise_for_status()
+    layers = artifact.layers
+    mounted = 0
+    for digest in layers:
+        blob = f"/v2/{repository}/blobs/{digest}"
+        upload = ""
+        if known_in is not None:
+            asked = http.post(f"/v2/{repository}/blobs/uploads/", params={"from": known_in, "mount": str(digest)})
+            assert asked.status_code in (201, 202), asked.text
+            if asked.status_code == 201:
+                assert http.head(blob).headers["content-length"] == str(len(artifact.blobs[digest]))
+                mounted += 1
+                continue
+            upload = urljoin(str(asked.url), asked.headers["location"])
+        assert http.head(blob).status_code == 404
+        _docker_upload(http, repository, digest, artifact.blobs[digest], upload)
+    for digest, content in artifact.blobs.items():
+        if digest not in layers:
+            _docker_upload(http, repository, digest, content)
+    put = http.put(
+        f"/v2/{repository}/manifests/{tag}", content=artifact.body, headers={"content-type": artifact.media_type}
+    )
+    assert put.is_success, put.text
+    assert put.headers["docker-content-digest"] == str(artifact.digest)
+    return mounted
+
+
+def _docker_upload(http: httpx.Client, repository: str, digest: Digest, content: bytes, upload: str = "") -> None:
+    """Without a length before, for docker compresses on the way."""
+    if not upload:
+        begun = http.post(f"/v2/{repository}/blobs/uploads/")
+        assert begun.status_code == 202, begun.text
+        upload = urljoin(str(begun.url), begun.headers["location"])
+    streamed = http.patch(upload, content=(content[at : at + 32768] for at in range(0, len(content), 32768)))
+    assert streamed.is_success, streamed.text
+    start, _, end = streamed.headers["range"].partition("-")
+    assert int(end) - int(start) + 1 == len(content)
+    finished = http.put(
+        httpx.URL(urljoin(upload, streamed.headers["location"])).copy_merge_params({"digest": str(digest)})
+    )
+    assert finished.is_success, finished.text
+    known = http.head(f"/v2/{repository}/blobs/{digest}")
+    assert (known.status_code, known.headers["content-length"]) == (200, str(len(content)))
+
+
+@pytest.mark.parametrize("how", [PLAIN, WITH_PASSWORD])
+def test_docker_pushes_with_the_store_of_containerd_as_its_code_has_it(tmp_path: Path, how: str) -> None:
+    """Source: containerd, ``core/remotes/docker/pusher.go``."""
+    artifact = LAYOUTS["compat"]
+    with hosting(tmp_path / "mirror", how) as mirror, registry(mirror, how) as http:
+        for repository, origin in (("hosted/team/base", None), ("hosted/team/other", "hosted/team/base")):
+            for digest, content in artifact.blobs.items():
+                assert http.head(f"/v2/{repository}/blobs/{digest}").status_code == 404
+                mount = {"mount": str(digest), "from": origin} if origin else {}
+                begun = http.post(f"/v2/{repository}/blobs/uploads/", params=mount)
+                if origin is not None:
+                    assert begun.status_code == 201
+                    continue
+                assert begun.status_code == 202
+                target = httpx.URL(urljoin(str(begun.url), begun.headers["location"]))
+                put = http.put(
+                    target.copy_merge_params({"digest": str(digest)}),
+                    content=content,
+                    headers={"content-type": "application/octet-stream"},
+                )
+                assert put.status_code == 201, put.text
+                assert put.headers["docker-content-digest"] == str(digest)
+            manifest = f"/v2/{repository}/manifests/v1"
+            assert http.head(manifest, headers={"accept": f"{OCI_MANIFEST}, */*"}).status_code == 404
+            put = http.put(manifest, content=artifact.body, headers={"content-type": OCI_MANIFEST})
+            assert (put.status_code, put.headers["docker-content-digest"]) == (201, str(artifact.digest))
+            again = http.head(manifest, headers={"accept": f"{OCI_MANIFEST}, */*"})
+            assert again.headers["docker-content-digest"] == str(artifact.digest)
+
+
+@pytest.mark.needs("crane")
+def test_crane_copies_tags_and_deletes_what_was_pushed(tmp_path: Path) -> None:
+    artifact = LAYOUTS["raw"]
+    with hosting(tmp_path / "mirror") as mirror, registry(mirror) as http:
+        docker_push(http, "hosted/team/plugin", "v1", artifact)
+        name = f"{mirror.host}/hosted/team/plugin"
+        run("crane", "tag", "--insecure", f"{name}:v1", "stable")
+        run("crane", "copy", "--insecure", f"{name}:v1", f"{mirror.host}/hosted/team/copy:v1")
+        assert run("crane", "ls", "--insecure", name).split() == ["stable", "v1"]
+        assert run_raw("crane", "manifest", "--insecure", f"{mirror.host}/hosted/team/copy:v1") == artifact.body
+        run("crane", "delete", "--insecure", f"{name}:v1")
+        assert tags(http, "hosted/team/plugin") in (["stable"], [])
