@@ -3,9 +3,11 @@
 Source: OCI distribution specification 1.1, "Error Codes", "Pulling manifests", "Listing Tags", "Listing Referrers".
 """
 
+import contextlib
 import json
 import re
 import time
+from base64 import b64decode
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from urllib.parse import parse_qs
@@ -24,6 +26,7 @@ from mirror.errors import (
 from mirror.oci import parse_object, parse_tag
 
 _MAX_RETRY_AFTER = 86400.0
+_MAX_WORDS = 500
 _CODE = re.compile(r"[A-Z][A-Z0-9_]{0,39}")
 _SECONDS = re.compile(r"\d{1,9}")
 _SIZE = re.compile(r"\d{1,18}")
@@ -144,6 +147,36 @@ def error_codes(body: bytes) -> list[str]:
         return [error["code"] for error in errors[:5] if _CODE.fullmatch(error["code"])]
     except (ValueError, TypeError, LookupError, RecursionError):
         return []
+
+
+def words_of(response: httpx.Response, body: bytes) -> str:
+    """What an OCI error body says, for the author of what was refused: bounded, printable, and nothing that we sent.
+
+    Empty when it says nothing, or repeats who we are. Never raises.
+    """
+    try:
+        errors = json.loads(body)["errors"][:3]
+        told = "; ".join(": ".join(_strings(error, "code", "message", "detail")) for error in errors)
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
+        return ""
+    said = re.sub(r"\s+", " ", "".join(one if one.isprintable() else " " for one in told)).strip()
+    if any(secret in told or secret in said for secret in _secrets(response.request)):
+        return ""
+    return said if len(said) <= _MAX_WORDS else f"{said[:_MAX_WORDS]}…"
+
+
+def _strings(error: dict[str, object], *names: str) -> list[str]:
+    return [value for name in names if isinstance(value := error.get(name), str) and value]
+
+
+def _secrets(request: httpx.Request) -> list[str]:
+    """What the request has proved who we are with."""
+    kind, _, secret = request.headers.get("authorization", "").partition(" ")
+    found = [secret]
+    if kind.lower() == "basic":
+        with contextlib.suppress(ValueError):
+            found.append(b64decode(secret).decode().partition(":")[2])
+    return [one for one in found if one]
 
 
 def read_tags(body: bytes, link: str | None, endpoint: str) -> TagPage:

@@ -57,17 +57,21 @@ class Authenticator:
         self._service: _TokenService | None = None  # of the last Bearer challenge
         self._wants_basic = False
 
-    def flow(self, repository: str, login: Login | None) -> Generator[Send | TokenRequest, Reply | Token, None]:
+    def flow(
+        self, repository: str, login: Login | None, scope: str | None = None
+    ) -> Generator[Send | TokenRequest, Reply | Token, None]:
         """The steps of one request about ``repository``. Raises `UpstreamDenied` when none is left.
+
+        ``scope`` is what a token got beforehand must be good for, where that is more than a pull.
 
         Once the endpoint has challenged, the token for a repository that was never asked about is got beforehand, so
         that each pull saves the round trip to a 401. A 400 may mean that a token has ended: ECR Public answers so, and
-        without a challenge (https://github.com/aws/containers-roadmap/issues/2835).
+        without a challenge (https://github.com/aws/containers-roadmap/issues/2835). To a push it is an answer.
         """
-        used = yield from self._foreseen(repository, login)
+        used = yield from self._foreseen(repository, login, scope)
         reply = yield from _sent(used)
-        if reply.status == 400 and used is not None and self._service is not None:
-            self._tokens = {key: token for key, token in self._tokens.items() if token.bearer() != used}
+        if reply.status == 400 and scope is None and used is not None and self._service is not None:
+            self._drop(used)
             reply = yield from _sent(None)
         if reply.status != 401:
             return
@@ -82,8 +86,8 @@ class Authenticator:
             if reply.status == 401:
                 raise self.denied(401, login)
         else:
-            request = self._challenged(challenge, repository, login)
-            self._drop(request.key, used)
+            request = self._challenged(challenge, repository, login, scope)
+            self._drop(used)
             token = yield from self._token(request)
             reply = yield from _sent(token.bearer())
             if reply.status == 401:
@@ -97,14 +101,15 @@ class Authenticator:
         """Ask for all tokens again: those that are known belong to a login that was refused."""
         self._tokens.clear()
 
-    def denied(self, status: int, login: Login | None) -> UpstreamDenied:
-        """The error for a refusal: names the endpoint, and the setting that would help."""
+    def denied(self, status: int, login: Login | None, told: str = "") -> UpstreamDenied:
+        """The error for a refusal: names the endpoint, and the setting that would help; and what was ``told``."""
         host = host_of(self._endpoint)
         message = (
             f"{host} asks for credentials ({status}); set {self._setting}"
             if login is None
             else f"{host} refuses this mirror's credentials ({status}); check {self._setting}"
         )
+        message += f"; it says: {told}" if told else ""
         return UpstreamDenied(message, detail={"endpoint": host, "status": status, "setting": self._setting})
 
     def refused(self, request: TokenRequest, status: int) -> UpstreamDenied:
@@ -119,11 +124,12 @@ class Authenticator:
         )
 
     def _foreseen(
-        self, repository: str, login: Login | None
+        self, repository: str, login: Login | None, scope: str | None
     ) -> Generator[TokenRequest, Reply | Token, SecretStr | None]:
         """The ``Authorization`` that the endpoint is likely to want; None before its first challenge."""
         if self._service is not None:
-            token = yield from self._token(self._token_request(*self._service.scoped(repository), login))
+            realm, service, usual = self._service.scoped(repository)
+            token = yield from self._token(self._token_request(realm, service, scope or usual, login))
             return token.bearer()
         if self._wants_basic and login is not None and not login.is_identity_token:
             return login.basic()
@@ -144,11 +150,9 @@ class Authenticator:
         if len(self._tokens) > _MAX_TOKENS:
             del self._tokens[next(iter(self._tokens))]
 
-    def _drop(self, key: TokenKey, refused: SecretStr | None) -> None:
+    def _drop(self, refused: SecretStr | None) -> None:
         """Forget a token that was refused; one that somebody else has got since then stays."""
-        token = self._tokens.get(key)
-        if token is not None and token.bearer() == refused:
-            del self._tokens[key]
+        self._tokens = {key: token for key, token in self._tokens.items() if token.bearer() != refused}
 
     def _choose(self, reply: Reply) -> Challenge | None:
         challenges = parse_challenges(reply.challenges)
@@ -157,9 +161,14 @@ class Authenticator:
                 return challenge
         return next((challenge for challenge in challenges if challenge.scheme == "basic"), None)
 
-    def _challenged(self, challenge: Challenge, repository: str, login: Login | None) -> TokenRequest:
+    def _challenged(
+        self, challenge: Challenge, repository: str, login: Login | None, scope: str | None
+    ) -> TokenRequest:
+        """A token for what the challenge names; for ``scope`` where it names nothing."""
         service = _TokenService.learnt(challenge, repository)
-        request = self._token_request(*service.scoped(repository), login)
+        realm, name, usual = service.scoped(repository)
+        wanted = scope if scope is not None and "scope" not in challenge.parameters else usual
+        request = self._token_request(realm, name, wanted, login)
         self._service = service
         return request
 

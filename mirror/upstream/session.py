@@ -1,15 +1,16 @@
 """Asking one endpoint: proving who we are, following redirects, and never telling a secret to anyone else."""
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import AsyncIterable, Callable, Iterable, Mapping
+from dataclasses import dataclass
 
 import httpx
 
 from mirror import __version__
-from mirror.errors import UpstreamDenied, UpstreamError, UpstreamInvalid, UpstreamTimeout
+from mirror.errors import UpstreamDenied, UpstreamError, UpstreamInvalid, UpstreamTimeout, UpstreamUnavailable
 from mirror.flight import Flights
 from mirror.oci import parse_object
-from mirror.upstream.answers import failure, length, refuse_disguise
+from mirror.upstream.answers import failure, length, refuse_disguise, words_of
 from mirror.upstream.auth import Authenticator, Reply, Send
 from mirror.upstream.credentials import LoginSource
 from mirror.upstream.origins import host_of, is_named, origin_of
@@ -25,6 +26,9 @@ _MAX_ERROR = 64 * 1024
 _MAX_TOKEN_ANSWER = 1024 * 1024
 _TOKEN_WITHIN = 15.0
 """Seconds for a token service's whole answer."""
+
+Body = bytes | AsyncIterable[bytes]
+"""What a request carries; a stream can be sent only once."""
 
 
 class Session:
@@ -55,27 +59,39 @@ class Session:
         self._tokens: Flights[Token] = Flights()
 
     async def ask(
-        self, method: str, path: str, repository: str, headers: Mapping[str, str] | None = None
+        self,
+        method: str,
+        path: str,
+        repository: str,
+        headers: Mapping[str, str] | None = None,
+        *,
+        body: Body = b"",
+        scope: str | None = None,
     ) -> httpx.Response:
         """The endpoint's answer to a request about ``repository``, with its body still to come; the caller closes it.
 
-        ``path`` is encoded, and may have a query. Any status may come but a redirect, and 401 and 403 of the endpoint,
-        which are raised as `UpstreamDenied`. Raises `UpstreamError`.
+        ``path`` is encoded, and may have a query. Any status may come but 401 and 403 of the endpoint, which are raised
+        as `UpstreamDenied`, and a redirect of a GET or HEAD. Raises `UpstreamError`. ``scope`` is for what changes
+        something there (see `Authenticator.flow`); a refusal is then told in the endpoint's own words.
+
+        ``path`` may be a URL that the endpoint has named. At another origin it is asked without credentials.
         """
+        url = self.url.join(path)
+        if origin_of(url) != origin_of(self.url):
+            return await self._follow(_request(method, url, headers, body), self._redirect_hosts)
         login = await self._logins.login(repository)
+        asked = _Asked(method, url, repository, headers, body, scope)
         try:
-            return await self._ask_as(login, method, path, repository, headers)
+            return await self._ask_as(login, asked)
         except UpstreamDenied:
             fresh = await self._logins.instead_of(login, repository)
             if fresh is None:
                 raise
         self._auth.forget_tokens()
-        return await self._ask_as(fresh, method, path, repository, headers)
+        return await self._ask_as(fresh, asked)
 
-    async def _ask_as(
-        self, login: Login | None, method: str, path: str, repository: str, headers: Mapping[str, str] | None
-    ) -> httpx.Response:
-        flow = self._auth.flow(repository, login)
+    async def _ask_as(self, login: Login | None, asked: "_Asked") -> httpx.Response:
+        flow = self._auth.flow(asked.repository, login, asked.scope)
         response: httpx.Response | None = None
         try:
             step = next(flow)
@@ -86,15 +102,15 @@ class Session:
                 if isinstance(step, TokenRequest):
                     step = flow.send(await self._token(step))
                     continue
-                response = await self._follow(self._request(method, path, headers, step), self._redirect_hosts)
+                response = await self._follow(self._next_request(asked, step), self._redirect_hosts)
                 # A host that a redirect led to has no say in how we prove who we are.
                 status = response.status_code if self.sent(response) else 200
                 step = flow.send(Reply(status, tuple(response.headers.get_list("www-authenticate"))))
         except StopIteration:
             assert response is not None
             if response.status_code == 403 and self.sent(response):
-                await response.aclose()
-                raise self._auth.denied(403, login) from None
+                told = words_of(response, await drain(response)) if asked.scope is not None else ""
+                raise self._auth.denied(403, login, told) from None
             return response
         except BaseException:
             if response is not None:
@@ -110,8 +126,15 @@ class Session:
         await self._tokens.aclose()
         await self._logins.aclose()
 
-    def _request(self, method: str, path: str, headers: Mapping[str, str] | None, step: Send) -> httpx.Request:
-        request = httpx.Request(method, self.url.join(path), headers={**_COMMON, **(headers or {})})
+    def _next_request(self, asked: "_Asked", step: Send) -> httpx.Request:
+        if asked.sent and not isinstance(asked.body, bytes):
+            raise UpstreamUnavailable(
+                f"{self.host} asked in the middle of an upload who is pushing; begin it again",
+                detail={"endpoint": self.host},
+                retry_after=1,
+            )
+        asked.sent = True
+        request = _request(asked.method, asked.url, asked.headers, asked.body)
         if step.authorization is not None:
             request.headers["authorization"] = step.authorization.get_secret_value()
         return request
@@ -139,19 +162,24 @@ class Session:
         return Reach.NAMED if is_named(url, named) else Reach.LEARNT
 
     def _redirected(self, request: httpx.Request, location: str) -> httpx.Request:
-        try:
-            url = request.url.join(location)
-        except httpx.InvalidURL as error:
-            raise self._invalid("redirects to what is not a URL") from error
-        if url.scheme not in ("http", "https") or not url.host:
-            raise self._invalid("redirects to what is not an http or https URL")
-        if request.url.scheme == "https" and url.scheme == "http":
-            raise self._invalid(f"redirects to {host_of(url)} without TLS")
+        url = self.located(request.url, location)
         headers = request.headers.copy()
         del headers["host"]
         if origin_of(url) != origin_of(request.url):
             headers.pop("authorization", None)
         return httpx.Request(request.method, url, headers=headers)
+
+    def located(self, base: httpx.URL, location: str) -> httpx.URL:
+        """Where a ``Location`` in an answer to ``base`` leads; raises `UpstreamInvalid` where nobody should go."""
+        try:
+            url = base.join(location)
+        except httpx.InvalidURL as error:
+            raise self._invalid("redirects to what is not a URL") from error
+        if url.scheme not in ("http", "https") or not url.host:
+            raise self._invalid("redirects to what is not an http or https URL")
+        if base.scheme == "https" and url.scheme == "http":
+            raise self._invalid(f"redirects to {host_of(url)} without TLS")
+        return url
 
     def _invalid(self, what: str) -> UpstreamInvalid:
         return UpstreamInvalid(f"{self.host} {what}", detail={"endpoint": self.host})
@@ -190,6 +218,23 @@ class Session:
     async def _send_for_token(self, request: httpx.Request) -> httpx.Response:
         request.headers.update(_COMMON)
         return await self._follow(request, self._auth_hosts)
+
+
+@dataclass(slots=True)
+class _Asked:
+    """A request, whoever sends it; ``sent``: once at least."""
+
+    method: str
+    url: httpx.URL
+    repository: str
+    headers: Mapping[str, str] | None
+    body: Body
+    scope: str | None
+    sent: bool = False
+
+
+def _request(method: str, url: httpx.URL, headers: Mapping[str, str] | None, body: Body) -> httpx.Request:
+    return httpx.Request(method, url, headers={**_COMMON, **(headers or {})}, content=body or None)
 
 
 async def read_body(response: httpx.Response, limit: int, host: str, what: str) -> bytes:

@@ -1,7 +1,8 @@
 """A connection as httpcore wants it, on asyncio's transports instead of anyio's.
 
 It hands over what the loop has read, up to 256 KiB at a time, where anyio's stops at 64 KiB and copies once more: a
-body of 64 MiB from loopback takes a quarter of the time.
+body of 64 MiB from loopback takes a quarter of the time. In the other direction a body that is sent waits for the
+peer, and stops when the peer answers before its end.
 """
 
 import asyncio
@@ -13,6 +14,8 @@ import httpcore
 
 _HIGH_WATER = 512 * 1024
 _LOW_WATER = 128 * 1024
+_UNSENT = 256 * 1024
+"""Bytes that may wait to be sent before a writer has to wait too; below a quarter of it, it goes on."""
 
 
 class Stream(asyncio.Protocol, httpcore.AsyncNetworkStream):
@@ -26,6 +29,8 @@ class Stream(asyncio.Protocol, httpcore.AsyncNetworkStream):
         self._ended = False
         self._failure: Exception | None = None
         self._reader: asyncio.Future[None] | None = None
+        self._full = False
+        self._writer: asyncio.Future[None] | None = None
 
     @classmethod
     async def connect(cls, address: str, port: int) -> Self:
@@ -38,6 +43,7 @@ class Stream(asyncio.Protocol, httpcore.AsyncNetworkStream):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The loop's transport is ready."""
         self._transport = cast(asyncio.Transport, transport)  # uvloop's is one by its methods only
+        self._transport.set_write_buffer_limits(_UNSENT, _UNSENT // 4)
 
     def data_received(self, data: bytes) -> None:
         """Bytes came."""
@@ -46,6 +52,15 @@ class Stream(asyncio.Protocol, httpcore.AsyncNetworkStream):
         if self._waiting > _HIGH_WATER and not self._paused:
             self._paused = True
             self._transport.pause_reading()
+        self._wake()
+
+    def pause_writing(self) -> None:
+        """The peer takes less than it is sent."""
+        self._full = True
+
+    def resume_writing(self) -> None:
+        """What was to be sent is nearly gone."""
+        self._full = False
         self._wake()
 
     def eof_received(self) -> None:
@@ -60,8 +75,9 @@ class Stream(asyncio.Protocol, httpcore.AsyncNetworkStream):
         self._wake()
 
     def _wake(self) -> None:
-        if self._reader is not None and not self._reader.done():
-            self._reader.set_result(None)
+        for waiting in (self._reader, self._writer):
+            if waiting is not None and not waiting.done():
+                waiting.set_result(None)
 
     # What httpcore calls.
 
@@ -96,10 +112,27 @@ class Stream(asyncio.Protocol, httpcore.AsyncNetworkStream):
         buffer: bytes,
         timeout: float | None = None,  # noqa: ASYNC109 - httpcore's signature
     ) -> None:
-        """Send ``buffer``; does not wait, for the requests to a registry are small."""
-        if self._ended:
+        """Send ``buffer``, and wait while too much is on its way already.
+
+        Who answers before it has been sent everything is not sent the rest: then httpcore, which is told by a
+        `WriteError`, reads the answer.
+        """
+        if not self._ended:
+            self._transport.write(buffer)
+        while self._full and not self._ended and not self._received:
+            await self._until_woken(timeout)
+        if self._ended or (self._full and self._received):
             raise httpcore.WriteError(self._failure) from self._failure
-        self._transport.write(buffer)
+
+    async def _until_woken(self, seconds: float | None) -> None:
+        self._writer = asyncio.get_running_loop().create_future()
+        try:
+            async with asyncio.timeout(seconds):
+                await self._writer
+        except TimeoutError as error:
+            raise httpcore.WriteTimeout(f"takes in nothing for {seconds:g} s") from error
+        finally:
+            self._writer = None
 
     async def aclose(self) -> None:
         """Close at once: a TLS peer's farewell is not waited for, nor a body's rest."""
@@ -127,6 +160,7 @@ class Stream(asyncio.Protocol, httpcore.AsyncNetworkStream):
             raise
         assert transport is not None
         self._transport = transport
+        transport.set_write_buffer_limits(_UNSENT, _UNSENT // 4)
         return self
 
     def get_extra_info(self, info: str) -> Any:

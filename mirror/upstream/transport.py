@@ -7,7 +7,7 @@ credentials out of URLs, no redirects that nobody judged, no decoding of bodies.
 import logging
 import socket
 import ssl
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Mapping
 from typing import Self, cast
 
 import httpcore
@@ -73,8 +73,8 @@ class Transport:
     async def send(self, request: httpx.Request, *, reach: Reach, endpoint: str) -> httpx.Response:
         """Send ``request`` and wait for the response's header. The caller closes the response.
 
-        A request that fails because a kept-alive connection turned out dead is sent once more, at once.
-        Raises `UpstreamUnavailable`, `UpstreamTimeout`, or `UpstreamInvalid` when a guarded host is not public;
+        A request that fails because a kept-alive connection turned out dead is sent once more, at once, unless its body
+        is a stream. Raises `UpstreamUnavailable`, `UpstreamTimeout`, or `UpstreamInvalid` when a guarded host is not public;
         ``endpoint`` is whom these blame when another host fails.
         """
         proxy = self._proxies.between(request.url)
@@ -88,7 +88,7 @@ class Transport:
             try:
                 response = await pool.handle_async_request(attempt.request)
             except (httpcore.RemoteProtocolError, httpcore.ReadError):
-                if attempt.dialled:
+                if attempt.dialled or not isinstance(attempt.content, bytes):
                     raise
                 response = await pool.handle_async_request(_Attempt(request, self._timeouts, handed_to).request)
             if handed_to is not None and response.status == 407:
@@ -142,6 +142,8 @@ class _Attempt:
 
     def __init__(self, request: httpx.Request, timeouts: Mapping[str, float], handed_to: Proxy | None) -> None:
         self.dialled = False
+        whole = isinstance(request.stream, httpx.ByteStream)
+        self.content = request.content if whole else cast(AsyncIterable[bytes], request.stream)
         target, headers = request.url.raw_path, list(request.headers.raw)
         if handed_to is not None:
             target = b"http://" + request.url.netloc + target
@@ -156,7 +158,7 @@ class _Attempt:
                 target=target,
             ),
             headers=headers,
-            content=request.content,
+            content=self.content,
             extensions={"timeout": timeouts, "trace": self._trace},
         )
 
