@@ -12,8 +12,8 @@ HOUSE = """
     digest
     oci
     freshness
-    config: values section hosts redis known contradictions upstreams models schema problems document environment load
-    config: show reference __init__
+    config: values section hosts redis known hosted contradictions upstreams rights models schema problems document
+    config: environment load show reference __init__
     logs
     names
     publish
@@ -27,6 +27,7 @@ HOUSE = """
     store: generation leases overflow directory board blobs spool growing tallies
     shared: keys connect topology client
     metadata: base schema salvage recovery session statements thread sqlite records scripts redis behind resilient
+    hosted: records schema reads writes database catalogue gc
     cluster: alone secret documents beat leases
     tags
     accesses

@@ -61,11 +61,19 @@ class WorkThread(Generic[J]):
     """
 
     def __init__(
-        self, name: str, work: Callable[[Sequence[Ticket[J]]], None], last: Callable[[], None], *, limit: float
+        self,
+        name: str,
+        work: Callable[[Sequence[Ticket[J]]], None],
+        last: Callable[[], None],
+        *,
+        limit: float,
+        what: str = "the metadata database",
     ) -> None:
+        """``what`` names the database in the words of errors."""
         self._work = work
         self._last = last
         self._limit = limit
+        self._what = what
         self._queue: SimpleQueue[Ticket[J] | None] = SimpleQueue()
         self._closed = False
         # a daemon: a disk that hangs must not keep the process from ending
@@ -75,11 +83,11 @@ class WorkThread(Generic[J]):
     async def do(self, job: J) -> object:
         """The result of a job; `StoreError` when it takes longer than ``limit`` seconds or the thread has ended."""
         if self._closed:
-            raise StoreError("the metadata database is closed")
+            raise StoreError(f"{self._what} is closed")
         loop = asyncio.get_running_loop()
         future: asyncio.Future[object] = loop.create_future()
         # not asyncio.timeout, which doubles the time of a look-up
-        timer = loop.call_later(self._limit, _expire, future, self._limit)
+        timer = loop.call_later(self._limit, self._expire, future)
         self._queue.put(Ticket(job, loop, future))
         try:
             return await future
@@ -121,7 +129,6 @@ class WorkThread(Generic[J]):
                 return batch
         return batch
 
-
-def _expire(future: "asyncio.Future[object]", limit: float) -> None:
-    if not future.done():
-        future.set_exception(StoreError(f"the metadata database did not answer within {limit:g} s"))
+    def _expire(self, future: "asyncio.Future[object]") -> None:
+        if not future.done():
+            future.set_exception(StoreError(f"{self._what} did not answer within {self._limit:g} s"))

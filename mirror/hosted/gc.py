@@ -1,0 +1,101 @@
+"""What nothing names any more: links go after a grace, and bytes when no link is left.
+
+Runs during pushes. A push makes a file, then takes down its link: so a file younger than the grace is left alone, and
+the bytes go within a transaction, in which nobody can link them. Whoever runs it: workers may do so side by side.
+"""
+
+import asyncio
+import functools
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from mirror.digest import Digest
+from mirror.errors import StoreError
+from mirror.hosted.catalogue import Catalogue
+from mirror.metadata.base import Metadata
+from mirror.store.directory import DataDirectory
+
+log = logging.getLogger(__name__)
+
+_BATCH = 200
+"""Digests that one transaction decides about: tens of milliseconds, for which pushes wait."""
+
+
+@dataclass(frozen=True, slots=True)
+class Collected:
+    """What a run has taken away: links of repositories, and files."""
+
+    links: int
+    files: int
+
+
+class Gc:
+    """Collects what nothing names. ``grace`` in seconds; ``now`` gives seconds since the epoch, as the disk does."""
+
+    def __init__(
+        self,
+        catalogue: Catalogue,
+        metadata: Metadata,
+        directory: DataDirectory,
+        grace: float,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        """``metadata`` says what is in the cache too, which lies in the same files."""
+        self._catalogue = catalogue
+        self._metadata = metadata
+        self._directory = directory
+        self._grace = grace
+        self._now = now
+
+    async def run(self, interval: float) -> None:
+        """Collect every ``interval`` seconds, until cancelled."""
+        while True:
+            await asyncio.sleep(interval)
+            try:
+                collected = await self.once()
+            except StoreError as error:
+                log.error("what is not needed any more of hosted content stays for now: %s", error)
+            else:
+                if collected.links or collected.files:
+                    log.info("of hosted content %d links and %d files were let go", collected.links, collected.files)
+
+    async def once(self) -> Collected:
+        """Collect what there is. Raises `StoreError`."""
+        links = 0
+        while (expired := await self._catalogue.expire(self._now() - self._grace, _BATCH)) > 0:
+            links += expired
+        files = 0
+        after = ""
+        while digests := await self._catalogue.doomed(after, _BATCH):
+            after = str(digests[-1])
+            cached = await self._cached(set(digests))
+            gone = await self._catalogue.bury(digests, functools.partial(self._decide, cached))
+            files += len(gone)
+        return Collected(links, files)
+
+    async def _cached(self, digests: set[Digest]) -> set[Digest]:
+        """Those that the cache links too: they are its business, and its upstream may not answer now."""
+        if self._metadata.links_incomplete:
+            return digests
+        found: set[Digest] = set()
+        async for links in self._metadata.all_links():
+            found |= digests & {link.digest for link in links}
+        return found
+
+    def _decide(self, cached: set[Digest], digest: Digest) -> bool | None:
+        """What becomes of bytes without a link (`writes.bury`). Blocks: for a thread."""
+        if digest in cached:
+            return True
+        file = self._directory.blob(digest)
+        try:
+            if file.stat().st_ctime > self._now() - self._grace:  # since it got its name
+                return None
+            file.unlink()
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            log.error("the disk fails (%s); %s could not be deleted", error.strerror or error, digest)
+            return None
+        return False

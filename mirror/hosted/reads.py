@@ -1,0 +1,125 @@
+"""What is asked of the records of hosted content, in SQL. Everything here blocks."""
+
+import json
+import sqlite3
+
+from mirror.digest import Digest
+from mirror.hosted.records import BlobLink, HostedTag, ManifestRecord
+
+MANIFEST = "digest, media_type, size, subject, artifact_type, annotations, pushed_at"
+"""The columns of a manifest, but for its repository."""
+
+_ROW_BYTES = 512
+
+
+def exists(connection: sqlite3.Connection, repository: str) -> bool:
+    """Whether anything is in the repository."""
+    return any(
+        connection.execute(f"SELECT 1 FROM {table} WHERE repository = ? LIMIT 1", (repository,)).fetchone()
+        for table in ("blob", "manifest")
+    )
+
+
+def size(connection: sqlite3.Connection, repository: str) -> int:
+    """Bytes of all blobs and manifests of the repository."""
+    (total,) = connection.execute(
+        "SELECT (SELECT coalesce(sum(size), 0) FROM blob WHERE repository = :repository)"
+        " + (SELECT coalesce(sum(size), 0) FROM manifest WHERE repository = :repository)",
+        {"repository": repository},
+    ).fetchone()
+    return int(total)
+
+
+def blob(connection: sqlite3.Connection, repository: str, digest: Digest) -> BlobLink | None:
+    """The blob of the repository, or None."""
+    row = connection.execute(
+        "SELECT size, touched_at FROM blob WHERE repository = ? AND digest = ?", (repository, str(digest))
+    ).fetchone()
+    return None if row is None else BlobLink(digest, *row)
+
+
+def repositories_with(connection: sqlite3.Connection, digest: Digest, limit: int) -> list[str]:
+    """Repositories that have the blob."""
+    rows = connection.execute("SELECT repository FROM blob WHERE digest = ? LIMIT ?", (str(digest), limit))
+    return [repository for (repository,) in rows]
+
+
+def is_linked(connection: sqlite3.Connection, digest: Digest) -> bool:
+    """Whether any repository has it, as a blob or as a manifest."""
+    return any(
+        connection.execute(f"SELECT 1 FROM {table} WHERE digest = ? LIMIT 1", (str(digest),)).fetchone()
+        for table in ("blob", "manifest")
+    )
+
+
+def manifest(connection: sqlite3.Connection, repository: str, digest: Digest) -> ManifestRecord | None:
+    """The manifest of the repository, or None."""
+    row = connection.execute(
+        f"SELECT {MANIFEST} FROM manifest WHERE repository = ? AND digest = ?", (repository, str(digest))
+    ).fetchone()
+    return None if row is None else _record(row)
+
+
+def tag(connection: sqlite3.Connection, repository: str, name: str) -> HostedTag | None:
+    """What the tag names, or None."""
+    row = connection.execute(
+        "SELECT tag, digest, moved_at, serial FROM tag WHERE repository = ? AND tag = ?", (repository, name)
+    ).fetchone()
+    return None if row is None else HostedTag(row[0], Digest.parse(row[1]), *row[2:])
+
+
+def tagged(connection: sqlite3.Connection, repository: str, name: str) -> ManifestRecord | None:
+    """The manifest that the tag names, or None."""
+    found = tag(connection, repository, name)
+    return None if found is None else manifest(connection, repository, found.digest)
+
+
+def tags(connection: sqlite3.Connection, repository: str, last: str | None, limit: int) -> list[str]:
+    """Up to ``limit`` tags after ``last``, in the specification's order, which is blind to case."""
+    rows = connection.execute(
+        "SELECT tag FROM tag WHERE repository = ? AND (lower(tag), tag) > (lower(?), ?)"
+        " ORDER BY lower(tag), tag LIMIT ?",
+        (repository, last or "", last or "", limit),
+    )
+    return [name for (name,) in rows]
+
+
+def referrers(
+    connection: sqlite3.Connection, repository: str, subject: Digest, artifact_type: str | None, after: str, most: int
+) -> tuple[list[ManifestRecord], str | None]:
+    """What refers to ``subject``, in the order of digests, with up to about ``most`` bytes of annotations.
+
+    And, where there is more, the digest after which it goes on.
+    """
+    rows = connection.execute(
+        f"SELECT {MANIFEST} FROM manifest WHERE repository = ? AND subject = ? AND digest > ?"
+        " AND (? IS NULL OR artifact_type = ?) ORDER BY digest",
+        (repository, str(subject), after, artifact_type, artifact_type),
+    )
+    found: list[ManifestRecord] = []
+    taken = 0
+    for row in rows:
+        taken += _ROW_BYTES + len(row[5])
+        if found and taken > most:
+            return found, str(found[-1].digest)
+        found.append(_record(row))
+    return found, None
+
+
+def doomed(connection: sqlite3.Connection, after: str, limit: int) -> list[Digest]:
+    """Up to ``limit`` digests that have lost a link, in their order."""
+    rows = connection.execute("SELECT digest FROM doomed WHERE digest > ? ORDER BY digest LIMIT ?", (after, limit))
+    return [Digest.parse(digest) for (digest,) in rows]
+
+
+def _record(row: tuple[str, str, int, str | None, str, str, float]) -> ManifestRecord:
+    digest, media_type, size, subject, artifact_type, annotations, pushed_at = row
+    return ManifestRecord(
+        Digest.parse(digest),
+        media_type,
+        size,
+        Digest.parse(subject) if subject is not None else None,
+        artifact_type,
+        tuple(json.loads(annotations).items()),
+        pushed_at,
+    )
