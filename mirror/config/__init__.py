@@ -5,7 +5,8 @@
     values, hosts      what a single value may be
     known              what is known of public registries
     section            what all models have in common
-    upstreams, models  every key, with its default and its help
+    upstreams, hosted, rights, models
+                       every key, with its default and its help
     contradictions     what is wrong between keys
     schema             the keys, read from the models
     problems           faults, as lines for a person
@@ -15,19 +16,24 @@
     show, reference    the effective settings; the documentation
 """
 
+from mirror.config.hosted import HostedSettings
 from mirror.config.load import load
 from mirror.config.models import LogSettings, MetadataSettings, Settings, TlsSettings, WasmSettings
 from mirror.config.problems import ConfigurationError
+from mirror.config.rights import AuthSettings, Rule
 from mirror.config.show import describe
 from mirror.config.upstreams import Credentials, Defaults, EndpointSettings, UpstreamSettings
 
 __all__ = [
+    "AuthSettings",
     "ConfigurationError",
     "Credentials",
     "Defaults",
     "EndpointSettings",
+    "HostedSettings",
     "LogSettings",
     "MetadataSettings",
+    "Rule",
     "Settings",
     "TlsSettings",
     "UpstreamSettings",

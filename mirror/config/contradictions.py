@@ -8,6 +8,7 @@ from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
 
 from mirror import oci
 from mirror.config import hosts, known
+from mirror.config.hosted import HostedSettings
 from mirror.config.redis import SQLITE
 from mirror.config.values import shown
 from mirror.errors import NameInvalid
@@ -15,12 +16,14 @@ from mirror.errors import NameInvalid
 Location = tuple[str | int, ...]
 Model = TypeVar("Model")
 
+_HOSTED: str = HostedSettings.model_fields["prefix"].default
+
 
 def contradictions(settings: object) -> list[tuple[Location, str]]:
     """The location and the words for each contradiction in ``settings``, which may be wrong in any other way too."""
     if not isinstance(settings, Mapping):
         return []
-    return [*_between_replicas(settings), *_between_upstreams(settings)]
+    return [*_between_replicas(settings), *_between_upstreams(settings), *_between_rights(settings)]
 
 
 def _between_replicas(settings: Mapping[object, object]) -> Iterable[tuple[Location, str]]:
@@ -30,6 +33,16 @@ def _between_replicas(settings: Mapping[object, object]) -> Iterable[tuple[Locat
             ("cluster", "advertise"),
             "needs metadata.url, such as `metadata: {url: redis://redis:6379}`: replicas meet through Redis",
         )
+
+
+def _between_rights(settings: Mapping[object, object]) -> Iterable[tuple[Location, str]]:
+    auth = settings.get("auth")
+    if _key(auth, "file") is not None:
+        return
+    if _key(auth, "rules"):
+        yield ("auth", "rules"), "needs auth.file beside it, an htpasswd file: rules are for its users"
+    if _key(auth, "mode") == "htpasswd":
+        yield ("auth", "mode"), "needs auth.file beside it, an htpasswd file with the users who may read"
 
 
 def _between_upstreams(settings: Mapping[object, object]) -> list[tuple[Location, str]]:
@@ -46,6 +59,10 @@ def _between_upstreams(settings: Mapping[object, object]) -> list[tuple[Location
         return []
     found: list[tuple[Location, str]]
     found = [(("upstreams", name), words) for name, entry in upstreams.items() for words in _name_faults(name, entry)]
+    prefix = _key(settings.get("hosted"), "prefix") or _HOSTED
+    if isinstance(prefix, str) and prefix in upstreams:
+        words = f"must not have the name under which pushed content is hosted, {shown(prefix)}: rename it, or set "
+        found.append((("upstreams", prefix), f"{words}hosted.prefix to another"))
     default = settings.get("default_upstream")
     if isinstance(default, str) and default not in upstreams:
         words = f"must be one of the upstreams, {', '.join(map(str, upstreams))}, not {shown(default)}"

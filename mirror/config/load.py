@@ -58,8 +58,11 @@ def _oddities(settings: Settings) -> list[str]:
             for endpoint in secret
             if endpoint.is_plain
         ]
-        if secret and not is_loopback(settings.host):
+        if secret and settings.auth.mode == "none" and not is_loopback(settings.host):
             found.append(
-                f"upstreams.{name}: everyone who reaches this mirror may read whatever its credentials may read"
+                f"upstreams.{name}: everyone who reaches this mirror may read whatever its credentials may read; "
+                "auth.mode: htpasswd keeps that to the users of auth.file"
             )
+        if upstream.push == "through" and not (upstream.endpoints and upstream.endpoints[-1].credentials):
+            found.append(f"upstreams.{name}: nothing can be pushed through without credentials for its last endpoint")
     return found

@@ -8,8 +8,10 @@ from typing import Annotated, Literal, Self
 from pydantic import BeforeValidator, Field, ModelWrapValidatorHandler, ValidationInfo, field_validator, model_validator
 
 from mirror.config.contradictions import contradictions, with_contradictions
+from mirror.config.hosted import HostedSettings
 from mirror.config.hosts import Host, Listen, split
 from mirror.config.redis import SQLITE, Advertised, RedisPlace, StoreUrl, parse_place
+from mirror.config.rights import AuthSettings
 from mirror.config.section import Section
 from mirror.config.upstreams import Defaults, UpstreamSettings
 from mirror.config.values import Duration, File, Kind, Size, Whole, absent_is_empty, not_switched_on, shown
@@ -125,6 +127,12 @@ class WasmSettings(Section):
         description="Up to this size a tar+gzip layer is sent only once it is verified whole; larger ones stream, "
         "and are not looked into. Nor are larger modules given out at `/modules/`. 256MiB is what agents accept.",
     )
+    check: Annotated[Literal["off", "warn", "enforce"], BeforeValidator(not_switched_on)] = Field(
+        "warn",
+        description="What is pushed is held against what agents and Envoy take. `warn`: a push that they would refuse "
+        "is taken in, with a `Warning` header that says why, and a line in the log. `enforce`: it is refused, with the "
+        "same words.",
+    )
     repackage: Annotated[Literal["off", "agents"], BeforeValidator(not_switched_on)] = Field(
         "off",
         description="`agents`: where agents would refuse an artifact, and it holds one good module, the same module is "
@@ -201,6 +209,8 @@ class Settings(Section):
         description="The registries that may be pulled from, by name; at least one. What is not named here is never "
         "contacted. A registry with a port, or with several endpoints, gets a name of your choice and `endpoints`.",
     )
+    hosted: HostedSettings = Field(HostedSettings(), description="What may be pushed here.")
+    auth: AuthSettings = Field(AuthSettings(), description="Who may read, and who may push.")
     admin: AdminSettings = Field(AdminSettings(), description="Who may use the admin API, `/api/v1`.")
     wasm: WasmSettings = Field(WasmSettings(), description="What is special about Wasm modules.")
     tls: TlsSettings = Field(TlsSettings(), description="Serving HTTPS.")

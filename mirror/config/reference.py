@@ -98,7 +98,7 @@ def reference() -> str:
 def _table(keys: list[Key], under: tuple[str, ...]) -> Iterator[str]:
     yield _TABLE
     for key in keys:
-        variable = "" if under else f"<br>`{PREFIX}{'__'.join(key.path).upper()}`"
+        variable = "" if under or schema.ANY in key.path else f"<br>`{PREFIX}{'__'.join(key.path).upper()}`"
         name = ".".join(key.path[len(under) :])
         yield f"| `{name}`{variable} | {key.kind} | {_default(key)} | {key.field.description} |"
 

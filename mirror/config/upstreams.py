@@ -2,7 +2,7 @@
 
 import dataclasses
 import re
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, PrivateAttr, SecretStr, field_validator, model_validator
 
@@ -232,6 +232,12 @@ class UpstreamSettings(Section):
         gt=0,
         description="Ask the next endpoint too when the first has not answered after so long; the first good answer "
         "counts. Off without it: it costs upstreams more requests.",
+    )
+    push: Literal["deny", "through"] = Field(
+        "deny",
+        description="`through`: what is pushed to a repository of this upstream, by users whom `auth` lets push there, "
+        "is pushed on to its last endpoint, with the credentials that the mirror has for it. `deny`: pushes are "
+        "refused.",
     )
     fresh_for: Duration | None = Field(None, description="As in `defaults`, for this upstream.")
     stale_while_revalidate: Duration | None = Field(None, description="As in `defaults`, for this upstream.")

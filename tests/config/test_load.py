@@ -137,12 +137,39 @@ def test_sections_whose_keys_are_all_commented_out_have_their_defaults(tmp_path:
         ("metadata: [sqlite]", "metadata: must be a mapping"),
         ("wasm: {max_module_size: 0}", "wasm.max_module_size: must be more than 0"),
         ("wasm: {max_module_size: 256Mi}", "wasm.max_module_size: must be a size such as 256MiB"),
-        ("wasm: {check: warn}", "wasm.check: unknown key; known here: max_module_size"),
+        ("wasm: {check: yes}", "wasm.check: must be off, warn or enforce"),
         ("tls: {certificate: c.pem}", "tls: must have both certificate and key, or none of them; key is missing"),
         ("log: {format: xml}", "log.format: must be text or json"),
         ("log: {access: ~}", "log.access: must be none or all"),
         ("default_upstream: {a: b}", "default_upstream: must be text"),
-        ("hosted: {enabled: true}", "hosted: unknown key; known here: listen, names, "),
+        ("verify: []", "verify: unknown key; known here: listen, names, "),
+        ("hosted: {prefix: a/b}", "hosted.prefix: must be the first component of repositories' names"),
+        ("hosted: {prefix: }", "hosted.prefix: must be the first component of repositories' names"),
+        ("hosted: {max_uploads: 0}", "hosted.max_uploads: must be at least 1"),
+        ("hosted: {upload_expires: 0}", "hosted.upload_expires: must be more than 0"),
+        (
+            "auth: {mode: upstream}",
+            "auth.mode: cannot be upstream yet: that is for a later release; must be none or htp",
+        ),
+        ("auth: {mode: basic}", "auth.mode: must be none or htpasswd"),
+        ("auth: {mode: htpasswd}", "auth.mode: needs auth.file beside it"),
+        ("auth: {rules: [{who: [a], repositories: [b], may: []}]}", "auth.rules: needs auth.file beside it"),
+        ("auth: {file: f, rules: [{who: a, repositories: [b], may: []}]}", "auth.rules[0].who: must be a list"),
+        ("auth: {file: f, rules: [{who: ['a:b'], repositories: [b], may: []}]}", "auth.rules[0].who: must be names of"),
+        ("auth: {file: f, rules: [{who: [], repositories: [b], may: []}]}", "auth.rules[0].who: must not be empty"),
+        (
+            "auth: {file: f, rules: [{who: [a], repositories: [/b], may: []}]}",
+            "auth.rules[0].repositories[0]: must be a ",
+        ),
+        (
+            "auth: {file: f, rules: [{who: [a], repositories: [], may: []}]}",
+            "auth.rules[0].repositories: must not be e",
+        ),
+        (
+            "auth: {file: f, rules: [{who: [a], repositories: [b], may: [read]}]}",
+            "auth.rules[0].may[0]: must be pull, ",
+        ),
+        ("auth: {file: f, rules: [{who: [a], repositories: [b]}]}", "auth.rules[0].may: is missing"),
         ("defaults: {fresh: 1s}", "defaults.fresh: unknown key; did you mean fresh_for?"),
     ],
 )
@@ -162,7 +189,12 @@ def test_a_wrong_value_is_told_with_what_is_allowed(tmp_path: Path, text: str, f
         ("corp: {}", "corp: must have endpoints"),
         ("corp: {endpoints: []}", "corp: must have endpoints"),
         ("ghcr.io: yes", "ghcr.io: must be a mapping"),
-        ("ghcr.io: {push: deny}", "ghcr.io.push: unknown key; known here: endpoints, "),
+        ("ghcr.io: {dest: deny}", "ghcr.io.dest: unknown key; known here: endpoints, "),
+        ("ghcr.io: {push: yes}", "ghcr.io.push: must be deny or through"),
+        (
+            "hosted: {endpoints: [https://a.example]}",
+            "hosted: must not have the name under which pushed content is hosted",
+        ),
         ("ghcr.io: {endpoints: https://a.example}", "ghcr.io.endpoints: must be a list"),
         ("ghcr.io: {endpoints: [https://a.example/x]}", "ghcr.io.endpoints[0].url: must be scheme://HOST"),
         ("ghcr.io: {endpoints: [[a]]}", "ghcr.io.endpoints[0]: must be a mapping"),
@@ -224,5 +256,25 @@ def test_credentials_that_everyone_may_use_are_a_warning(tmp_path: Path) -> None
     text = "listen: 0.0.0.0:80\nupstreams: {ghcr.io: {credentials: {docker_config: c.json}}, quay.io: {}}\n"
     load_text(tmp_path, text, warnings=warnings)
     assert warnings == [
-        "upstreams.ghcr.io: everyone who reaches this mirror may read whatever its credentials may read"
+        "upstreams.ghcr.io: everyone who reaches this mirror may read whatever its credentials may read; "
+        "auth.mode: htpasswd keeps that to the users of auth.file"
     ]
+
+
+def test_credentials_that_only_users_may_use_are_none(tmp_path: Path) -> None:
+    warnings: list[str] = []
+    text = "auth: {mode: htpasswd, file: users}\nupstreams: {ghcr.io: {credentials: {docker_config: c.json}}}\n"
+    load_text(tmp_path, f"listen: 0.0.0.0:80\n{text}", warnings=warnings)
+    assert warnings == []
+
+
+def test_a_push_through_without_credentials_for_the_origin_is_a_warning(tmp_path: Path) -> None:
+    warnings: list[str] = []
+    text = "upstreams: {ghcr.io: {push: through}, quay.io: {push: through, credentials: {docker_config: c.json}}}\n"
+    load_text(tmp_path, text, warnings=warnings)
+    assert warnings == ["upstreams.ghcr.io: nothing can be pushed through without credentials for its last endpoint"]
+
+
+def test_an_upstream_may_be_called_hosted_where_hosted_content_is_elsewhere(tmp_path: Path) -> None:
+    upstreams = "upstreams: {hosted: {endpoints: [https://a.example]}}\n"
+    assert load_text(tmp_path, f"hosted: {{prefix: here}}\n{upstreams}").hosted.prefix == "here"
