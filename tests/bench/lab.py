@@ -13,6 +13,7 @@ from typing import Any, Self
 import httpx
 
 from mirror.digest import Digest
+from tests.bench.content import Layer
 from tests.bench.upstream import Pace
 from tests.support.ports import ReservedPort
 from tests.support.process import MirrorProcess, ServerProcess, clean_environment
@@ -97,6 +98,10 @@ class Lab:
         """An artifact that nobody has pulled yet."""
         number = next(self._numbers)
         return self.upstream.publish(f"v{number}", size, number)
+
+    def layer(self, size: int) -> Layer:
+        """A layer that nobody has pushed yet."""
+        return Layer(next(self._numbers), size)
 
     def mirror(self, settings: Mapping[str, object] | None = None) -> MirrorProcess:
         """A mirror of the upstream that holds nothing; for a ``with`` statement."""
