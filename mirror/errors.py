@@ -34,6 +34,7 @@
     │   │   └── UpstreamCutShort          503: the body ended before its end
     │   └── UpstreamTimeout               504 UPSTREAM_TIMEOUT
     ├── StoreError                        500 UNKNOWN: the disk, or the database
+    │   ├── DiskFull                      507 UNKNOWN: no space for what is pushed
     │   └── LeaseLost                     never seen by a client: somebody else holds the lease now
     ├── InspectError                      never seen by a client: `inspect` has nothing to describe; status 1 or 2
     └── StartError                        never seen by a client: the mirror cannot start; exit status 2
@@ -263,6 +264,12 @@ class UpstreamTimeout(UpstreamError):
 
 class StoreError(MirrorError):
     """The disk or the database failed in a way that could not be hidden from this request."""
+
+
+class DiskFull(StoreError):
+    """There is no space left for what a client sends."""
+
+    status = 507
 
 
 class LeaseLost(StoreError):

@@ -24,7 +24,7 @@ HOUSE = """
     metrics
     wasm: sections signatures custom module inflate tar archive
     wasm: artifact functions hosts fields reasons agents description examine repackage
-    store: generation leases overflow directory board blobs spool growing tallies
+    store: generation leases overflow directory board blobs spool growing intake session uploads tallies
     shared: keys connect topology client
     metadata: base schema salvage recovery session statements thread sqlite records scripts redis behind resilient
     hosted: records schema reads writes database catalogue gc

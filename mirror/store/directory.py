@@ -7,6 +7,7 @@
       lock                 flock: one mirror (with its workers) at a time
       blobs/<algorithm>/<2 hex>/<hex>
       spool/               blobs while they are being filled, or unpacked
+      uploads/             what is being pushed
       leases/              one file for each piece of work that only one worker may do
       generation           a counter that moves when a tag does, mapped by every worker
       board                how upstreams' endpoints stand, mapped by every worker
@@ -14,6 +15,7 @@
       metadata.sqlite
 """
 
+import contextlib
 import errno
 import fcntl
 import json
@@ -34,6 +36,7 @@ class DataDirectory:
         self.path = path
         self.blobs = path / "blobs"
         self.spool = path / "spool"
+        self.uploads = path / "uploads"
         self.leases = path / "leases"
         self.generation = path / "generation"
         self.board = path / "board"
@@ -55,6 +58,8 @@ class DataDirectory:
             self._check_format()
             for folder in (self.blobs, self.spool, self.leases):
                 folder.mkdir(exist_ok=True)
+            with contextlib.suppress(OSError):  # a full disk of an older release; whoever pushes hears of it
+                self.uploads.mkdir(exist_ok=True)
         except OSError as error:
             self.close()
             raise StartError(_cannot_use(path, error)) from error

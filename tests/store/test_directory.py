@@ -30,7 +30,7 @@ def refusal(path: Path) -> str:
 
 def test_what_is_missing_is_made(tmp_path: Path) -> None:
     directory = DataDirectory.open(tmp_path / "some" / "where")
-    assert {file.name for file in directory.path.iterdir()} == {"blobs", "format", "leases", "lock", "spool"}
+    assert {file.name for file in directory.path.iterdir()} == {"blobs", "format", "leases", "lock", "spool", "uploads"}
     assert (directory.path / "format").read_text() == '{"format": 1}'
     assert stat.S_IMODE((directory.path / "lock").stat().st_mode) == 0o600
     directory.close()
