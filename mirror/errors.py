@@ -28,6 +28,7 @@
     │   └── ModuleUnknown                 404 MODULE_UNKNOWN: the artifact holds no module that could be given out
     ├── UpstreamError                     the registry behind the mirror
     │   ├── UpstreamDenied                403 DENIED: it refuses the mirror's own credentials
+    │   ├── UpstreamRefused               4xx: it refuses what is pushed to it, with a status and a code of its own
     │   ├── UpstreamInvalid               502 UPSTREAM_INVALID: wrong bytes, wrong digest, too large
     │   │   └── DigestMismatch            502: bytes that do not have the digest that names them
     │   ├── UpstreamUnavailable           503 UPSTREAM_UNAVAILABLE: refuses, does not resolve, 5xx, 429
@@ -43,9 +44,6 @@ Codes: OCI distribution specification 1.1, "Error Codes"; those that start with 
 mirror's own.
 """
 
-from typing import ClassVar
-
-
 class MirrorError(Exception):
     """An error with words for the person who sees it: what is wrong, and what to do.
 
@@ -53,8 +51,8 @@ class MirrorError(Exception):
     a path of this host. ``retry_after`` is in seconds.
     """
 
-    code: ClassVar[str] = "UNKNOWN"
-    status: ClassVar[int] = 500
+    code: str = "UNKNOWN"
+    status: int = 500
 
     def __init__(self, message: str, *, detail: object = None, retry_after: float | None = None) -> None:
         super().__init__(message)
@@ -227,6 +225,17 @@ class UpstreamDenied(UpstreamError):
 
     code = "DENIED"
     status = 403
+
+
+class UpstreamRefused(UpstreamError):
+    """Upstream does not take what is pushed to it: ``status``, ``code`` and the reason are its own."""
+
+    def __init__(
+        self, message: str, *, status: int, code: str, detail: object = None, retry_after: float | None = None
+    ) -> None:
+        super().__init__(message, detail=detail, retry_after=retry_after)
+        self.status = status
+        self.code = code
 
 
 class UpstreamInvalid(UpstreamError):

@@ -74,8 +74,8 @@ class Transport:
         """Send ``request`` and wait for the response's header. The caller closes the response.
 
         A request that fails because a kept-alive connection turned out dead is sent once more, at once, unless its body
-        is a stream. Raises `UpstreamUnavailable`, `UpstreamTimeout`, or `UpstreamInvalid` when a guarded host is not public;
-        ``endpoint`` is whom these blame when another host fails.
+        is a stream. Raises `UpstreamUnavailable`, `UpstreamTimeout`, or `UpstreamInvalid` when a guarded host is not
+        public; ``endpoint`` is whom these blame when another host fails.
         """
         proxy = self._proxies.between(request.url)
         with_tls = request.url.scheme == "https"
