@@ -27,7 +27,6 @@ from mirror.pull import Pulling
 from mirror.store.blobs import Blob, BlobStore
 from mirror.tags import Lru
 from mirror.unpack import Unpacker
-from mirror.upstream.failover import Upstream
 from mirror.upstream.queue import FairQueue
 from mirror.wasm.artifact import CNCF_LAYER, RAW_LAYER, Found, layers_to_open
 from mirror.wasm.description import Description
@@ -62,7 +61,7 @@ class Modules:
 
     def __init__(
         self,
-        upstreams: Mapping[str, Upstream],
+        hold_for: Mapping[str, float],
         store: BlobStore,
         pull: Pulling,
         manifests: Manifests,
@@ -72,8 +71,11 @@ class Modules:
         max_module_size: int,
         folder: Path,
     ) -> None:
-        """``folder`` is for files that have no name."""
-        self._upstreams = upstreams
+        """``hold_for``: seconds for which a client of each upstream may be held, where that is less than `MAX_HOLD`.
+
+        ``folder`` is for files that have no name.
+        """
+        self._hold_for = hold_for
         self._store = store
         self._pull = pull
         self._manifests = manifests
@@ -139,7 +141,7 @@ class Modules:
     @contextlib.asynccontextmanager
     async def _bounded(self, reference: Reference) -> AsyncIterator[float]:
         """As long as a client may be held; gives until when, by the loop's clock."""
-        hold_for = min(self._upstreams[reference.upstream].policy.hold_for, MAX_HOLD)
+        hold_for = min(self._hold_for.get(reference.upstream, MAX_HOLD), MAX_HOLD)
         until = asyncio.get_running_loop().time() + hold_for + LAST_WORD
         try:
             async with asyncio.timeout_at(until):

@@ -13,7 +13,10 @@ from mirror.oci import parse_name
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A repository at an upstream. ``by_namespace``: the request named the upstream by ``ns``."""
+    """A repository at an upstream. ``by_namespace``: the request named the upstream by ``ns``.
+
+    Of hosted content ``upstream`` is `hosted.prefix` of the settings, which no upstream is named as.
+    """
 
     upstream: str
     repository: str
@@ -21,11 +24,12 @@ class Place:
 
 
 class Names:
-    """The closed world: only configured upstreams have names."""
+    """The closed world: only configured upstreams have names, and what is hosted."""
 
     def __init__(self, settings: Settings) -> None:
         self._own = frozenset(name.lower() for name in settings.names)
         self._default = settings.default_upstream
+        self._hosted = settings.hosted
         self._library = {name: upstream.library for name, upstream in settings.upstreams.items()}
         self._hosts: Mapping[str, str] = {
             host: name for name, upstream in settings.upstreams.items() for host in upstream.hosts
@@ -44,10 +48,15 @@ class Names:
         if not self._is_own(host) and (named := self._hosts.get(_without_port(host.lower()))) is not None:
             return self._in(named, name)
         first, slash, rest = name.partition("/")
-        if first in self._library:
+        if first == self._hosted.prefix and not self._hosted.enabled:
+            raise NameUnknown(
+                f"nothing is hosted under {first}/: hosted.enabled is false in the mirror's settings",
+                detail={"setting": "hosted.enabled"},
+            )
+        if first == self._hosted.prefix or first in self._library:
             if not slash:
-                raise NameInvalid(f"{name!r} names the upstream only; append a repository, such as {name}/<repository>")
-            return self._in(first, rest)
+                raise NameInvalid(f"{name!r} names an upstream only; append a repository, such as {name}/<repository>")
+            return Place(first, rest) if first == self._hosted.prefix else self._in(first, rest)
         if self._default is not None:
             return self._in(self._default, name)
         raise _unknown(first)

@@ -23,8 +23,12 @@ from mirror.edge.peers import PeerApp
 from mirror.edge.registry import Registry
 from mirror.exposition import Exposition
 from mirror.fill import Fills
+from mirror.hosted.catalogue import Catalogue
+from mirror.hosted.gc import Gc
+from mirror.hosting import Hosting, Routed
 from mirror.listing import Listing
 from mirror.manifests import Manifests
+from mirror.metadata.base import Metadata
 from mirror.metadata.sqlite import SqliteMetadata
 from mirror.metrics import Metrics
 from mirror.modules import Modules
@@ -44,6 +48,9 @@ from mirror.tags import Links, Tags
 from mirror.unpack import Unpacker
 from mirror.upstream.failover import Upstream
 
+_COLLECT_EVERY = 600.0
+"""Seconds between two looks for hosted content that nothing names; half the grace, where that is less."""
+
 
 @contextlib.asynccontextmanager
 async def wired(settings: Settings, directory: DataDirectory, draining: Callable[[], bool]) -> AsyncIterator[App]:
@@ -57,7 +64,9 @@ async def wired(settings: Settings, directory: DataDirectory, draining: Callable
         around = await _around(stack, settings, directory, local)
         metadata = around.metadata
         tally = Tally(directory.tallies) if settings.workers > 1 else None
-        exposition = Exposition(metrics, store, around.stores, tally)
+        catalogue = _catalogue(stack, settings, directory, metadata)
+        hosted = {"hosted": catalogue.answers} if catalogue is not None else {}
+        exposition = Exposition(metrics, store, {**around.stores, **hosted}, tally)
         stack.push_async_callback(exposition.aclose)
         board = Board(directory.board)
         stack.callback(board.close)
@@ -100,23 +109,26 @@ async def wired(settings: Settings, directory: DataDirectory, draining: Callable
 
         def modules_of(pull: Pulling) -> Modules:
             limit = settings.wasm.max_module_size
-            modules = Modules(upstreams, store, pull, manifests, unpacker, places, accesses, limit, directory.spool)
+            modules = Modules(hold_for, store, pull, manifests, unpacker, places, accesses, limit, directory.spool)
             stack.push_async_callback(modules.aclose)
             return modules
 
         places = Places(local)
+        hold_for = {name: upstream.policy.hold_for for name, upstream in upstreams.items()}
         served: Pulling = pull
-        modules = modules_of(pull)
         if settings.wasm.repackage == "agents":
             suffix, sharing = settings.wasm.repackage_suffix, around.sharing
+            modules = modules_of(pull)
             served = Repackaging(
                 suffix, upstreams, store, tags, resolver, manifests, sharing, pull, modules, accesses, time.time
             )
             stack.push_async_callback(served.aclose)
-            modules = modules_of(served)
+        hosting = Hosting(catalogue, store, settings.hosted.grace) if catalogue is not None else None
+        everything = Routed(settings.hosted.prefix, hosting, served, listing)
+        modules = modules_of(everything)
         names = Names(settings)
         rooms: dict[str, ASGIApp] = {
-            "/v2": Registry(names, served, listing),
+            "/v2": Registry(names, everything, everything),
             MODULES: ModulesApp(names, modules),
             ADMIN: Admin(Guard(settings), names, modules),
             METRICS: MetricsApp(exposition),
@@ -135,6 +147,19 @@ async def _around(
         return await replicated(stack, settings, directory, local)
     stack.push_async_callback(local.aclose)
     return alone(directory, local)
+
+
+def _catalogue(
+    stack: contextlib.AsyncExitStack, settings: Settings, directory: DataDirectory, metadata: Metadata
+) -> Catalogue | None:
+    """The records of hosted content; None where there is none: it lies on one disk, which replicas do not share."""
+    if not settings.hosted.enabled or settings.metadata.shared:
+        return None
+    catalogue = Catalogue.of(directory, most=settings.hosted.max_repository_size)
+    stack.push_async_callback(catalogue.aclose)
+    gc = Gc(catalogue, metadata, directory, settings.hosted.grace)
+    run_within(stack, gc.run(min(settings.hosted.grace / 2, _COLLECT_EVERY)))
+    return catalogue
 
 
 def check_secrets(settings: Settings) -> None:

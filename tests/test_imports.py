@@ -45,6 +45,7 @@ HOUSE = """
     listing
     checks
     pull
+    hosting
     places
     layers
     modules

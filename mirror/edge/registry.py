@@ -15,7 +15,8 @@ from mirror.edge.account import LOOKUP, OPERATION, UPSTREAM, of_failure
 from mirror.edge.headers import always, cache_status
 from mirror.edge.respond import header, query, send_answer, send_error, send_json
 from mirror.errors import MirrorError, PaginationInvalid, Unsupported
-from mirror.listing import Listing, Page
+from mirror.hosting import Listings
+from mirror.listing import Page
 from mirror.names import Names, Place
 from mirror.oci import OCI_INDEX, Reference, RegistryPath, Resource, parse_path
 from mirror.pull import Pulling
@@ -26,7 +27,7 @@ _MAX_POSITION = 2048
 class Registry:
     """An ASGI application for the addresses under ``/v2``."""
 
-    def __init__(self, names: Names, pull: Pulling, listing: Listing) -> None:
+    def __init__(self, names: Names, pull: Pulling, listing: Listings) -> None:
         self._names = names
         self._pull = pull
         self._listing = listing

@@ -66,6 +66,11 @@ class Catalogue:
         """What is wrong with the records, so that nothing is taken in any more, and what to do; None: nothing."""
         return self._writer.damage or self._reader.damage
 
+    async def answers(self) -> bool:
+        """Whether the records can be read and changed now. Raises `StoreError` when they cannot be read."""
+        await self.exists("")
+        return self.damage is None
+
     async def exists(self, repository: str) -> bool:
         """Whether anything is in the repository."""
         return await self._read(lambda connection: reads.exists(connection, repository))
