@@ -212,17 +212,21 @@ class Tags:
 
 
 class Links:
-    """Which repository holds which digest."""
+    """Which repository holds which digest.
 
-    def __init__(self, metadata: Metadata, elsewhere: Elsewhere) -> None:
+    ``lenient``: everyone may read everything, so that a link which may have been lost need not be proved.
+    """
+
+    def __init__(self, metadata: Metadata, elsewhere: Elsewhere, *, lenient: bool = True) -> None:
         self._metadata = metadata
+        self._lenient = lenient
         self._elsewhere = elsewhere
         self._known: Lru[tuple[str, str, Digest], Link] = Lru(50_000)
 
     @property
     def incomplete(self) -> bool:
-        """Whether links were lost, so that a missing one proves nothing."""
-        return self._metadata.links_incomplete
+        """Whether links were lost, so that a missing one proves nothing; never where it is not for everyone to read."""
+        return self._lenient and self._metadata.links_incomplete
 
     async def get(self, upstream: str, repository: str, digest: Digest) -> Link | None:
         """The link, or None."""

@@ -14,6 +14,7 @@ HOUSE = """
     freshness
     config: values section hosts redis known hosted contradictions upstreams rights models schema problems document
     config: environment load show reference __init__
+    globs
     logs
     names
     publish
@@ -44,6 +45,8 @@ HOUSE = """
     resolve
     listing
     checks
+    admission
+    publishing
     pull
     hosting
     places
@@ -51,7 +54,8 @@ HOUSE = """
     modules
     repackaging
     exposition
-    edge: ranges headers account respond metrics registry peers modules admin app
+    auth: rules htpasswd
+    edge: ranges headers account respond auth body uploads push metrics registry peers modules admin app
     around
     replicated
     wiring

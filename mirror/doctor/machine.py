@@ -3,6 +3,7 @@
 import asyncio
 import resource
 
+from mirror.auth.htpasswd import check_users
 from mirror.config import Settings
 from mirror.config.hosts import is_loopback, split
 from mirror.doctor.report import Subject
@@ -41,6 +42,21 @@ class Machine:
             subject.fail("admin API", said, advice)
         else:
             subject.ok("admin API", self._admin())
+        try:
+            check_users(settings)
+        except StartError as error:
+            said, _, advice = error.message.partition("; ")
+            subject.fail("users", said, advice)
+        else:
+            subject.ok("users", self._users())
+
+    def _users(self) -> str:
+        auth = self._settings.auth
+        if auth.file is not None:
+            return (
+                "they may read and push, by auth.rules" if auth.mode == "htpasswd" else "they may push, by auth.rules"
+            )
+        return "none, so this machine may push" if is_loopback(self._settings.host) else "none, so nobody may push"
 
     def _admin(self) -> str:
         if self._settings.admin.token_file is not None:

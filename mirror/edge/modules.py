@@ -8,7 +8,8 @@
 ``…?info``                                             what is known of the artifact, as JSON
 =====================================================  ===========================================================
 
-As under ``/v2``, ``Host`` or ``ns`` may name the upstream, and errors are those of the OCI specification.
+Who may read is decided as under ``/v2``. As there, ``Host`` or ``ns`` may name the upstream, and errors are those of
+the OCI specification.
 """
 
 import time
@@ -16,13 +17,15 @@ from collections.abc import Mapping
 
 from starlette.types import Receive, Scope, Send
 
+from mirror.auth.rules import Action
 from mirror.digest import Digest
 from mirror.edge.account import LOOKUP, UPSTREAM, of_failure
+from mirror.edge.auth import Gate, send_refusal
 from mirror.edge.headers import always
-from mirror.edge.respond import header, query, send_answer, send_error, send_json
+from mirror.edge.respond import header, query, send_answer, send_json
 from mirror.errors import DigestInvalid, MirrorError, NotFound, Unsupported
 from mirror.modules import Modules
-from mirror.names import Names
+from mirror.names import Names, Place
 from mirror.oci import Reference, parse_reference
 from mirror.wasm.description import as_json
 
@@ -34,16 +37,20 @@ _SUFFIX = ".wasm"
 class ModulesApp:
     """An ASGI application for the addresses under ``/modules/``."""
 
-    def __init__(self, names: Names, modules: Modules) -> None:
+    def __init__(self, names: Names, modules: Modules, gate: Gate) -> None:
         self._names = names
         self._modules = modules
+        self._gate = gate
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request; raises `Cut` when a body that has begun cannot be finished."""
         namespace = None
         try:
             asked = query(scope)
-            reference, namespace = self._reference(scope, asked)
+            principal = await self._gate.reader(scope)
+            reference, place = self._reference(scope, asked)
+            namespace = place.upstream if place.by_namespace else None
+            self._gate.allow(principal, Action.PULL, place)
             if scope["method"] not in ("GET", "HEAD"):
                 raise Unsupported("modules are read here, by GET and HEAD; push artifacts to the registry itself")
             wanted = _sha256(asked.get("sha256"))
@@ -58,18 +65,17 @@ class ModulesApp:
             )
         except MirrorError as error:
             scope[LOOKUP] = of_failure(error)
-            await send_error(send, scope["method"], error, namespace)
+            await send_refusal(send, scope["method"], error, namespace)
 
-    def _reference(self, scope: Scope, asked: Mapping[str, str]) -> tuple[Reference, str | None]:
-        """What is asked for, and its upstream where ``ns`` named it."""
+    def _reference(self, scope: Scope, asked: Mapping[str, str]) -> tuple[Reference, Place]:
+        """What is asked for, and the repository that it is in."""
         text = scope["path"].removeprefix(ROOT)
         if not text:
             raise NotFound("there is nothing at this address; modules are at /modules/<upstream>/<repository>:<tag>")
         named = parse_reference(text.removesuffix(_SUFFIX))
         place = self._names.place(named.name, ns=asked.get("ns"), host=header(scope, b"host") or "")
         scope[UPSTREAM] = place.upstream
-        reference = Reference(place.upstream, place.repository, named.tag, named.digest)
-        return reference, place.upstream if place.by_namespace else None
+        return Reference(place.upstream, place.repository, named.tag, named.digest), place
 
 
 def _sha256(text: str | None) -> Digest | None:

@@ -8,7 +8,6 @@ An endpoint that fails, or asks to be left alone, is left alone by all workers (
 import asyncio
 import functools
 import random
-import re
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Self, TypeVar
 
@@ -25,6 +24,7 @@ from mirror.errors import (
     UpstreamUnavailable,
 )
 from mirror.freshness import Policy
+from mirror.globs import Globs
 from mirror.metrics import Metrics
 from mirror.oci import Manifest
 from mirror.store.board import Board
@@ -74,7 +74,7 @@ class Upstream:
         self.policy = policy
         self._rounds = rounds
         self._standings = standings
-        self._allow = tuple(re.compile(_pattern(glob)) for glob in allow)
+        self._allow = Globs(allow)
         self._transport = transport
         self._clock = clock
         self._sleep = sleep
@@ -140,7 +140,7 @@ class Upstream:
 
     def allows(self, repository: str) -> bool:
         """Whether the settings let this repository be pulled."""
-        return any(pattern.fullmatch(repository) for pattern in self._allow)
+        return repository in self._allow
 
     def cool_down(self, endpoint: str) -> None:
         """Ask an endpoint (its host, as a `BlobStream` names it) after all others for a while: it sent wrong bytes."""
@@ -253,12 +253,3 @@ class Upstream:
 
 def _loop_time() -> float:
     return asyncio.get_running_loop().time()
-
-
-_GLOB_PARTS = re.compile(r"(\*\*/|\*\*|\*)")
-_GLOB_MEANING = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*"}
-
-
-def _pattern(glob: str) -> str:
-    """A glob of repository names as a regular expression: ``*`` stays within a component, ``**`` crosses them."""
-    return "".join(_GLOB_MEANING.get(part, re.escape(part)) for part in _GLOB_PARTS.split(glob))

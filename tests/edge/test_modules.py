@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from mirror.answer import Answer, Hit, Whole
 from mirror.config import Settings
 from mirror.digest import Digest
+from mirror.edge.auth import Gate
 from mirror.edge.modules import ModulesApp
 from mirror.errors import ModuleUnknown
 from mirror.modules import Modules
@@ -48,7 +49,7 @@ class Asked:
 
 def app(known: Asked) -> ModulesApp:
     settings = Settings.model_validate({"upstreams": {"ghcr.io": {}, "docker.io": {}}, "names": ["mirror"]})
-    return ModulesApp(Names(settings), cast(Modules, known))
+    return ModulesApp(Names(settings), cast(Modules, known), Gate(settings))
 
 
 def reference(text: str) -> Reference:
