@@ -8,19 +8,34 @@ import asyncio
 import functools
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
 
 from mirror.digest import Digest
 from mirror.errors import StoreError
 from mirror.hosted.catalogue import Catalogue
-from mirror.metadata.base import Metadata
+from mirror.metadata.base import Link
 from mirror.store.directory import DataDirectory
 
 log = logging.getLogger(__name__)
 
 _BATCH = 200
 """Digests that one transaction decides about: tens of milliseconds, for which pushes wait."""
+
+
+class Cache(Protocol):
+    """What is known of the cache, which lies in the same files: `mirror.metadata.base`."""
+
+    @property
+    def links_incomplete(self) -> bool:
+        """Whether links were lost, so that a missing one proves nothing."""
+        ...
+
+    def all_links(self) -> AsyncIterator[Sequence[Link]]:
+        """All links, in portions."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,17 +52,19 @@ class Gc:
     def __init__(
         self,
         catalogue: Catalogue,
-        metadata: Metadata,
+        cache: Cache,
         directory: DataDirectory,
         grace: float,
         now: Callable[[], float] = time.time,
+        named_at: Callable[[Path], float] = lambda file: file.stat().st_ctime,
     ) -> None:
-        """``metadata`` says what is in the cache too, which lies in the same files."""
+        """``named_at`` says when a file got its name."""
         self._catalogue = catalogue
-        self._metadata = metadata
+        self._cache = cache
         self._directory = directory
         self._grace = grace
         self._now = now
+        self._named_at = named_at
 
     async def run(self, interval: float) -> None:
         """Collect every ``interval`` seconds, until cancelled."""
@@ -77,10 +94,10 @@ class Gc:
 
     async def _cached(self, digests: set[Digest]) -> set[Digest]:
         """Those that the cache links too: they are its business, and its upstream may not answer now."""
-        if self._metadata.links_incomplete:
+        if self._cache.links_incomplete:
             return digests
         found: set[Digest] = set()
-        async for links in self._metadata.all_links():
+        async for links in self._cache.all_links():
             found |= digests & {link.digest for link in links}
         return found
 
@@ -90,7 +107,7 @@ class Gc:
             return True
         file = self._directory.blob(digest)
         try:
-            if file.stat().st_ctime > self._now() - self._grace:  # since it got its name
+            if self._named_at(file) > self._now() - self._grace:  # somebody may be about to link it
                 return None
             file.unlink()
         except FileNotFoundError:

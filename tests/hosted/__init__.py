@@ -1,0 +1,1 @@
+"""Hosted content: its records, what is collected of it, and how it is pulled."""
