@@ -19,6 +19,7 @@ class Writer:
         self._max_pending = max_pending
         self._pending: list[bytes] = []
         self._size = 0
+        self._taken = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
     async def put(self, chunk: bytes) -> None:
@@ -29,8 +30,12 @@ class Writer:
             if self._task is not None:
                 self._task.result()
             self._task = asyncio.create_task(self._drain())
+            self._task.add_done_callback(lambda _: self._taken.set())
         elif self._size > self._max_pending:
-            await asyncio.shield(self._task)
+            self._taken.clear()
+            await self._taken.wait()
+            if self._task.done():
+                self._task.result()
 
     async def finish(self) -> None:
         """Wait until all that was handed over is taken in, even when the task that waits is being stopped."""
@@ -40,6 +45,7 @@ class Writer:
     async def _drain(self) -> None:
         while self._pending:
             chunks, self._pending, self._size = self._pending, [], 0
+            self._taken.set()
             await self._take_in(chunks)
 
 
