@@ -158,7 +158,7 @@ class Checks:
             return None
         if not description.complete:
             return None
-        verdict = _verdict(description)
+        verdict = verdict_of(description)
         self._verdicts.put(manifest.digest, verdict)
         _tell(reference, manifest, description, verdict)
         return verdict
@@ -191,7 +191,8 @@ class Checks:
         return blob
 
 
-def _verdict(description: Description) -> str:
+def verdict_of(description: Description) -> str:
+    """One of `mirror.metrics.VERDICTS`."""
     if description.agent.accepted:
         return "accepted"
     return "not_wasm" if description.layout in _IMAGES and not description.found else "refused"

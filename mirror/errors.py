@@ -14,7 +14,8 @@
     │   ├── ModuleMismatch                409 MODULE_MISMATCH: the module has another sha256 than the one asked for
     │   ├── ManifestInvalid               400 MANIFEST_INVALID: what is pushed is no manifest, or none to be taken in
     │   ├── UploadInvalid                 400 BLOB_UPLOAD_INVALID
-    │   │   └── ChunkInvalid              416: it does not begin where the one before it ended
+    │   │   ├── ChunkInvalid              416: it does not begin where the one before it ended
+    │   │   └── UploadStalled             408: no byte of it has come for too long
     │   ├── SizeInvalid                   413 SIZE_INVALID: more than the settings allow
     │   ├── TooMany                       429 TOOMANYREQUESTS
     │   └── Unsupported                   405 UNSUPPORTED
@@ -143,6 +144,12 @@ class ChunkInvalid(UploadInvalid):
     def __init__(self, message: str, *, size: int) -> None:
         super().__init__(message, detail={"size": size})
         self.size = size
+
+
+class UploadStalled(UploadInvalid):
+    """The client has sent nothing for too long, in the middle of a body; what came before is kept."""
+
+    status = 408
 
 
 class SizeInvalid(RequestError):

@@ -45,6 +45,8 @@ class Declared:
 RESULTS_OF_FILLS = ("success", "resumed", "taken_over", "manifest_failure", "download_failure", "digest_mismatch")
 FAILED_QUESTIONS = ("denied", "invalid", "unavailable", "timeout", "cut")
 RESULTS_OF_LOOKUPS = ("hit", "miss", "stale", "negative", "collapsed")
+RESULTS_OF_PUSHES = ("success", "warned", "refused", "failed", "cut")
+KINDS_OF_REPOSITORIES = ("hosted", "through")
 VERDICTS = ("accepted", "refused", "not_wasm")
 
 REQUESTS = Declared(
@@ -106,13 +108,21 @@ WASM_CHECKS = Declared(
     ("verdict",),
     VERDICTS,
 )
+PUSHES = Declared(
+    "pushes_total",
+    Kind.COUNTER,
+    "Manifests that were pushed, to hosted repositories or through to upstreams: success, warned (taken in, and agents "
+    "will refuse it), refused (what it is, what it names, or who pushes it), failed, cut (the client left).",
+    ("repository_kind", "result"),
+    RESULTS_OF_PUSHES,
+)
 BUILD_INFO = Declared("build_info", Kind.GAUGE, "Always 1; the release is in the label.", ("version",))
 
 DECLARED = (
     *(REQUESTS, REQUEST_DURATION, LOOKUPS, SENT_BYTES),
     *(UPSTREAM_REQUESTS, UPSTREAM_BYTES),
     *(FILLS_IN_FLIGHT, FILL_WAITERS, FILLS),
-    *(CACHE_BLOBS, CACHE_BYTES, METADATA_UP, WASM_CHECKS, BUILD_INFO),
+    *(CACHE_BLOBS, CACHE_BYTES, METADATA_UP, WASM_CHECKS, PUSHES, BUILD_INFO),
 )
 
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 15.0, 25.0, 30.0)
@@ -181,17 +191,20 @@ class Metrics:
         self.upstream_bytes = Counts()
         self.fills = Counts()
         self.wasm_checks = Counts()
+        self.pushes = Counts()
         self.gauges: dict[str, Callable[[], int]] = {}
         self._counts = {
             UPSTREAM_REQUESTS.name: self.upstream_requests,
             UPSTREAM_BYTES.name: self.upstream_bytes,
             FILLS.name: self.fills,
             WASM_CHECKS.name: self.wasm_checks,
+            PUSHES.name: self.pushes,
         }
         for upstream in upstreams:
             self.fills.update({(upstream, result): 0 for result in RESULTS_OF_FILLS})
             self.upstream_bytes[(upstream,)] = 0
         self.wasm_checks.update({(verdict,): 0 for verdict in VERDICTS})
+        self.pushes.update({(kind, result): 0 for kind in KINDS_OF_REPOSITORIES for result in RESULTS_OF_PUSHES})
         self._zeros: Snapshot = {
             REQUESTS.name: {(operation, status): (0,) for operation in _LOOKED_UP for status in _FAILURES},
             LOOKUPS.name: {(upstream, result): (0,) for upstream in upstreams for result in RESULTS_OF_LOOKUPS},

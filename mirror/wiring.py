@@ -8,18 +8,22 @@ from collections.abc import AsyncIterator, Callable
 from starlette.types import ASGIApp
 
 from mirror.accesses import Accesses
+from mirror.admission import Admission
 from mirror.around import Around, alone, run_within
+from mirror.auth.htpasswd import check_users
 from mirror.checks import Checks
 from mirror.cluster.secret import Secret
 from mirror.config import Settings
 from mirror.edge.admin import ROOT as ADMIN
 from mirror.edge.admin import Admin, Guard, check_token
 from mirror.edge.app import App
+from mirror.edge.auth import Gate
 from mirror.edge.metrics import ROOT as METRICS
 from mirror.edge.metrics import MetricsApp
 from mirror.edge.modules import ROOT as MODULES
 from mirror.edge.modules import ModulesApp
 from mirror.edge.peers import PeerApp
+from mirror.edge.push import Pushes
 from mirror.edge.registry import Registry
 from mirror.exposition import Exposition
 from mirror.fill import Fills
@@ -34,6 +38,8 @@ from mirror.metrics import Metrics
 from mirror.modules import Modules
 from mirror.names import Names
 from mirror.places import Places
+from mirror.publish import Publisher
+from mirror.publishing import Hosted
 from mirror.pull import Pull, Pulling
 from mirror.repackaging import Repackaging
 from mirror.resolve import Resolver
@@ -43,6 +49,7 @@ from mirror.store.directory import DataDirectory
 from mirror.store.generation import Generation
 from mirror.store.leases import Leases
 from mirror.store.tallies import Tally
+from mirror.store.uploads import Uploads
 from mirror.suspicion import Suspicion
 from mirror.tags import Links, Tags
 from mirror.unpack import Unpacker
@@ -81,7 +88,7 @@ async def wired(settings: Settings, directory: DataDirectory, draining: Callable
             run_within(stack, work)
 
         tags = Tags(metadata, generation, around.others, around.elsewhere)
-        links = Links(metadata, around.elsewhere)
+        links = Links(metadata, around.elsewhere, lenient=settings.auth.mode == "none")
         suspicion = Suspicion(asyncio.get_running_loop().time)
         fills = Fills(directory, store, metadata, upstreams, around.sharing, metrics)
         stack.push_async_callback(fills.aclose)
@@ -127,9 +134,13 @@ async def wired(settings: Settings, directory: DataDirectory, draining: Callable
         everything = Routed(settings.hosted.prefix, hosting, served, listing)
         modules = modules_of(everything)
         names = Names(settings)
+        gate = Gate(settings)
+        stack.push_async_callback(gate.aclose)
+        publishers = _publishers(stack, settings, directory, store, catalogue)
+        pushes = Pushes(names, publishers, gate, metrics, settings.hosted)
         rooms: dict[str, ASGIApp] = {
-            "/v2": Registry(names, everything, everything),
-            MODULES: ModulesApp(names, modules),
+            "/v2": Registry(names, everything, everything, gate, pushes),
+            MODULES: ModulesApp(names, modules, gate),
             ADMIN: Admin(Guard(settings), names, modules),
             METRICS: MetricsApp(exposition),
         }
@@ -162,11 +173,32 @@ def _catalogue(
     return catalogue
 
 
+def _publishers(
+    stack: contextlib.AsyncExitStack,
+    settings: Settings,
+    directory: DataDirectory,
+    store: BlobStore,
+    catalogue: Catalogue | None,
+) -> dict[str, Publisher]:
+    """Who takes in what is pushed, by what `Place.upstream` says."""
+    admission = Admission(settings.wasm.check, settings.wasm.max_module_size, directory.spool)
+    stack.callback(admission.close)
+    found: dict[str, Publisher] = {}
+    if catalogue is not None:
+        hosted = settings.hosted
+        uploads = Uploads(directory, time.time, expires=hosted.upload_expires, max_uploads=hosted.max_uploads)
+        stack.callback(uploads.close)
+        run_within(stack, uploads.run())
+        found[hosted.prefix] = Hosted(uploads, store, catalogue, admission, hosted.max_blob_size)
+    return found
+
+
 def check_secrets(settings: Settings) -> None:
-    """Read the secret of the replicas and the admin token once, before anything serves. Raises `StartError`."""
+    """Read the secret of the replicas, the admin token and the users, before anything serves. Raises `StartError`."""
     if settings.cluster.secret_file is not None:
         Secret(settings.cluster.secret_file)
     check_token(settings)
+    check_users(settings)
 
 
 async def check_metadata(directory: DataDirectory) -> None:

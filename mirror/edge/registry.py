@@ -1,4 +1,4 @@
-"""``GET`` and ``HEAD`` under ``/v2``: from a scope to an answer. Source: OCI distribution specification 1.1.
+"""``/v2``: from a scope to an answer; pushes are handed over. Source: OCI distribution specification 1.1.
 
 This is the path of every pull, so it is one function from the scope on, in front of any router. The path is taken from
 ``scope["path"]``, which nothing but the request line decides (CVE-2026-48710).
@@ -11,10 +11,13 @@ from urllib.parse import urlencode
 
 from starlette.types import Receive, Scope, Send
 
+from mirror.auth.rules import Action
 from mirror.edge.account import LOOKUP, OPERATION, UPSTREAM, of_failure
+from mirror.edge.auth import Gate, send_refusal
 from mirror.edge.headers import always, cache_status
-from mirror.edge.respond import header, query, send_answer, send_error, send_json
-from mirror.errors import MirrorError, PaginationInvalid, Unsupported
+from mirror.edge.push import Pushes, takes
+from mirror.edge.respond import header, query, send_answer, send_json
+from mirror.errors import MirrorError, PaginationInvalid
 from mirror.hosting import Listings
 from mirror.listing import Page
 from mirror.names import Names, Place
@@ -27,10 +30,12 @@ _MAX_POSITION = 2048
 class Registry:
     """An ASGI application for the addresses under ``/v2``."""
 
-    def __init__(self, names: Names, pull: Pulling, listing: Listings) -> None:
+    def __init__(self, names: Names, pull: Pulling, listing: Listings, gate: Gate, pushes: Pushes) -> None:
         self._names = names
         self._pull = pull
         self._listing = listing
+        self._gate = gate
+        self._pushes = pushes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request; raises `Cut` when a body that has begun cannot be finished."""
@@ -39,14 +44,18 @@ class Registry:
             asked = query(scope)
             path = parse_path(scope["path"])
             scope[OPERATION] = path.resource.value
-            if scope["method"] not in ("GET", "HEAD"):
-                raise Unsupported("this mirror answers GET and HEAD only; push to the registry itself")
+            if takes(scope["method"], path):
+                await self._pushes.answer(scope, receive, send, path, asked)
+                return
             if path.resource is Resource.BASE:
+                await self._gate.greet(scope)
                 await send_json(send, scope["method"], {}, always(None), "application/json")
                 return
+            principal = await self._gate.reader(scope)
             place = self._names.place(path.name, ns=asked.get("ns"), host=header(scope, b"host") or "")
             scope[UPSTREAM] = place.upstream
             namespace = place.upstream if place.by_namespace else None
+            self._gate.allow(principal, Action.PULL, place)
             match path.resource:
                 case Resource.MANIFEST:
                     reference = Reference(place.upstream, place.repository, path.tag, path.digest)
@@ -60,11 +69,9 @@ class Registry:
                     await self._tags(scope, send, path, place, asked, namespace)
                 case Resource.REFERRERS:
                     await self._referrers(scope, send, path, place, asked, namespace)
-                case Resource.UPLOAD:
-                    raise Unsupported("uploads cannot be read here")
         except MirrorError as error:
             scope[LOOKUP] = of_failure(error)
-            await send_error(send, scope["method"], error, namespace)
+            await send_refusal(send, scope["method"], error, namespace)
 
     async def _tags(
         self,

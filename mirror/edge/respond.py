@@ -74,14 +74,20 @@ async def send_json(send: Send, method: str, value: object, extra: list[tuple[st
     await send({"type": "http.response.body", "body": b"" if method == "HEAD" else body})
 
 
-async def send_error(send: Send, method: str, error: MirrorError, namespace: str | None = None) -> None:
-    """Send an error. Source: OCI distribution specification 1.1, "Error Codes"."""
+async def send_error(
+    send: Send,
+    method: str,
+    error: MirrorError,
+    namespace: str | None = None,
+    extra: Sequence[tuple[str, str]] = (),
+) -> None:
+    """Send an error, with headers of its own. Source: OCI distribution specification 1.1, "Error Codes"."""
     detail = error.detail
     if detail is None and isinstance(error, UpstreamInvalid):  # always says what was wrong, to programs too
         detail = {"reason": error.message}
     told = {} if detail is None else {"detail": detail}
     body = json.dumps({"errors": [{"code": error.code, "message": error.message, **told}]}).encode()
-    headers = [("content-type", "application/json"), ("content-length", str(len(body))), *always(namespace)]
+    headers = [("content-type", "application/json"), ("content-length", str(len(body))), *always(namespace), *extra]
     retry_after = error.retry_after
     if retry_after is None and error.status in (503, 504):
         retry_after = 1

@@ -1,0 +1,257 @@
+"""All that changes something under ``/v2``: uploads, manifests that are put, what is deleted; and who may do so.
+
+Source: OCI distribution specification 1.1, "Push", "Content management", "Warnings".
+"""
+
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from urllib.parse import parse_qs
+
+from starlette.types import Receive, Scope, Send
+
+from mirror.auth.rules import Action
+from mirror.config import HostedSettings
+from mirror.digest import Digest
+from mirror.edge import uploads
+from mirror.edge.account import OPERATION, UPSTREAM
+from mirror.edge.auth import Gate
+from mirror.edge.body import whole_of
+from mirror.edge.respond import Cut, header, send_error
+from mirror.edge.uploads import Push
+from mirror.errors import (
+    ChunkInvalid,
+    Denied,
+    DigestInvalid,
+    ManifestInvalid,
+    MirrorError,
+    RequestError,
+    Unauthorized,
+    Unsupported,
+    UploadStalled,
+    UpstreamInvalid,
+)
+from mirror.metrics import Metrics
+from mirror.names import Names, Place
+from mirror.oci import MANIFEST_TYPES, Manifest, RegistryPath, Resource, parse_tag
+from mirror.publish import BodyCut, Publisher, Pushed
+
+log = logging.getLogger(__name__)
+
+_METHODS: Mapping[Resource, tuple[str, ...]] = {
+    Resource.BASE: ("GET", "HEAD"),
+    Resource.MANIFEST: ("GET", "HEAD", "PUT", "DELETE"),
+    Resource.BLOB: ("GET", "HEAD", "DELETE"),
+    Resource.TAGS: ("GET", "HEAD"),
+    Resource.REFERRERS: ("GET", "HEAD"),
+}
+_BEGIN = ("POST",)
+_UPLOAD = ("GET", "HEAD", "PATCH", "PUT", "DELETE")
+_READING = frozenset({"GET", "HEAD"})
+
+_MAX_WARNINGS = 4096
+"""Bytes of warnings in one answer, as the specification has it."""
+_MAX_TAGS = 20
+
+_ALONE = (
+    "nothing can be pushed here, or deleted: this release hosts only without replicas, and the mirror's metadata.url "
+    "names a Redis"
+)
+
+_TELLS_NOTHING = frozenset({"", "application/json", "application/octet-stream", "text/plain"})
+_SCHEMA_1 = "application/vnd.docker.distribution.manifest.v1"
+
+
+class Pushes:
+    """Answers what is not a mere read. ``publishers`` are by the upstream of a `Place`."""
+
+    def __init__(
+        self,
+        names: Names,
+        publishers: Mapping[str, Publisher],
+        gate: Gate,
+        metrics: Metrics,
+        hosted: HostedSettings,
+    ) -> None:
+        self._names = names
+        self._publishers = publishers
+        self._gate = gate
+        self._metrics = metrics
+        self._hosted = hosted.prefix
+        self._max_manifest_size = hosted.max_manifest_size
+
+    async def answer(
+        self, scope: Scope, receive: Receive, send: Send, path: RegistryPath, asked: Mapping[str, str]
+    ) -> None:
+        """Answer it. Raises `MirrorError` before anything was sent, and `Cut` when the client has left."""
+        method: str = scope["method"]
+        if method not in (allowed := _allowed(path)):
+            raise _unsupported(method, allowed)
+        place = self._names.place(path.name, ns=asked.get("ns"), host=header(scope, b"host") or "")
+        scope[UPSTREAM] = place.upstream
+        publisher = self._publishers.get(place.upstream)
+        if publisher is None:
+            reading = () if path.resource is Resource.UPLOAD else ("GET", "HEAD")
+            raise Unsupported(_ALONE if place.upstream == self._hosted else _not_through(place.upstream), allow=reading)
+        principal = await self._gate.principal(scope)
+
+        def elsewhere(name: str) -> Place:
+            return self._names.place(name, ns=asked.get("ns"), host=header(scope, b"host") or "")
+
+        def readable(other: Place) -> bool:
+            return self._may(principal, Action.PULL, other)
+
+        push = Push(scope, receive, send, path.name, place, asked, principal, publisher, elsewhere, readable)
+        try:
+            await self._carry_out(push, path)
+        except ChunkInvalid as error:  # says where the upload is too
+            assert path.upload is not None
+            await send_error(send, method, error, extra=[("location", uploads.where(push, path.upload))])
+        except UploadStalled as error:  # what is left of its body will not come
+            await send_error(send, method, error, extra=[("connection", "close")])
+        except BodyCut as cut:
+            raise Cut from cut
+
+    async def _carry_out(self, push: Push, path: RegistryPath) -> None:
+        method = push.scope["method"]
+        if path.resource is Resource.UPLOAD:
+            self._allow(push, Action.PUSH)
+            if path.upload is None:
+                await uploads.begin(push)
+                return
+            upload = await push.publisher.find(push.place, push.principal, path.upload)
+            steps = {"PATCH": uploads.proceed, "PUT": uploads.finish, "DELETE": uploads.cancel}
+            await steps.get(method, uploads.tell)(push, upload)
+        elif method == "PUT":
+            push.scope[OPERATION] = "push"
+            self._allow(push, Action.PUSH)
+            await self._put(push, path)
+        else:
+            push.scope[OPERATION] = "delete"
+            self._allow(push, Action.DELETE)
+            await self._delete(push, path)
+
+    async def _put(self, push: Push, path: RegistryPath) -> None:
+        """Take in a manifest, and count what became of it."""
+        result = "failed"
+        try:
+            pushed, tags = await self._put_manifest(push, path)
+            result = "warned" if pushed.warnings else "success"
+        except RequestError:
+            result = "refused"
+            raise
+        except MirrorError as error:
+            result = "refused" if error.status < 500 else "failed"
+            raise
+        except BodyCut:
+            result = "cut"
+            raise
+        finally:
+            kind = "hosted" if push.place.upstream == self._hosted else "through"
+            self._metrics.pushes[kind, result] += 1
+        headers = [("oci-tag", ", ".join(tags))] if tags else []
+        if pushed.subject is not None:
+            headers.append(("oci-subject", str(pushed.subject)))
+        headers += [("warning", value) for value in warnings(pushed.warnings)]
+        await push.created("manifests", pushed.digest, headers)
+
+    async def _put_manifest(self, push: Push, path: RegistryPath) -> tuple[Pushed, Sequence[str]]:
+        """What became of it, and the tags that were asked for by ``?tag=``."""
+        kind = _media_type(header(push.scope, b"content-type") or "")
+        more = _tags(push.scope)
+        body = await whole_of(push.scope, push.receive, self._max_manifest_size, self._too_large())
+        digest = Digest.of(body, path.digest.algorithm if path.digest is not None else "sha256")
+        if path.digest is not None and path.digest != digest:
+            raise DigestInvalid(f"the manifest that was sent has the digest {digest}, and not the one of its address")
+        try:
+            manifest = Manifest.parse(body, kind, digest)
+        except UpstreamInvalid as error:
+            raise ManifestInvalid(error.message) from error
+        tags = dict.fromkeys([*([path.tag] if path.tag is not None else []), *more])
+        overwrite = self._may(push.principal, Action.OVERWRITE, push.place)
+        pushed = await push.publisher.put_manifest(
+            push.place, push.principal, manifest, tuple(tags), overwrite=overwrite
+        )
+        return pushed, more
+
+    async def _delete(self, push: Push, path: RegistryPath) -> None:
+        if path.resource is Resource.BLOB:
+            assert path.digest is not None
+            await push.publisher.delete_blob(push.place, path.digest)
+        elif path.digest is not None:
+            await push.publisher.delete_manifest(push.place, path.digest)
+        else:
+            assert path.tag is not None
+            await push.publisher.delete_tag(push.place, path.tag)
+        log.info("%s was deleted by %s", push.address(path.tag or str(path.digest)), push.principal or "anonymous")
+        await push.answer(202, [])
+
+    def _allow(self, push: Push, action: Action) -> None:
+        self._gate.allow(push.principal, action, push.place)
+
+    def _may(self, principal: str, action: Action, place: Place) -> bool:
+        try:
+            self._gate.allow(principal, action, place)
+        except (Unauthorized, Denied):
+            return False
+        return True
+
+    def _too_large(self) -> str:
+        return f"a manifest may have hosted.max_manifest_size, {self._max_manifest_size:,} bytes, at most"
+
+
+def takes(method: str, path: RegistryPath) -> bool:
+    """Whether a request is for `Pushes.answer`."""
+    return method not in _READING or path.resource is Resource.UPLOAD
+
+
+def warnings(words: Iterable[str]) -> list[str]:
+    """The values of ``Warning``, as many as may be sent. Source: RFC 7234, section 5.5."""
+    values = []
+    left = _MAX_WARNINGS
+    for text in words:
+        plain = text.replace("…", "...").encode("ascii", "replace").decode()
+        plain = "".join(letter if letter.isprintable() else " " for letter in plain)
+        room = left - len('299 - ""')
+        quoted = ""
+        for letter in plain:
+            escaped = f"\\{letter}" if letter in '"\\' else letter
+            if len(quoted) + len(escaped) > room:
+                break
+            quoted += escaped
+        if not quoted:
+            break
+        values.append(f'299 - "{quoted}"')
+        left -= len(values[-1])
+    return values
+
+
+def _allowed(path: RegistryPath) -> tuple[str, ...]:
+    if path.resource is Resource.UPLOAD:
+        return _BEGIN if path.upload is None else _UPLOAD
+    return _METHODS[path.resource]
+
+
+def _unsupported(method: str, allowed: tuple[str, ...]) -> Unsupported:
+    shown = method if method.isalpha() and len(method) < 16 else "this method"
+    return Unsupported(f"{shown} does nothing here; {', '.join(allowed)} may be used", allow=allowed)
+
+
+def _not_through(upstream: str) -> str:
+    return (
+        f"nothing can be pushed to {upstream} through this mirror while upstreams.{upstream}.push is deny in its "
+        "settings; push to the registry itself, or let that setting be through"
+    )
+
+
+def _media_type(text: str) -> str:
+    """The type that a manifest is sent as; one that says nothing leaves it to the manifest itself."""
+    essence = text.partition(";")[0].strip().lower()
+    if essence in MANIFEST_TYPES or essence in _TELLS_NOTHING or essence.startswith(_SCHEMA_1):
+        return essence
+    raise ManifestInvalid(f"the Content-Type is not that of a manifest, which is one of {', '.join(MANIFEST_TYPES)}")
+
+
+def _tags(scope: Scope) -> list[str]:
+    """The tags of ``?tag=``, each once."""
+    found = parse_qs(scope["query_string"].decode("latin-1"), max_num_fields=_MAX_TAGS).get("tag", [])
+    return [parse_tag(tag) for tag in dict.fromkeys(found)]
