@@ -9,16 +9,20 @@ from urllib.parse import urlsplit
 
 from tests.bench.content import Layer
 from tests.bench.lab import REPOSITORY, Lab
-from tests.bench.table import Comparison, Row
+from tests.bench.table import Comparison, Row, seconds
+from tests.bench.taking import Taking
 from tests.support.process import MirrorProcess
 from tests.support.registry import DockerRegistry
 
 _SIZE = 64 * 1024**2
+_SMALL = 1024**2
 _AT_ONCE = 16
 _ROUNDS = 7
 _HERDS = 2
 _GOAL = 0.8
 _MEMORY = 150 * 1024**2
+_FORWARDED = 0.050
+_FORWARDS = 30
 _EVERY = 0.05
 """Seconds between two looks at the mirror's memory."""
 
@@ -50,6 +54,7 @@ def measure(lab: Lab, rounds: int | None) -> list[Row]:
                     found[url].append(_AT_ONCE * _SIZE / _herd(url, repository, layers))
         rows.append(_row(f"{_AT_ONCE} such pushes at once", Comparison(found[mirror.url], found[peer.url])))
     peak = max(peaks)
+    rows += _forwarded(lab, rounds or _FORWARDS)
     rows.append(
         Row(
             f"private memory, {_AT_ONCE} pushes of 64 MiB at once",
@@ -63,6 +68,40 @@ def measure(lab: Lab, rounds: int | None) -> list[Row]:
     return rows
 
 
+def _forwarded(lab: Lab, rounds: int) -> list[Row]:
+    """How long the first byte of a blob takes from the client to the upstream that it is pushed through to."""
+    ours: list[float] = []
+    theirs: list[float] = []
+    with Taking() as upstream:
+        through = {
+            "endpoints": [upstream.url],
+            "push": "through",
+            "credentials": {"username": "bench", "password": "of a benchmark"},
+        }
+        with MirrorProcess(lab.folder / "through", {"bench": through}) as mirror:
+            for _ in range(rounds):
+                for url, repository, found in (
+                    (upstream.url, f"/v2/{REPOSITORY}", theirs),
+                    (mirror.url, f"/v2/bench/{REPOSITORY}", ours),
+                ):
+                    upstream.first_bytes.clear()
+                    layer = lab.layer(_SMALL)
+                    began: list[float] = []
+                    _push(url, repository, layer, chunked=False, began=began)
+                    found.append(upstream.first_bytes[0] - began[0])
+    return [
+        Row(
+            f"first byte of a push through the mirror, {name}",
+            seconds(one.ours),
+            f"{seconds(one.theirs)} straight",
+            one.ratio,
+            f"≤ {_FORWARDED * 1000:.0f} ms",
+            one.ours <= _FORWARDED,
+        )
+        for name, one in (("median", Comparison(ours, theirs)), ("worst", Comparison([max(ours)], [max(theirs)])))
+    ]
+
+
 def _row(what: str, compared: Comparison) -> Row:
     return Row(
         what,
@@ -74,20 +113,21 @@ def _row(what: str, compared: Comparison) -> Row:
     )
 
 
-def _push(url: str, repository: str, layer: Layer, *, chunked: bool) -> float:
-    """Push a blob over a connection of its own; seconds from the POST until the registry has it."""
+def _push(url: str, repository: str, layer: Layer, *, chunked: bool, began: list[float] | None = None) -> float:
+    """Push a blob over a connection of its own; seconds from the POST until the registry has it.
+
+    To ``began`` the time is added at which the first byte left, in seconds of the monotonic clock.
+    """
     digest = str(layer.digest)
     connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=60)
     connection.blocksize = _PIECE
     try:
-        began = time.monotonic()
+        first_at = time.monotonic()
         upload = _ask(connection, "POST", f"{repository}/blobs/uploads/", 202)
-        if chunked:
-            upload = _ask(connection, "PATCH", upload, 202, _pieces(layer), {"transfer-encoding": "chunked"})
-        else:
-            upload = _ask(connection, "PATCH", upload, 202, _pieces(layer), {"content-length": str(layer.size)})
+        length = {"transfer-encoding": "chunked"} if chunked else {"content-length": str(layer.size)}
+        upload = _ask(connection, "PATCH", upload, 202, _pieces(layer, began), length)
         _ask(connection, "PUT", f"{upload}{'&' if '?' in upload else '?'}digest={digest}", 201)
-        return time.monotonic() - began
+        return time.monotonic() - first_at
     finally:
         connection.close()
 
@@ -113,8 +153,10 @@ def _ask(
     return location.path + (f"?{location.query}" if location.query else "")
 
 
-def _pieces(layer: Layer) -> Iterator[memoryview]:
+def _pieces(layer: Layer, began: list[float] | None) -> Iterator[memoryview]:
     position = 0
+    if began is not None:
+        began.append(time.monotonic())
     while position < layer.size:
         piece = layer.piece(position, _PIECE)
         position += len(piece)
