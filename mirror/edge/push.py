@@ -84,14 +84,17 @@ class Pushes:
     ) -> None:
         """Answer it. Raises `MirrorError` before anything was sent, and `Cut` when the client has left."""
         method: str = scope["method"]
-        if method not in (allowed := _allowed(path)):
+        allowed = _allowed(path)
+        if path.resource is Resource.BASE:
             raise _unsupported(method, allowed)
         place = self._names.place(path.name, ns=asked.get("ns"), host=header(scope, b"host") or "")
         scope[UPSTREAM] = place.upstream
         publisher = self._publishers.get(place.upstream)
         if publisher is None:
-            reading = () if path.resource is Resource.UPLOAD else ("GET", "HEAD")
-            raise Unsupported(_ALONE if place.upstream == self._hosted else _not_through(place.upstream), allow=reading)
+            words = _ALONE if place.upstream == self._hosted else _not_through(place.upstream)
+            raise Unsupported(words, allow=() if path.resource is Resource.UPLOAD else ("GET", "HEAD"))
+        if method not in allowed:
+            raise _unsupported(method, allowed)
         principal = await self._gate.principal(scope)
 
         def elsewhere(name: str) -> Place:
