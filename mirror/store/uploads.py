@@ -107,7 +107,6 @@ class Uploads:
                 self._make_room(_owner(principal))
                 os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
             try:
-                os.utime(path, (state.created_at, state.created_at))
                 state.write(state_of(path))
             except OSError:
                 with contextlib.suppress(OSError):
