@@ -13,7 +13,8 @@ from mirror.around import Around, alone, run_within
 from mirror.auth.htpasswd import check_users
 from mirror.checks import Checks
 from mirror.cluster.secret import Secret
-from mirror.config import Settings
+from mirror.config import Settings, UpstreamSettings
+from mirror.confirmed import Confirmed
 from mirror.edge.admin import ROOT as ADMIN
 from mirror.edge.admin import Admin, Guard, check_token
 from mirror.edge.app import App
@@ -52,7 +53,9 @@ from mirror.store.tallies import Tally
 from mirror.store.uploads import Uploads
 from mirror.suspicion import Suspicion
 from mirror.tags import Links, Tags
+from mirror.through import Here, Through
 from mirror.unpack import Unpacker
+from mirror.upstream.endpoints import origin_to_push_to
 from mirror.upstream.failover import Upstream
 
 _COLLECT_EVERY = 600.0
@@ -131,12 +134,37 @@ async def wired(settings: Settings, directory: DataDirectory, draining: Callable
             )
             stack.push_async_callback(served.aclose)
         hosting = Hosting(catalogue, store, settings.hosted.grace) if catalogue is not None else None
+        through = {name: upstreams[name] for name, of in settings.upstreams.items() if of.push == "through"}
+        if through:
+            served = Confirmed(served, through, store)
         everything = Routed(settings.hosted.prefix, hosting, served, listing)
         modules = modules_of(everything)
         names = Names(settings)
         gate = Gate(settings)
         stack.push_async_callback(gate.aclose)
-        publishers = _publishers(stack, settings, directory, store, catalogue)
+        admission = Admission(settings.wasm.check, settings.wasm.max_module_size, directory.spool)
+        stack.callback(admission.close)
+        uploads = _uploads(stack, settings, directory)
+        limit = settings.hosted.max_blob_size
+        publishers: dict[str, Publisher] = {}
+        if catalogue is not None:
+            publishers[settings.hosted.prefix] = Hosted(uploads, store, catalogue, admission, limit)
+        here = Here(
+            uploads,
+            store,
+            metadata,
+            links,
+            tags,
+            manifests,
+            pull,
+            around.sharing,
+            around.leases,
+            Leases(directory.leases),
+            admission,
+            limit,
+        )
+        for name, upstream in through.items():
+            publishers[name] = _through(stack, upstream, settings.upstreams[name], here)
         pushes = Pushes(names, publishers, gate, metrics, settings.hosted)
         rooms: dict[str, ASGIApp] = {
             "/v2": Registry(names, everything, everything, gate, pushes),
@@ -173,24 +201,21 @@ def _catalogue(
     return catalogue
 
 
-def _publishers(
-    stack: contextlib.AsyncExitStack,
-    settings: Settings,
-    directory: DataDirectory,
-    store: BlobStore,
-    catalogue: Catalogue | None,
-) -> dict[str, Publisher]:
-    """Who takes in what is pushed, by what `Place.upstream` says."""
-    admission = Admission(settings.wasm.check, settings.wasm.max_module_size, directory.spool)
-    stack.callback(admission.close)
-    found: dict[str, Publisher] = {}
-    if catalogue is not None:
-        hosted = settings.hosted
-        uploads = Uploads(directory, time.time, expires=hosted.upload_expires, max_uploads=hosted.max_uploads)
-        stack.callback(uploads.close)
-        run_within(stack, uploads.run())
-        found[hosted.prefix] = Hosted(uploads, store, catalogue, admission, hosted.max_blob_size)
-    return found
+def _uploads(stack: contextlib.AsyncExitStack, settings: Settings, directory: DataDirectory) -> Uploads:
+    """The uploads that are under way on this disk, hosted or on their way to an upstream."""
+    hosted = settings.hosted
+    uploads = Uploads(directory, time.time, expires=hosted.upload_expires, max_uploads=hosted.max_uploads)
+    stack.callback(uploads.close)
+    run_within(stack, uploads.run())
+    return uploads
+
+
+def _through(stack: contextlib.AsyncExitStack, upstream: Upstream, settings: UpstreamSettings, here: Here) -> Publisher:
+    """What is pushed to ``upstream``, whose effective settings are these."""
+    origin = origin_to_push_to(upstream.name, settings, clock=asyncio.get_running_loop().time)
+    through = Through(upstream, origin, here, may_push=settings.endpoints[-1].credentials is not None)
+    stack.push_async_callback(through.aclose)
+    return through
 
 
 def check_secrets(settings: Settings) -> None:

@@ -33,7 +33,8 @@ HOUSE = """
     tags
     accesses
     upstream: stream origins proxy dial watched trust transport answers blob challenges tokens renewal helpers
-    upstream: credentials auth backoff breaker ratelimit standing queue session client endpoints hedge rounds failover
+    upstream: credentials auth backoff breaker ratelimit standing queue session client pipe pushing endpoints
+    upstream: hedge rounds failover
     peers
     answer
     download
@@ -51,6 +52,10 @@ HOUSE = """
     hosting
     places
     layers
+    relay
+    relayed
+    through
+    confirmed
     modules
     repackaging
     exposition

@@ -10,13 +10,14 @@ import re
 from collections.abc import AsyncIterable, AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from urllib.parse import quote
 
 import httpx
 
 from mirror.digest import Digest
 from mirror.errors import DigestInvalid, MirrorError, UpstreamDenied, UpstreamInvalid, UpstreamRefused
 from mirror.errors import UpstreamUnavailable as Unavailable
-from mirror.oci import Manifest
+from mirror.oci import MANIFEST_TYPES, Manifest
 from mirror.upstream import answers
 from mirror.upstream.origins import origin_of
 from mirror.upstream.session import Body, Session, drain
@@ -26,6 +27,7 @@ ANSWERS_WITHIN = 60.0
 """Seconds without a byte from the origin, or to it, after which a push fails: it may have to copy a large blob."""
 
 _RANGE = re.compile(r"(?:bytes[= ])?0-(\d{1,18})")
+_LEAST = re.compile(r"\d{1,12}")
 _MAX_LOCATION = 16 * 1024
 _MAX_WARNINGS = 8
 _WARNING = re.compile(r'299 - "((?:[^"\\]|\\.){1,500})"')
@@ -43,10 +45,12 @@ class Progress:
     """Where an upload goes on (a URL, which may open it to whoever reads it), and how many bytes of it are there.
 
     ``size`` is None when the origin does not say, and may be 0 for 1: an upload without bytes is told as ``0-0`` too.
+    ``min_chunk``: bytes that each chunk but the last must have there (``OCI-Chunk-Min-Length``).
     """
 
     location: str
     size: int | None
+    min_chunk: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,25 +80,25 @@ class Pushing:
         """How messages name it."""
         return self._session.host
 
-    async def begin(self, repository: str) -> str:
-        """A new upload: where it goes on."""
+    async def begin(self, repository: str) -> Progress:
+        """A new upload."""
         what = f"an upload to {self._prefix}{repository}"
         async with self._answer("POST", f"{self._uploads(repository)}", repository, what) as response:
             if response.status_code != 202:
                 raise await self._failure(response, what)
-            return self._location(response)
+            return self._begun(response)
 
-    async def mount(self, repository: str, digest: Digest, source: str) -> str | None:
-        """Have the blob of ``source`` in ``repository`` too: None when it is; else an upload, and where it goes on."""
+    async def mount(self, repository: str, digest: Digest, source: str) -> Progress | None:
+        """Have the blob of ``source`` in ``repository`` too: None when it is; else an upload that was begun instead."""
         what = f"the blob {self._prefix}{repository}@{digest}"
-        query = f"?mount={digest.algorithm}%3A{digest.hex}&from={f'{self._prefix}{source}'.replace('/', '%2F')}"
+        query = f"?mount={digest.algorithm}%3A{digest.hex}&from={quote(self._prefix + source, safe='')}"
         scope = f"{self._scope(repository)} repository:{self._prefix}{source}:pull"
         async with self._answer("POST", self._uploads(repository) + query, repository, what, scope=scope) as response:
             if response.status_code == 201:
                 return None
             if response.status_code != 202:
                 raise await self._failure(response, what)
-            return self._location(response)
+            return self._begun(response)
 
     async def append(
         self,
@@ -154,6 +158,20 @@ class Pushing:
             self._same(response, manifest.digest, what)
             warnings = _WARNING.findall(", ".join(response.headers.get_list("warning")))
             return Accepted(answers.digest(response), _subject(response), tuple(warnings[:_MAX_WARNINGS]))
+
+    async def named(self, repository: str, tag: str) -> Digest | None:
+        """What a tag names there now, None where there is no such tag."""
+        what = f"a question about {self._prefix}{repository}:{tag}"
+        path = f"/v2/{self._prefix}{repository}/manifests/{tag}"
+        async with self._answer("HEAD", path, repository, what, {"accept": ", ".join(MANIFEST_TYPES)}) as response:
+            if response.status_code == 404:
+                return None
+            found = answers.digest(response)
+            if response.status_code != 200:
+                raise await self._failure(response, what)
+            if found is None:
+                raise self._invalid(f"does not say what {self._prefix}{repository}:{tag} names")
+            return found
 
     async def delete(self, repository: str, kind: str, target: str) -> None:
         """Have the origin delete ``target`` of the ``manifests`` or ``blobs``."""
@@ -216,6 +234,10 @@ class Pushing:
         if told is None or len(told) > _MAX_LOCATION:
             raise self._invalid("begins an upload, but does not say where it goes on")
         return str(self._session.located(response.url, told))
+
+    def _begun(self, response: httpx.Response) -> Progress:
+        least = response.headers.get("oci-chunk-min-length", "")
+        return Progress(self._location(response), 0, int(least) if _LEAST.fullmatch(least) else 0)
 
     def _same(self, response: httpx.Response, digest: Digest, what: str) -> None:
         """Refuse an answer about other content than what was sent."""

@@ -72,6 +72,13 @@ class Fault:
     from its end when negative.
     """
 
+    # While the request's body is read.
+    body_gate: Gate | None = None
+    body_gate_at: int = 0
+    """Wait at `body_gate` when so many bytes of the request's body were read."""
+    body_until: int | None = None
+    """Read no more than about so many bytes of the request's body: then comes the answer, and the connection's end."""
+
     # Before the status line, in this order.
     delay: float = 0.0
     """Wait before the answer."""

@@ -54,8 +54,10 @@ class TokenService:
         with self._lock:
             self._issued.clear()
 
-    def allows(self, authorization: str, repository: str | None) -> bool:
-        """Whether ``Authorization`` opens ``repository``; ``None`` is ``/v2/`` itself, which any good token opens."""
+    def allows(self, authorization: str, repository: str | None, actions: str = "pull") -> bool:
+        """Whether ``Authorization`` opens ``repository`` for these actions; ``None`` is ``/v2/`` itself, which any good
+        token opens.
+        """
         kind, _, token = authorization.partition(" ")
         with self._lock:
             issued = self._issued.get(token)
@@ -63,7 +65,8 @@ class TokenService:
             return False
         wanted = f"repository:{repository}:"
         return repository is None or any(
-            scope.startswith(wanted) and "pull" in scope.removeprefix(wanted).split(",") for scope in issued.scopes
+            scope.startswith(wanted) and set(actions.split(",")) <= set(scope.removeprefix(wanted).split(","))
+            for scope in issued.scopes
         )
 
     def answer(self, method: str, query: Mapping[str, str], authorization: str, body: bytes) -> Answer:

@@ -23,9 +23,11 @@ from tests.support.contents import Answer, Contents, error
 from tests.support.faults import Fault, Rule, combined
 from tests.support.ports import ReservedPort, bound_socket
 from tests.support.tokens import TokenService, basic
-from tests.support.wire import Request, Sending, close, read_request
+from tests.support.uploads import Uploads
+from tests.support.wire import Request, Sending, close, read_body, read_request
 
 _BACKLOG = 1024
+_ACTIONS = {"POST": "pull,push", "PATCH": "pull,push", "PUT": "pull,push", "DELETE": "delete"}
 _HTML = b"<!DOCTYPE html><html><body><h1>Down for maintenance</h1></body></html>"
 
 
@@ -37,6 +39,8 @@ class FaultyUpstream(Contents):
 
     def __init__(self, *, host: str = "127.0.0.1", tls: ssl.SSLContext | None = None) -> None:
         super().__init__()
+        self.uploads: Uploads | None = None
+        """What takes in pushes; without it they get 405."""
         self.tokens: TokenService | None = None
         """What ``/token`` here answers with; may be shared with another server."""
         self._address = host
@@ -114,6 +118,11 @@ class FaultyUpstream(Contents):
     def require_basic(self, users: dict[str, str]) -> None:
         """Ask for Basic credentials: one of these names with its password."""
         self._basic = users
+
+    def take_pushes(self) -> Uploads:
+        """Take in what is pushed from now on, and delete what is to be deleted."""
+        self.uploads = Uploads(self)
+        return self.uploads
 
     # What came.
 
@@ -216,6 +225,7 @@ class FaultyUpstream(Contents):
             self._requests.append(request)
             rules = self._rules
         fault = combined([rule.fault for rule in rules if rule.met_by(request.method, request.path)])
+        whole = await read_body(reader, request, fault)
         await asyncio.sleep(fault.delay)
         if fault.hold is not None:
             await fault.hold.pass_through()
@@ -229,6 +239,9 @@ class FaultyUpstream(Contents):
         sending = Sending(request, answer, fault)
         writer.write(sending.head())
         await writer.drain()
+        if not whole:
+            await sending.body(reader, writer)
+            return False
         if request.method == "HEAD":
             return request.headers.get("connection") != "close"
         return await sending.body(reader, writer) and request.headers.get("connection") != "close"
@@ -236,10 +249,16 @@ class FaultyUpstream(Contents):
     def _right_answer(self, request: Request) -> Answer:
         if request.path == "/token" and self.tokens is not None:
             credentials = request.headers.get("authorization", "")
-            return self.tokens.answer(request.method, request.query, credentials, request.body)
+            return self.tokens.answer(request.method, request.query, credentials, bytes(request.body))
         refusal = self._refusal(request)
         if refusal is not None:
             return refusal
+        if self.uploads is not None:
+            taken = self.uploads.answer(
+                request.method, request.path, request.query, request.headers, bytes(request.body)
+            )
+            if taken is not None:
+                return taken
         if request.method not in ("GET", "HEAD"):
             return error(405, "UNSUPPORTED")
         return self.answer(request.path, request.query)
@@ -248,12 +267,15 @@ class FaultyUpstream(Contents):
         """The challenge, if this request may not be answered."""
         authorization = request.headers.get("authorization", "")
         repository = self.repository_of(request.path)
+        if self.uploads is not None:
+            repository = self.uploads.repository_of(request.path) or repository
         if self._basic is not None:
             user, password = basic(authorization)
             if user is None or self._basic.get(user) != password:
                 return _challenge('Basic realm="fake registry"')
-        if self._bearer is not None and not self._bearer.allows(authorization, repository):
-            scope = f',scope="repository:{repository}:pull"' if repository else ""
+        actions = _ACTIONS.get(request.method, "pull")
+        if self._bearer is not None and not self._bearer.allows(authorization, repository, actions):
+            scope = f',scope="repository:{repository}:{actions}"' if repository else ""
             realm = self._realm or f"{self.url}/token"
             return _challenge(f'Bearer realm="{realm}",service="{self._bearer.service}"{scope}')
         return None

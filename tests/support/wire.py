@@ -23,7 +23,8 @@ class Request:
     query: dict[str, str]
     headers: dict[str, str]
     """Names in lower case."""
-    body: bytes
+    body: bytearray
+    """As much of it as has come."""
     connection: int
     """Which connection it came on: 1 for the first."""
     status: int | None = None
@@ -31,7 +32,7 @@ class Request:
 
 
 async def read_request(reader: asyncio.StreamReader, connection: int) -> Request:
-    """The next request of a connection; raises `ConnectionError` for what is not HTTP."""
+    """The head of a connection's next request; raises `ConnectionError` for what is not HTTP."""
     try:
         head = await reader.readuntil(b"\r\n\r\n")
         first, *lines = head.decode("latin-1").removesuffix("\r\n\r\n").split("\r\n")
@@ -43,8 +44,33 @@ async def read_request(reader: asyncio.StreamReader, connection: int) -> Request
         name, _, value = line.partition(":")
         headers[name.lower()] = value.strip()
     path, _, query = target.partition("?")
-    body = await reader.readexactly(int(headers.get("content-length", "0")))
-    return Request(method, unquote(path), dict(parse_qsl(query)), headers, body, connection)
+    return Request(method, unquote(path), dict(parse_qsl(query)), headers, bytearray(), connection)
+
+
+async def read_body(reader: asyncio.StreamReader, request: Request, fault: Fault) -> bool:
+    """Read the rest of a request, as ``fault`` has it; whether all of it has come."""
+    chunked = "chunked" in request.headers.get("transfer-encoding", "")
+    left = None if chunked else int(request.headers.get("content-length", "0"))
+    while left != 0:
+        if left is None or (chunked and left < 0):
+            left = int(await reader.readline(), 16)
+            if left == 0:
+                await reader.readline()
+                return True
+        if fault.body_gate is not None and len(request.body) >= fault.body_gate_at:
+            await fault.body_gate.pass_through()
+        stop = fault.body_until
+        if stop is not None and len(request.body) >= stop:
+            return False
+        piece = await reader.read(min(left, _CHUNK))
+        if not piece:
+            raise ConnectionError("the client left in the middle")
+        request.body += piece
+        left -= len(piece)
+        if chunked and left == 0:
+            await reader.readline()
+            left = -1
+    return True
 
 
 def close(writer: asyncio.StreamWriter, fault: Fault) -> None:

@@ -1,0 +1,337 @@
+"""Write-through: what is pushed to an upstream of ``push: through`` goes on to its origin before the client hears 201.
+
+The origin alone decides what is taken in. What it has taken in is held here too: blobs and manifests are linked, and a
+tag's record is renewed in all replicas while its lease is held, so that of two pushes one wins, there and here.
+"""
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from mirror.admission import Admission
+from mirror.digest import Digest
+from mirror.errors import (
+    Denied,
+    LeaseLost,
+    ManifestBlobUnknown,
+    MirrorError,
+    NotFound,
+    StoreError,
+    Unsupported,
+    UploadUnknown,
+    UpstreamTimeout,
+)
+from mirror.layers import keep_whole, whole
+from mirror.manifests import Manifests
+from mirror.metadata.base import BlobRecord, Fence, Link, Metadata, TagRecord
+from mirror.names import Place, not_allowed
+from mirror.oci import Manifest, Reference
+from mirror.publish import Pushed
+from mirror.pull import Pulling
+from mirror.relay import Standing
+from mirror.relayed import Relayed
+from mirror.resolve import Leases
+from mirror.sharing import Sharing
+from mirror.store.blobs import Blob, BlobStore
+from mirror.store.leases import Leases as DiskLeases
+from mirror.store.session import Session
+from mirror.store.uploads import Uploads
+from mirror.tags import Links, Tags
+from mirror.upstream.failover import Upstream
+from mirror.upstream.pushing import Accepted, Progress, Pushing
+
+log = logging.getLogger(__name__)
+
+_TURNS = 3
+"""Times that a record is renewed whose lease somebody else got meanwhile."""
+
+_SPARE_FOR = 10.0
+"""Seconds for which an upload is kept that upstream began in the place of a mount: its client begins one at once."""
+
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Here:
+    """What is held on this side, and who may do what to it at a time."""
+
+    uploads: Uploads
+    store: BlobStore
+    metadata: Metadata
+    links: Links
+    tags: Tags
+    manifests: Manifests
+    pull: Pulling
+    sharing: Sharing
+    leases: Leases
+    disk: DiskLeases
+    admission: Admission
+    max_blob_size: int
+    now: Callable[[], float] = time.time
+
+
+class Through:
+    """Takes in what is pushed to the repositories of one upstream. A `mirror.publish.Publisher`."""
+
+    def __init__(self, upstream: Upstream, origin: Pushing, here: Here, *, may_push: bool) -> None:
+        """``may_push``: there are credentials to push with."""
+        self._upstream = upstream
+        self._origin = origin
+        self._here = here
+        self._may_push = may_push
+        self._spare: dict[str, deque[tuple[float, Progress]]] = {}
+
+    async def begin(self, place: Place, principal: str, *, algorithm: str) -> Relayed:
+        """A new upload, there and here."""
+        self._open(place)
+        begun = self._unused(place.repository) or await self._origin.begin(place.repository)
+        standing = Standing(begun.location, 0, kept=True, sure=True, min_chunk=begun.min_chunk)
+        try:
+            session = await self._here.uploads.begin(
+                _room(place), principal, algorithm=algorithm, notes=standing.notes()
+            )
+        except MirrorError:
+            with contextlib.suppress(MirrorError):
+                await self._origin.cancel(place.repository, begun.location)
+            raise
+        return self._relayed(place, principal, session, standing)
+
+    async def find(self, place: Place, principal: str, upload: str) -> Relayed:
+        """The upload of that id; upstream is asked how far it is, where that is in doubt."""
+        self._open(place)
+        session = await self.session(place, principal, upload)
+        standing = Standing.of(session)
+        if standing is None:
+            raise UploadUnknown("there is no such upload to this upstream")
+        relayed = self._relayed(place, principal, session, standing)
+        await relayed.look()
+        return relayed
+
+    async def mount(
+        self, place: Place, digest: Digest, source: Place | None, readable: Callable[[Place], bool]
+    ) -> bool:
+        """Have upstream mount the blob, where its source is named, and at the same upstream."""
+        self._open(place)
+        if source is None or source.upstream != place.upstream or not self._upstream.allows(source.repository):
+            return False
+        instead = await self._origin.mount(place.repository, digest, source.repository)
+        if instead is not None:
+            spare = self._spare.setdefault(place.repository, deque(maxlen=16))
+            spare.append((self._here.now(), instead))
+            return False
+        known = await self._here.links.get(source.upstream, source.repository, digest)
+        await self._link(place, digest, known.size if known is not None else -1)
+        return True
+
+    async def put_manifest(
+        self, place: Place, principal: str, manifest: Manifest, tags: Sequence[str], *, overwrite: bool
+    ) -> Pushed:
+        """Have upstream take in a manifest, under each of ``tags``; then it is held here, and what they name."""
+        self._open(place)
+        reference = Reference(place.upstream, place.repository, digest=manifest.digest)
+        warnings = await self._judged(reference, manifest)
+        subject: Digest | None = None
+        for tag in tags or (None,):
+            if tag is None:
+                accepted = await self._origin.put_manifest(place.repository, str(manifest.digest), manifest)
+                await self._here.manifests.keep(reference, manifest)
+            else:
+                accepted = await self._tagged(place, tag, manifest, overwrite)
+            subject = accepted.subject or subject
+            warnings += tuple(word for word in accepted.warnings if word not in warnings)
+        log.info("%s was pushed to %s by %s", reference, self._origin.host, principal or "anonymous")
+        return Pushed(manifest.digest, subject, warnings)
+
+    async def delete_tag(self, place: Place, tag: str) -> None:
+        """Delete a tag there, and forget it here."""
+        self._open(place)
+        reference = Reference(place.upstream, place.repository, tag=tag)
+        deleted = False
+
+        async def delete(fence: Fence | None) -> None:
+            nonlocal deleted
+            if not deleted:
+                await self._origin.delete(place.repository, "manifests", tag)
+                deleted = True
+            elif await self._origin.named(place.repository, tag) is not None:
+                return
+            await self._here.tags.forget(reference, self._here.now(), fence)
+
+        await self._in_turn(reference, delete)
+
+    async def delete_manifest(self, place: Place, digest: Digest) -> None:
+        """Delete a manifest there, and forget the tags that name it here. What was pulled stays readable by digest."""
+        self._open(place)
+        await self._origin.delete(place.repository, "manifests", str(digest))
+        for tag in await self._naming(place, digest):
+            reference = Reference(place.upstream, place.repository, tag=tag)
+
+            async def forget(fence: Fence | None, reference: Reference = reference) -> None:
+                known = await self._here.tags.load(reference)
+                if known is not None and known.digest == digest:
+                    await self._here.tags.forget(reference, self._here.now(), fence)
+
+            await self._in_turn(reference, forget)
+
+    async def delete_blob(self, place: Place, digest: Digest) -> None:
+        """Delete a blob there. What was pulled stays readable."""
+        self._open(place)
+        await self._origin.delete(place.repository, "blobs", str(digest))
+
+    async def aclose(self) -> None:
+        """Close all connections."""
+        await self._origin.aclose()
+
+    # For the uploads.
+
+    async def session(self, place: Place, principal: str, upload: str) -> Session:
+        """The upload's part on this disk. Raises `UploadUnknown`."""
+        return await self._here.uploads.find(_room(place), principal, upload)
+
+    async def keep(self, place: Place, digest: Digest, size: int, session: Session | None) -> None:
+        """Upstream has the blob: link it, and keep the copy. A disk that fails costs a download later, no push."""
+        await self._link(place, digest, size)
+        if session is None:
+            return
+        try:
+            received = await session.finish(digest, self._here.store)
+            record = BlobRecord(digest, received.size, received.blake3, self._here.now())
+            await self._here.metadata.put_blob(record)
+            await self._here.sharing.announce(digest)
+        except StoreError as error:
+            log.warning("%s was pushed, and is not kept here: %s", digest, error)
+
+    # Its own.
+
+    def _open(self, place: Place) -> None:
+        """Refuse what is not to be pushed."""
+        if not self._upstream.allows(place.repository):
+            raise not_allowed(place.upstream, place.repository)
+        if self._upstream.policy.offline:
+            raise Unsupported(
+                f"nothing can be pushed to {place.upstream}, which is offline in the mirror's settings; "
+                f"see upstreams.{place.upstream}.offline"
+            )
+        if not self._may_push:
+            raise Denied(
+                f"the mirror has no credentials to push to {place.upstream} with; "
+                f"set upstreams.{place.upstream}.credentials",
+                detail={"setting": f"upstreams.{place.upstream}.credentials"},
+            )
+
+    def _relayed(self, place: Place, principal: str, session: Session, standing: Standing) -> Relayed:
+        here = self._here
+        return Relayed(self, self._origin, here.disk, place, principal, session, standing, here.max_blob_size)
+
+    def _unused(self, repository: str) -> Progress | None:
+        """An upload that upstream has begun a moment ago, when it would not mount."""
+        spare = self._spare.get(repository, ())
+        while spare:
+            begun_at, progress = spare.popleft()
+            if self._here.now() - begun_at <= _SPARE_FOR:
+                return progress
+        self._spare.pop(repository, None)
+        return None
+
+    async def _link(self, place: Place, digest: Digest, size: int) -> None:
+        if await self._here.links.get(place.upstream, place.repository, digest) is None:
+            await self._here.links.add([Link(place.upstream, place.repository, digest, "", size)])
+
+    async def _judged(self, reference: Reference, manifest: Manifest) -> tuple[str, ...]:
+        """What agents will say; layers that were mounted, or not kept, are got first."""
+        layers: dict[Digest, Blob] = {}
+        for digest in self._here.admission.layers(manifest):
+            try:
+                async with asyncio.timeout(self._upstream.policy.hold_for):
+                    answer = await self._here.pull.blob(reference.at(digest), read=True)
+                    keep_whole(answer)
+                    layers[digest] = await whole(answer)
+            except TimeoutError as error:
+                raise UpstreamTimeout(f"{digest}, which is to be looked into, has not come in time") from error
+            except NotFound as error:
+                raise ManifestBlobUnknown(
+                    f"the manifest names {digest}, which {reference.upstream}/{reference.repository} does not have; "
+                    "push it first",
+                    detail=[{"digest": str(digest)}],
+                ) from error
+        return await self._here.admission.warnings(reference, manifest, layers.get)
+
+    async def _tagged(self, place: Place, tag: str, manifest: Manifest, overwrite: bool) -> Accepted:
+        """Have upstream take in ``manifest`` as ``tag``, whose record is renewed before anybody may ask about it."""
+        reference = Reference(place.upstream, place.repository, tag=tag)
+        accepted: Accepted | None = None
+
+        async def put(fence: Fence | None) -> Accepted:
+            nonlocal accepted
+            if accepted is None:
+                if not overwrite:
+                    await self._refuse_to_overwrite(place, tag, manifest.digest)
+                accepted = await self._origin.put_manifest(place.repository, tag, manifest)
+                await self._here.manifests.keep(reference, manifest)
+            elif await self._origin.named(place.repository, tag) != manifest.digest:
+                return accepted  # somebody else has pushed it since
+            await self._renew(reference, tag, manifest, fence)
+            return accepted
+
+        return await self._in_turn(reference, put)
+
+    async def _refuse_to_overwrite(self, place: Place, tag: str, digest: Digest) -> None:
+        named = await self._origin.named(place.repository, tag)
+        if named is not None and named != digest:
+            raise Denied(
+                f"{place.upstream}/{place.repository}:{tag} exists and names {named}; to replace it takes the right to "
+                "overwrite (auth.rules)",
+                detail={"digest": str(named)},
+            )
+
+    async def _renew(self, reference: Reference, tag: str, manifest: Manifest, fence: Fence | None) -> None:
+        record = TagRecord(
+            reference.upstream,
+            reference.repository,
+            tag,
+            manifest.digest,
+            manifest.media_type,
+            len(manifest.body),
+            self._here.now(),
+        )
+        known = await self._here.tags.load(reference)
+        if known is not None and known.digest != record.digest:
+            await self._here.tags.move(known, record, fence)
+        else:
+            await self._here.tags.learn(record, fence)
+
+    async def _in_turn(self, reference: Reference, work: Callable[[Fence | None], Awaitable[T]]) -> T:
+        """Do ``work`` while nobody else asks about this tag, or pushes it; anew when the lease was lost."""
+        for _ in range(_TURNS):
+            try:
+                async with self._here.leases.hold(f"tag {reference}") as fence:
+                    return await work(fence)
+            except LeaseLost as error:
+                log.warning("what was pushed as %s is not taken down: %s", reference, error)
+        raise StoreError(f"{reference} was changed at its upstream, and this replica was too slow to take it down")
+
+    async def _naming(self, place: Place, digest: Digest) -> list[str]:
+        """The tags whose records here name ``digest``."""
+        found: list[str] = []
+        try:
+            async for portion in self._here.metadata.all_tags():
+                found += [
+                    entry.tag
+                    for entry in portion
+                    if isinstance(entry, TagRecord)
+                    and (entry.upstream, entry.repository, entry.digest) == (place.upstream, place.repository, digest)
+                ]
+        except StoreError as error:
+            log.error("the tags of %s/%s could not be read: %s", place.upstream, place.repository, error)
+        return found
+
+
+def _room(place: Place) -> str:
+    """What uploads to the place are noted under: no hosted repository's name."""
+    return f"through {place.upstream}/{place.repository}"
