@@ -10,10 +10,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from mirror.digest import Digest
+from mirror.store.blobs import BlobStore
 from mirror.store.directory import DataDirectory
 from mirror.store.generation import Generation
 from mirror.store.leases import Leases
 from mirror.store.spool import Spool
+from mirror.store.uploads import Uploads
+from tests.store.uploading import ANNA, HOUR, LIMIT, REPOSITORY, pieces
 
 ROOT = Path(__file__).parents[2]
 
@@ -107,6 +110,36 @@ def advance(folder: Path, times: str) -> None:
     sys.stdin.read()
 
 
+def push(folder: Path, file: str, upload: str, start: str) -> None:
+    """Go on with an upload, and print how far it is after each of its chunks."""
+
+    content = Path(file).read_bytes()
+
+    async def send() -> None:
+        session = await _uploads(folder).find(REPOSITORY, ANNA, upload)
+        there()
+        for begin in range(int(start), len(content), 700_000):
+            chunk = content[begin : begin + 700_000]
+            print(await session.append(pieces(chunk), start=begin, limit=LIMIT), flush=True)
+
+    asyncio.run(send())
+
+
+def finish(folder: Path, upload: str, digest: str) -> None:
+    """End an upload."""
+
+    async def end() -> None:
+        session = await _uploads(folder).find(REPOSITORY, ANNA, upload)
+        there()
+        await session.finish(Digest.parse(digest), BlobStore(DataDirectory.attach(folder)))
+
+    asyncio.run(end())
+
+
+def _uploads(folder: Path) -> Uploads:
+    return Uploads(DataDirectory.attach(folder), time.time, expires=HOUR, max_uploads=4)
+
+
 if __name__ == "__main__":
     tasks: dict[str, Callable[..., None]] = {
         "hold-directory": hold_directory,
@@ -115,5 +148,7 @@ if __name__ == "__main__":
         "hold-lease": hold_lease,
         "count-under-lease": count_under_lease,
         "advance": advance,
+        "push": push,
+        "finish": finish,
     }
     tasks[sys.argv[1]](Path(sys.argv[2]), *sys.argv[3:])

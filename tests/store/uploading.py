@@ -1,6 +1,7 @@
 """Uploads of the tests, on a real disk: bytes in pieces, cuts, and a clock that stands where it is put."""
 
 import asyncio
+import random
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
@@ -11,9 +12,8 @@ from mirror.store.blobs import BlobStore
 from mirror.store.directory import DataDirectory
 from mirror.store.session import Desk, Session
 from mirror.store.uploads import Uploads
-from tests.fill.workers import some_bytes
 
-CONTENT = some_bytes(300_000)
+CONTENT = random.Random(1).randbytes(300_000)
 DIGEST = Digest.of(CONTENT)
 REPOSITORY = "team-a/filter"
 ANNA = "anna"
