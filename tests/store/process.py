@@ -112,7 +112,6 @@ def advance(folder: Path, times: str) -> None:
 
 def push(folder: Path, file: str, upload: str, start: str) -> None:
     """Go on with an upload, and print how far it is after each of its chunks."""
-
     content = Path(file).read_bytes()
 
     async def send() -> None:
