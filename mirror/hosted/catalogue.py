@@ -12,7 +12,7 @@ from sqlite3 import Connection
 from typing import Self, TypeVar, cast
 
 from mirror.digest import Digest
-from mirror.errors import MirrorError, StoreError
+from mirror.errors import MirrorError, NotFound, RequestError, StoreError
 from mirror.hosted import reads, writes
 from mirror.hosted.database import Change, Database
 from mirror.hosted.records import BlobLink, Described, HostedTag, ManifestRecord
@@ -89,7 +89,9 @@ class Catalogue:
         Raises `StoreError` when the bytes are not there (any more): `Gc` leaves them alone for the grace.
         """
         link = BlobLink(digest, size, self._now())
-        await self._write(lambda connection: writes.link_blob(connection, repository, link, self._there, self._most))
+        await self._take_down(
+            digest, lambda connection: writes.link_blob(connection, repository, link, self._there, self._most)
+        )
 
     async def mount_blob(self, repository: str, digest: Digest, source: str) -> bool:
         """Let the repository have a blob of ``source``; False when that does not have it. Raises `SizeInvalid`."""
@@ -153,7 +155,7 @@ class Catalogue:
                 connection, repository, described, tags, now, self._there, self._most, overwrite=overwrite
             )
 
-        await self._write(change)
+        await self._take_down(described.manifest.digest, change)
 
     async def delete_tag(self, repository: str, name: str) -> None:
         """Delete a tag, not what it names. Raises `ManifestUnknown`."""
@@ -183,6 +185,14 @@ class Catalogue:
         """Finish what is under way and let go of everything."""
         await self._writes.aclose()
         await self._reads.aclose()
+
+    async def _take_down(self, digest: Digest, change: Callable[[Connection], object]) -> None:
+        """Make a change that links bytes on the disk; where it is refused, they may have to go again."""
+        try:
+            await self._write(change)
+        except (RequestError, NotFound):
+            await self._write(lambda connection: writes.doom(connection, [digest]))
+            raise
 
     async def _read(self, look: Callable[[Connection], T]) -> T:
         return cast(T, await self._reads.do(look))
