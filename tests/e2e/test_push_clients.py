@@ -38,6 +38,7 @@ LAYOUTS = {
     "index": TWO_PLATFORMS,
 }
 REFUSED_BY_AGENTS = "cncf"
+NOWHERE = {"up": "http://127.0.0.1:1"}  # an upstream that nobody asks for
 PLAIN = "loopback, no password"
 WITH_PASSWORD = "htpasswd"
 
@@ -45,12 +46,12 @@ WITH_PASSWORD = "htpasswd"
 def hosting(folder: Path, how: str = PLAIN) -> MirrorProcess:
     """A mirror without upstreams, that anyone here may push to, or only `USER`, who may do anything."""
     if how == PLAIN:
-        return MirrorProcess(folder, {})
+        return MirrorProcess(folder, NOWHERE)
     folder.mkdir()
     file = folder / "htpasswd"
     file.write_text(f"{USER}:{bcrypt.hashpw(PASSWORD.encode(), bcrypt.gensalt(4)).decode()}\n")
     rule = {"who": [USER], "repositories": ["hosted/**"], "may": ["pull", "push", "overwrite", "delete"]}
-    return MirrorProcess(folder, {}, {"auth": {"mode": "htpasswd", "file": str(file), "rules": [rule]}})
+    return MirrorProcess(folder, NOWHERE, {"auth": {"mode": "htpasswd", "file": str(file), "rules": [rule]}})
 
 
 @contextmanager
