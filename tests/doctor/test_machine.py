@@ -8,6 +8,7 @@ import pytest
 from mirror.config import Settings
 from mirror.doctor.machine import Machine
 from mirror.doctor.report import Mark
+from tests.auth.support import users_file
 from tests.doctor.support import found_by
 from tests.support.certificates import self_signed
 
@@ -63,3 +64,31 @@ async def test_a_token_with_which_it_would_not_start_is_a_failure_without_the_to
     assert "admin.token_file" in found["admin API"].said
     assert "openssl rand" in found["admin API"].advice
     assert content is None or content not in found.text
+
+
+@pytest.mark.parametrize(
+    ("listen", "mode", "said"),
+    [
+        ("127.0.0.1:8080", None, "none, so this machine may push"),
+        ("0.0.0.0:8080", None, "none, so nobody may push"),
+        ("0.0.0.0:8080", "none", "they may push, by auth.rules"),
+        ("0.0.0.0:8080", "htpasswd", "they may read and push, by auth.rules"),
+    ],
+)
+async def test_who_may_push_is_said(tmp_path: Path, listen: str, mode: str | None, said: str) -> None:
+    auth = {"auth": {"mode": mode, "file": str(users_file(tmp_path, {"anna": "hunter2"}))}} if mode else {}
+    found = await found_by(Machine(settings(tmp_path, listen=listen, **auth)))
+    assert found.mark("users") is Mark.OK
+    assert said in found["users"].said
+
+
+@pytest.mark.parametrize("content", [None, "anna:hunter2\n"])
+async def test_users_with_whom_it_would_not_start_are_a_failure(tmp_path: Path, content: str | None) -> None:
+    file = tmp_path / "users"
+    if content is not None:
+        file.write_text(content)
+    found = await found_by(Machine(settings(tmp_path, auth={"file": str(file)})))
+    assert found.mark("users") is Mark.FAIL
+    assert "auth.file" in found["users"].said
+    assert "htpasswd -B" in found["users"].advice
+    assert "hunter2" not in found.text

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from mirror.wasm.examine import examine
+from tests.auth.support import users_file
 from tests.e2e.programs import agent, agents, agents_of
 from tests.support.artifacts import (
     DOCKER_CONFIG,
@@ -107,6 +108,29 @@ def test_a_pull_secret_for_the_mirrors_host_is_not_needed_and_goes_no_further(tm
         assert agent(oci(mirror)).sha256 == SHA256
         assert up.count(path="/blobs/") == 2
         assert not any("authorization" in request.headers for request in up.requests)
+
+
+def test_where_only_pushes_need_a_user_every_agent_gets_through(tmp_path: Path) -> None:
+    """`/v2/` challenges then, for the sake of docker and skopeo; agents go on as they are."""
+    auth = {"auth": {"file": str(users_file(tmp_path, {"anna": "hunter2"}))}}
+    with FaultyUpstream() as up, MirrorProcess(tmp_path / "mirror", {"up": up.url}, auth) as mirror:
+        publish(up, "team/plugin", "v1", raw(MODULE))
+        assert agent(oci(mirror)).sha256 == SHA256
+        for password in ("hunter2", "wrong"):
+            secret = tmp_path / f"{password}.json"
+            secret.write_text(json.dumps({"auths": {mirror.host: {"username": "anna", "password": password}}}))
+            assert agent(oci(mirror), pull_secret=secret).sha256 == SHA256
+
+
+def test_a_mirrored_module_for_users_goes_to_agents_with_their_secret_only(tmp_path: Path) -> None:
+    auth = {"auth": {"mode": "htpasswd", "file": str(users_file(tmp_path, {"anna": "hunter2"}))}}
+    with FaultyUpstream() as up, MirrorProcess(tmp_path / "mirror", {"up": up.url}, auth) as mirror:
+        publish(up, "team/plugin", "v1", raw(MODULE))
+        secret = tmp_path / "secret.json"
+        secret.write_text(json.dumps({"auths": {mirror.host: {"username": "anna", "password": "hunter2"}}}))
+        assert [one.sha256 for one in agents(oci(mirror), n=20, pull_secret=secret)] == [SHA256] * 20
+        assert not agent(oci(mirror)).ok
+        assert up.count(path="/manifests/") == 1
 
 
 def test_pinning_the_digest_of_an_index_fails_and_the_childs_works_as_we_say(tmp_path: Path) -> None:

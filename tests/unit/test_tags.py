@@ -307,6 +307,16 @@ async def test_links_are_read_once_and_asked_of_other_replicas_when_told_to(tmp_
         assert await one.links.get(*place) == LINK
 
 
+@pytest.mark.parametrize("everyone_reads", [True, False])
+async def test_lost_links_are_made_up_for_only_where_everyone_reads_everything(everyone_reads: bool) -> None:
+    """Else a blob of one repository could be read through another, by whoever may read that one."""
+    store = MemoryMetadata(Memory())
+    links = Links(store, Elsewhere(), lenient=everyone_reads)
+    assert not links.incomplete
+    store.links_incomplete = True
+    assert links.incomplete is everyone_reads
+
+
 async def test_links_are_kept_in_memory_when_the_store_fails(tmp_path: Path) -> None:
     place = LINK.upstream, LINK.repository, LINK.digest
     async with setup(tmp_path) as one:
