@@ -155,6 +155,7 @@ async def test_a_verdict_that_comes_after_the_file_has_changed_is_not_remembered
         assert not await users.verify("anna", b"old")
 
 
+@pytest.mark.shows("`auth.file` is absent, or cannot be used, while the mirror runs")
 @pytest.mark.parametrize("content", ["", "anna:plain\n", "\xff\n", None])
 async def test_a_file_that_breaks_leaves_the_users_as_they_were(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, content: str | None

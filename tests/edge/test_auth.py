@@ -4,6 +4,7 @@ import logging
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from starlette.types import Scope
@@ -43,7 +44,7 @@ async def gate_of(of: Settings) -> AsyncIterator[Gate]:
 
 
 @asynccontextmanager
-async def guarded(folder: Path, mode: str = "none", **auth: object) -> AsyncIterator[Gate]:
+async def guarded(folder: Path, mode: str = "none", **auth: Any) -> AsyncIterator[Gate]:
     """A gate with two users, reached from everywhere."""
     file = users_file(folder, {"anna": "hunter2", "ben": "b"})
     async with gate_of(settings(mode=mode, file=str(file), **auth)) as gate:

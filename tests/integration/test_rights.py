@@ -171,16 +171,18 @@ async def test_a_blob_is_not_mounted_from_where_the_user_may_not_read(tmp_path: 
         assert (await mirror.get(f"/v2/hosted/team-b/plugin/blobs/{ARTIFACT.layers[0]}", BEN)).status == 404
 
 
+@pytest.mark.shows("a user leaves `auth.file`, or gets another password there")
 async def test_a_user_who_leaves_the_file_is_out(tmp_path: Path) -> None:
     """Line 12: rights that are taken away do not persist in what is remembered."""
     async with mirrored(tmp_path, "htpasswd") as mirror:
         assert (await mirror.get(f"/v2/{PLUGIN}/manifests/1", BEN)).status == 200
         users_file(tmp_path, {"anna": "hunter2"})
 
-        async def out() -> bool:
+        async def is_out() -> bool:
             return (await mirror.get(f"/v2/{PLUGIN}/manifests/1", BEN)).status == 401
 
-        await eventually(out)
+        out: bool = await eventually(is_out, what="the user is out")
+        assert out
         assert (await mirror.get(f"/v2/{PLUGIN}/manifests/1", ANNA)).status == 200
 
 
