@@ -1,6 +1,7 @@
 """Uploads: what came is there, in order and once; they belong to who began them; they end as a blob, or not at all."""
 
 import asyncio
+import fcntl
 import hashlib
 import os
 import stat
@@ -95,7 +96,7 @@ async def test_more_than_the_limit_is_refused_and_the_upload_stays_as_it_was(tmp
         session = await one.begin()
         await session.append(pieces(CONTENT[:1000]), limit=1000)
         with pytest.raises(SizeInvalid, match=r"hosted\.max_blob_size \(200,000 bytes\)"):
-            await session.append(pieces(CONTENT[1000:]), limit=200_000)
+            await session.append(pieces(bytes(len(CONTENT))), limit=200_000)
         session = await one.find(session.id)
         assert session.size == 1000
         await session.append(pieces(CONTENT[1000:]), start=1000, limit=len(CONTENT))
@@ -227,7 +228,9 @@ async def test_an_upload_is_found_by_who_began_it_and_there_only(tmp_path: Path)
         assert (await one.find(session.id)).id == session.id
 
 
-@pytest.mark.parametrize("upload", ["", "..", "../lock", "lock", "a" * 42, "a" * 44, "a" * 42 + "\n", "é" + "a" * 42])
+@pytest.mark.parametrize(
+    "upload", ["", "..", "../lock", "lock", "a" * 42, "a" * 44, "a" * 5000, "a" * 42 + "\n", "é" + "a" * 42]
+)
 async def test_an_id_outside_the_grammar_never_becomes_a_path(tmp_path: Path, upload: str) -> None:
     with worker(tmp_path) as one:
         await one.begin()
@@ -256,6 +259,43 @@ async def test_each_principal_may_have_so_many_open_in_all_workers_together(tmp_
         mine = next(each for each in begun if not isinstance(each, BaseException))
         await mine.cancel()
         await two.begin()
+
+
+async def test_who_counts_and_begins_does_so_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    listdir = os.listdir
+    counted = []
+
+    def alone(folder: Path) -> list[str]:
+        fd = os.open(folder / "lock", os.O_RDWR)
+        try:
+            with pytest.raises(BlockingIOError):
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        finally:
+            os.close(fd)
+        counted.append(folder)
+        return listdir(folder)
+
+    monkeypatch.setattr(os, "listdir", alone)
+    with worker(tmp_path) as one:
+        await one.begin()
+    assert counted
+
+
+async def test_a_file_that_became_a_blob_before_it_was_locked_is_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flock = fcntl.flock
+    with worker(tmp_path) as one:
+        session = await one.begin()
+        path = one.path(session)
+
+        def late(fd: int, how: int) -> None:
+            path.rename(tmp_path / "blob")
+            flock(fd, how)
+
+        monkeypatch.setattr(fcntl, "flock", late)
+        with pytest.raises(FileNotFoundError):
+            Intake.open(path)
 
 
 async def test_notes_are_kept_with_the_upload(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from mirror.errors import DiskFull, MirrorError, StoreError, TooMany, UploadUnknown
 from mirror.store.directory import DataDirectory
+from mirror.store.intake import Intake
 from mirror.store.session import Desk
 from tests.store.disk import fail
 from tests.store.uploading import (
@@ -209,6 +210,23 @@ async def test_an_upload_that_is_being_written_is_not_idle(tmp_path: Path) -> No
         await sending
         assert await two.uploads.expire() == 0
         await session.finish(DIGEST, one.store)
+
+
+async def test_an_upload_that_is_used_just_before_it_would_be_dropped_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = Intake.open
+    with worker(tmp_path) as one:
+        session = await one.begin()
+        one.clock.now += 1.1 * HOUR
+
+        def used(path: Path) -> Intake | None:
+            os.utime(path, (one.clock.now, one.clock.now))
+            return opened(path)
+
+        monkeypatch.setattr(Intake, "open", used)
+        assert await one.uploads.expire() == 0
+        assert (await one.find(session.id)).id == session.id
 
 
 async def test_idle_uploads_make_room_for_new_ones(tmp_path: Path) -> None:
