@@ -26,6 +26,7 @@ from mirror.errors import (
     UploadUnknown,
     UpstreamTimeout,
 )
+from mirror.hosted.records import FOREIGN
 from mirror.layers import keep_whole, whole
 from mirror.manifests import Manifests
 from mirror.metadata.base import BlobRecord, Fence, Link, Metadata, TagRecord
@@ -246,7 +247,10 @@ class Through:
     async def _judged(self, reference: Reference, manifest: Manifest) -> tuple[str, ...]:
         """What agents will say; layers that were mounted, or not kept, are got first."""
         layers: dict[Digest, Blob] = {}
+        foreign = {layer.digest for layer in manifest.layers if layer.media_type in FOREIGN}
         for digest in self._here.admission.layers(manifest):
+            if digest in foreign:  # not asked for: upstream need not have it, and who sends it is anybody's guess
+                continue
             try:
                 async with asyncio.timeout(self._upstream.policy.hold_for):
                     answer = await self._here.pull.blob(reference.at(digest), read=True)
