@@ -4,6 +4,7 @@ Unlike the metadata it can be had from nowhere else: it is never rebuilt or set 
 nothing more, and says so, until it is restored; the cache goes on without it.
 """
 
+import errno
 import logging
 import os
 import sqlite3
@@ -11,7 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from mirror.errors import MirrorError, StartError, StoreError
+from mirror.errors import DiskFull, MirrorError, StartError, StoreError
 from mirror.hosted.schema import STEPS, TABLES
 from mirror.metadata.recovery import beside, is_damage, locked
 from mirror.metadata.schema import Damaged, migrate
@@ -114,6 +115,8 @@ class Database:
                 f"the records of hosted content are damaged ({reason}); stop the mirror, restore hosted.sqlite from a "
                 "backup of its data_dir, and start it again"
             )
+        elif _is_full(error):
+            return DiskFull("the mirror's disk is full; nothing more can be pushed until there is room")
         else:
             return StoreError(f"the records of hosted content cannot be used: {reason}")
         if self.damage != before:
@@ -163,6 +166,12 @@ def _open(path: Path) -> sqlite3.Connection:
         connection.close()
         raise
     return connection
+
+
+def _is_full(error: Exception) -> bool:
+    if isinstance(error, OSError):
+        return error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL
 
 
 def _identity(path: Path) -> tuple[int, int] | None:

@@ -12,6 +12,7 @@ from mirror.digest import Digest
 from mirror.errors import (
     BlobUnknown,
     Denied,
+    DiskFull,
     ManifestBlobUnknown,
     ManifestInvalid,
     ManifestUnknown,
@@ -285,6 +286,18 @@ def test_each_commit_is_synced_to_the_disk(tmp_path: Path) -> None:
     database = Database(tmp_path / "hosted.sqlite")
     assert database.read(lambda connection: connection.execute("PRAGMA synchronous").fetchone()) == (2,)
     assert database.read(lambda connection: connection.execute("PRAGMA journal_mode").fetchone()) == ("wal",)
+    database.close()
+
+
+def test_a_full_disk_is_told_as_such_and_is_no_damage(tmp_path: Path) -> None:
+    database = Database(tmp_path / "hosted.sqlite")
+    database.read(lambda connection: connection.execute("PRAGMA max_page_count = 1").fetchone())
+    name = "n" * 1_000_000
+    with pytest.raises(DiskFull, match="disk is full"):
+        database.change([lambda connection: connection.execute("INSERT INTO meta VALUES (?, '')", (name,))])
+    assert database.damage is None
+    database.read(lambda connection: connection.execute("PRAGMA max_page_count = 1000000").fetchone())
+    database.change([lambda connection: connection.execute("INSERT INTO meta VALUES (?, '')", (name,))])
     database.close()
 
 
