@@ -119,6 +119,8 @@ class Stream(asyncio.Protocol, httpcore.AsyncNetworkStream):
         """
         if not self._ended:
             self._transport.write(buffer)
+        if self._transport.is_closing():
+            await asyncio.sleep(0)  # to be told why
         while self._full and not self._ended and not self._received:
             await self._until_woken(timeout)
         if self._ended or (self._full and self._received):

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import functools
 import random
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
@@ -85,6 +86,10 @@ def received(up: FaultyUpstream) -> int:
     return sum(len(request.body) for request in up.matching(method="PATCH"))
 
 
+def has_received(up: FaultyUpstream, size: int) -> bool:
+    return received(up) == size
+
+
 async def test_what_was_pushed_is_upstream_and_here_and_is_not_asked_for_again(tmp_path: Path) -> None:
     artifact = compat(wasm_module(200_000))
     with FaultyUpstream() as up:
@@ -140,7 +145,7 @@ async def test_the_first_byte_is_upstream_before_the_second_is_sent(tmp_path: Pa
             client = await Slow.begin(mirror, "PATCH", upload)
             for number in range(1, 4):
                 await client.send(b"x")
-                await eventually(lambda number=number: received(up) == number)
+                await eventually(functools.partial(has_received, up, number))
             assert await client.end() == 202
             assert (await author.finish(upload, Digest.of(b"xxx"))).status == 201
 

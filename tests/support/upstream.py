@@ -241,6 +241,9 @@ class FaultyUpstream(Contents):
         await writer.drain()
         if not whole:
             await sending.body(reader, writer)
+            writer.write_eof()
+            while await reader.read(_BACKLOG):  # as servers linger, so that the answer is not lost to a reset
+                pass
             return False
         if request.method == "HEAD":
             return request.headers.get("connection") != "close"

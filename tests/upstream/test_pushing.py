@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import functools
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -54,6 +55,10 @@ def taking() -> FaultyUpstream:
 async def pieces(content: bytes = BLOB, size: int = 65536) -> AsyncIterator[bytes]:
     for start in range(0, len(content), size):
         yield content[start : start + size]
+
+
+def has_received(up: FaultyUpstream, size: int) -> bool:
+    return [len(request.body) for request in up.matching(method="PATCH")] == [size]
 
 
 async def push(origin: Pushing) -> None:
@@ -280,7 +285,7 @@ async def test_a_stream_is_sent_as_it_comes() -> None:
             async def slowly() -> AsyncIterator[bytes]:
                 for size in range(1, 4):
                     yield b"x"
-                    await eventually(lambda size=size: len(up.matching(method="PATCH")[0].body) == size)
+                    await eventually(functools.partial(has_received, up, size))
 
             assert (await origin.append(REPOSITORY, begun.location, slowly())).size == 3
 

@@ -180,3 +180,86 @@ def test_an_idle_connection_knows_that_the_peer_has_left(run: Run) -> None:
             await stream.aclose()
 
     run(test())
+
+
+async def pour(stream: Stream, piece: bytes) -> None:
+    """Send for ever."""
+    while True:
+        await stream.write(piece, timeout=5)
+
+
+@both_loops
+@pytest.mark.parametrize("tls", [False, True], ids=["plain", "TLS"])
+def test_who_takes_in_slowly_holds_up_what_is_sent(run: Run, tls: bool, tmp_path: Path) -> None:
+    certificate = self_signed(tmp_path) if tls else None
+    go_on, taken = asyncio.Event(), 0
+
+    async def take(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal taken
+        await go_on.wait()
+        while piece := await reader.read(1 << 20):
+            taken += len(piece)
+
+    async def send(stream: Stream) -> int:
+        """How many MiB went."""
+        for number in range(64):
+            try:
+                await stream.write(bytes(1 << 20), timeout=0.2)
+            except httpcore.WriteTimeout:
+                return number
+        return 64
+
+    async def test() -> None:
+        async with serving(take, certificate.for_servers if certificate else None) as port:
+            stream = await Stream.connect("127.0.0.1", port)
+            if certificate is not None:
+                stream = await stream.start_tls(certificate.for_clients, "localhost", timeout=5)
+            gone = await send(stream)
+            assert gone < 16, "the memory held it"
+            go_on.set()
+            await stream.write(b"the rest", timeout=5)
+            await eventually(lambda: taken == (gone + 1 << 20) + 8)
+            await stream.aclose()
+
+    run(test())
+
+
+@both_loops
+def test_who_is_answered_early_or_cut_off_sends_no_more(run: Run) -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readexactly(5)
+        writer.write(b"too large")
+        await writer.drain()
+        await ended.wait()
+        writer.transport.abort()
+
+    async def test() -> None:
+        nonlocal ended
+        ended = asyncio.Event()
+        async with serving(answer) as port:
+            stream = await Stream.connect("127.0.0.1", port)
+            for _ in range(2):  # answered, cut off
+                with pytest.raises(httpcore.WriteError):
+                    await pour(stream, bytes(1 << 20))
+                ended.set()
+            assert await stream.read(65536, timeout=5) == b"too large"
+            await stream.aclose()
+
+    ended: asyncio.Event
+    run(test())
+
+
+@both_loops
+def test_who_never_waits_hears_of_a_reset(run: Run) -> None:
+    async def reset(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readexactly(5)
+        writer.transport.abort()
+
+    async def test() -> None:
+        async with serving(reset) as port:
+            stream = await Stream.connect("127.0.0.1", port)
+            with pytest.raises(httpcore.WriteError):
+                await pour(stream, bytes(4096))
+            await stream.aclose()
+
+    run(test())
