@@ -12,7 +12,8 @@
       generation           a counter that moves when a tag does, mapped by every worker
       board                how upstreams' endpoints stand, mapped by every worker
       tallies/             what each worker has counted, where there are several
-      metadata.sqlite
+      metadata.sqlite      what is known of the cache
+      hosted.sqlite        what was pushed here: this and blobs/ cannot be had again from elsewhere
 """
 
 import contextlib

@@ -301,6 +301,7 @@ def test_a_full_disk_is_told_as_such_and_is_no_damage(tmp_path: Path) -> None:
     database.close()
 
 
+@pytest.mark.shows("the records of hosted content (`hosted.sqlite`) are damaged or lost")
 @pytest.mark.parametrize("damage", ["empty", "noise", "cut", "table"])
 async def test_a_damaged_database_takes_in_nothing_and_is_left_as_it_is(tmp_path: Path, damage: str) -> None:
     async with shelf(tmp_path) as hosted:

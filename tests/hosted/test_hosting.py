@@ -70,6 +70,7 @@ async def test_a_manifest_of_another_repository_is_not_there(tmp_path: Path) -> 
             await hosting(hosted).manifest(Reference("hosted", "team/none", tag="1.0"))
 
 
+@pytest.mark.shows("the file of something hosted is damaged, or gone")
 @pytest.mark.parametrize("cut", [True, False])
 async def test_a_blob_whose_file_is_cut_or_gone_is_not_served_and_may_be_pushed_again(
     tmp_path: Path, cut: bool, caplog: pytest.LogCaptureFixture
@@ -211,6 +212,7 @@ async def test_the_mirror_serves_what_was_pushed_wherever_it_serves_what_it_pull
             assert (await mirror.get(target)).status == 404
 
 
+@pytest.mark.shows("the records of hosted content (`hosted.sqlite`) are damaged or lost")
 async def test_damaged_records_leave_the_cache_alone(tmp_path: Path) -> None:
     async with shelf(tmp_path / "data") as hosted:
         await hosted.push(REPOSITORY, PLUGIN, "1.0")
