@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from mirror.config.load import load
 from mirror.wasm.artifact import DOCKER_LAYER, OCI_LAYER, RAW_CONFIG, RAW_LAYER
 from mirror.wasm.functions import ABI_VERSIONS
 from tests.inspector.support import layout, told
@@ -127,6 +128,14 @@ def test_users_are_made_and_push_as_the_page_says(tmp_path: Path) -> None:
         layout(tmp_path / "image", ("1.0", compat(_MODULE + b"\0")))
         with pytest.raises(AssertionError, match="overwrite"):
             run("with a login", tmp_path, mirror=mirror.host, **login)
+
+
+def test_the_settings_of_the_page_are_valid(tmp_path: Path) -> None:
+    file = tmp_path / "config.yaml"
+    file.write_text(block(_PAGE, "settings: rights") + block(_PAGE, "settings: through"))
+    settings = load(file, {}, {})
+    assert settings.upstreams["corp"].push == "through"
+    assert [rule.who for rule in settings.auth.rules] == [("release",), ("*",)]
 
 
 def test_the_layouts_of_the_page_are_those_that_are_taken(tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ from tests.support.artifacts import (
     wasm_module,
 )
 from tests.support.process import MirrorProcess
+from tests.support.registry import DockerRegistry
 
 MODULE = wasm_module(500_000)
 SHA256 = hashlib.sha256(MODULE).hexdigest()
@@ -106,6 +107,28 @@ def test_a_wrong_password_is_told_at_the_login_and_pushes_nothing(tmp_path: Path
         assert client.login(PASSWORD).returncode == 0
         client.push(artifact, "hosted/team/plugin:v1")
         assert tags(http, "hosted/team/plugin") == ["v1"]
+
+
+@pytest.mark.needs("docker-registry", "skopeo", "crane", "regctl", "agent")
+@pytest.mark.parametrize("kind", [CLIENTS[name] for name in ("skopeo", "crane", "regctl")])
+def test_a_client_pushes_through_to_another_registry(tmp_path: Path, kind: type[Client]) -> None:
+    with DockerRegistry(tmp_path / "registry") as origin:
+        through = {
+            "endpoints": [origin.url],
+            "push": "through",
+            "credentials": {"username": "robot", "password": "not asked for"},
+        }
+        with MirrorProcess(tmp_path / "mirror", {"corp": through}) as mirror, registry(mirror) as http:
+            client, direct = kind(mirror.host, tmp_path / "home"), kind(origin.host, tmp_path / "other")
+            for layout, artifact in LAYOUTS.items():
+                client.push(artifact, f"corp/team/{layout}:v1")
+                assert client.wanted(artifact) <= direct.pull(f"team/{layout}:v1")
+            origin.stop()
+            for layout, artifact in LAYOUTS.items():
+                assert client.wanted(artifact) <= client.pull(f"corp/team/{layout}:v1")
+                assert http.get(f"/modules/corp/team/{layout}:v1").content == MODULE
+            assert agent(f"oci://{mirror.host}/corp/team/compat:v1").sha256 == SHA256
+        origin.start()
 
 
 @pytest.mark.needs("agent")
