@@ -6,6 +6,7 @@ import functools
 import random
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -13,7 +14,9 @@ from mirror.digest import Digest
 from mirror.errors import StoreError
 from mirror.store.session import Session
 from tests.support.artifacts import cncf, compat, raw, wasm_module
+from tests.support.asking import Headers, Reply, ask
 from tests.support.faults import Fault, Gate
+from tests.support.process import MirrorProcess
 from tests.support.pushing import OCTETS, Author
 from tests.support.registry import DockerRegistry
 from tests.support.running import Running, running
@@ -441,6 +444,36 @@ async def test_pushes_that_fail_do_not_stop_pulls(tmp_path: Path) -> None:
                         assert (await author.ask("POST", "blobs/uploads/")).status >= 400
             up.add_blob("team/plugin", BLOB)
             assert (await mirror.get(f"/v2/{NAME}/blobs/{DIGEST}")).body == BLOB
+
+
+class Workers:
+    """A mirror with several workers: who answers is the kernel's choice."""
+
+    def __init__(self, mirror: MirrorProcess) -> None:
+        url = urlsplit(mirror.url)
+        self._address = (url.hostname or "", url.port or 0)
+
+    async def ask(self, method: str, target: str, headers: Headers = (), body: bytes = b"") -> Reply:
+        return await ask(self._address, target, method=method, headers=headers, body=body)
+
+
+@pytest.mark.integration
+async def test_any_worker_goes_on_with_an_upload_and_serves_the_new_tag_at_once(tmp_path: Path) -> None:
+    old, new = raw(wasm_module(seed=1)), raw(wasm_module(seed=2))
+    with FaultyUpstream() as up:
+        up.take_pushes()
+        up.require_bearer(TokenService({"robot": PASSWORD}, anonymous=False))
+        of = {"endpoints": [up.url], "push": "through", "credentials": LOGIN, **LONG}
+        with MirrorProcess(tmp_path, {"up": of}, {"workers": 3}) as mirror:
+            author = Author(Workers(mirror), NAME)
+            upload = await author.begin()
+            for start in range(0, len(BLOB), 20_000):
+                assert (await author.chunk(upload, start, BLOB[start : start + 20_000])).status == 202
+            assert (await author.finish(upload, DIGEST)).status == 201
+            for artifact in (old, new, old):
+                assert (await author.push(artifact, "1.0")).status == 201
+                replies = [await author.ask("GET", "manifests/1.0") for _ in range(12)]
+                assert all(reply.body == artifact.body for reply in replies)
 
 
 @pytest.mark.needs("docker-registry")

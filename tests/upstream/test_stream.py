@@ -226,6 +226,8 @@ def test_who_takes_in_slowly_holds_up_what_is_sent(run: Run, tls: bool, tmp_path
 
 @both_loops
 def test_who_is_answered_early_or_cut_off_sends_no_more(run: Run) -> None:
+    ended = asyncio.Event()
+
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readexactly(5)
         writer.write(b"too large")
@@ -234,8 +236,6 @@ def test_who_is_answered_early_or_cut_off_sends_no_more(run: Run) -> None:
         writer.transport.abort()
 
     async def test() -> None:
-        nonlocal ended
-        ended = asyncio.Event()
         async with serving(answer) as port:
             stream = await Stream.connect("127.0.0.1", port)
             for _ in range(2):  # answered, cut off
@@ -245,7 +245,6 @@ def test_who_is_answered_early_or_cut_off_sends_no_more(run: Run) -> None:
             assert await stream.read(65536, timeout=5) == b"too large"
             await stream.aclose()
 
-    ended: asyncio.Event
     run(test())
 
 
