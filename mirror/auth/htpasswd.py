@@ -138,18 +138,20 @@ class _Remembered:
             self._until.popitem(last=False)
 
 
-def check_users(settings: Settings) -> None:
-    """Read the file once, before anything serves. Raises `StartError`."""
+def check_users(settings: Settings) -> frozenset[str]:
+    """The users that there are: the file is read once, before anything serves. Raises `StartError`."""
     file = settings.auth.file
+    users: frozenset[str] = frozenset()
     if file is not None:
         try:
-            read_table(file)
+            users = frozenset(read_table(file).entries)
         except (OSError, ValueError) as error:
             words = getattr(error, "strerror", None) or error
             raise StartError(
                 f"{SETTING} {file} cannot be used: {words}; `htpasswd -B -c FILE USER` makes one, and "
                 "`htpasswd -B FILE USER` adds a user"
             ) from None  # a cause might show what was read
+    return users
 
 
 def read_table(path: Path) -> Table:

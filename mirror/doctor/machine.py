@@ -6,6 +6,7 @@ import resource
 from mirror.auth.htpasswd import check_users
 from mirror.config import Settings
 from mirror.config.hosts import is_loopback, split
+from mirror.config.rights import ANYONE
 from mirror.doctor.report import Subject
 from mirror.edge.admin import check_token
 from mirror.errors import StartError
@@ -42,21 +43,27 @@ class Machine:
             subject.fail("admin API", said, advice)
         else:
             subject.ok("admin API", self._admin())
+        self._users(subject)
+
+    def _users(self, subject: Subject) -> None:
+        auth = self._settings.auth
         try:
-            check_users(settings)
+            users = check_users(self._settings)
         except StartError as error:
             said, _, advice = error.message.partition("; ")
             subject.fail("users", said, advice)
-        else:
-            subject.ok("users", self._users())
-
-    def _users(self) -> str:
-        auth = self._settings.auth
-        if auth.file is not None:
-            return (
-                "they may read and push, by auth.rules" if auth.mode == "htpasswd" else "they may push, by auth.rules"
+            return
+        if auth.file is None:
+            here = is_loopback(self._settings.host)
+            subject.ok("users", "none, so this machine may push" if here else "none, so nobody may push")
+        elif unknown := {name for rule in auth.rules for name in rule.who} - users - {ANYONE}:
+            subject.warn(
+                "users",
+                f"auth.rules are for {', '.join(sorted(unknown))}, too, who cannot log in",
+                f"`htpasswd -B {auth.file} USER` adds a user, whose name is that of the rule to the letter",
             )
-        return "none, so this machine may push" if is_loopback(self._settings.host) else "none, so nobody may push"
+        else:
+            subject.ok("users", f"they may {'read and ' * (auth.mode == 'htpasswd')}push, by auth.rules")
 
     def _admin(self) -> str:
         if self._settings.admin.token_file is not None:

@@ -194,6 +194,12 @@ async def test_unknown_users_take_the_same_work_as_known_ones(tmp_path: Path) ->
     assert not {entry for _, entry in check.asked} & {entry.encode() for entry in entries}
 
 
+async def test_who_is_not_in_the_file_is_nobody_whatever_fits(tmp_path: Path) -> None:
+    async with users_of(users_file(tmp_path, {"anna": "hunter2"}), lambda password, entry: True) as users:
+        assert await users.verify("anna", b"x")
+        assert not await users.verify("nobody", b"x")
+
+
 async def test_the_work_for_an_unknown_user_is_bcrypts_own(tmp_path: Path) -> None:
     file = tmp_path / "users"
     file.write_text(f"anna:{bcrypt.hashpw(b'hunter2', bcrypt.gensalt(9)).decode()}\n")

@@ -92,3 +92,11 @@ async def test_users_with_whom_it_would_not_start_are_a_failure(tmp_path: Path, 
     assert "auth.file" in found["users"].said
     assert "htpasswd -B" in found["users"].advice
     assert "hunter2" not in found.text
+
+
+async def test_a_rule_for_nobody_is_told(tmp_path: Path) -> None:
+    rule = {"who": ["Anna", "anna", "*"], "repositories": ["**"], "may": ["push"]}
+    auth = {"file": str(users_file(tmp_path, {"anna": "hunter2"})), "rules": [rule]}
+    found = await found_by(Machine(settings(tmp_path, auth=auth)))
+    assert found.mark("users") is Mark.WARN
+    assert "for Anna, too" in found["users"].said
