@@ -9,15 +9,13 @@ import contextlib
 import logging
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
 from mirror.admission import Admission
 from mirror.digest import Digest
 from mirror.errors import (
     Denied,
-    LeaseLost,
     ManifestBlobUnknown,
     MirrorError,
     NotFound,
@@ -29,7 +27,7 @@ from mirror.errors import (
 from mirror.hosted.records import FOREIGN
 from mirror.layers import keep_whole, whole
 from mirror.manifests import Manifests
-from mirror.metadata.base import BlobRecord, Fence, Link, Metadata, TagRecord
+from mirror.metadata.base import BlobRecord, Link, Metadata
 from mirror.names import Place, not_allowed
 from mirror.oci import Manifest, Reference
 from mirror.publish import Pushed
@@ -42,20 +40,16 @@ from mirror.store.blobs import Blob, BlobStore
 from mirror.store.leases import Leases as DiskLeases
 from mirror.store.session import Session
 from mirror.store.uploads import Uploads
-from mirror.tags import Links, Tags
+from mirror.tagging import Tagging
+from mirror.tags import Links, Lru, Tags
 from mirror.upstream.failover import Upstream
-from mirror.upstream.pushing import Accepted, Progress, Pushing
+from mirror.upstream.pushing import Progress, Pushing
 
 log = logging.getLogger(__name__)
 
-_TURNS = 3
-"""Times that a record is renewed whose lease somebody else got meanwhile."""
-
 _SPARE_FOR = 10.0
 """Seconds for which an upload is kept that upstream began in the place of a mount: its client begins one at once."""
-
-
-T = TypeVar("T")
+_MAX_SPARE = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +80,8 @@ class Through:
         self._origin = origin
         self._here = here
         self._may_push = may_push
-        self._spare: dict[str, deque[tuple[float, Progress]]] = {}
+        self._tagging = Tagging(origin, here.tags, here.manifests, here.metadata, here.leases, here.now)
+        self._spare: Lru[str, deque[tuple[float, Progress]]] = Lru(_MAX_SPARE)
 
     async def begin(self, place: Place, principal: str, *, algorithm: str) -> Relayed:
         """A new upload, there and here."""
@@ -123,8 +118,9 @@ class Through:
             return False
         instead = await self._origin.mount(place.repository, digest, source.repository)
         if instead is not None:
-            spare = self._spare.setdefault(place.repository, deque(maxlen=16))
+            spare = self._spare.get(place.repository) or deque(maxlen=16)
             spare.append((self._here.now(), instead))
+            self._spare.put(place.repository, spare)
             return False
         known = await self._here.links.get(source.upstream, source.repository, digest)
         await self._link(place, digest, known.size if known is not None else -1)
@@ -143,7 +139,7 @@ class Through:
                 accepted = await self._origin.put_manifest(place.repository, str(manifest.digest), manifest)
                 await self._here.manifests.keep(reference, manifest)
             else:
-                accepted = await self._tagged(place, tag, manifest, overwrite)
+                accepted = await self._tagging.put(place, tag, manifest, overwrite=overwrite)
             subject = accepted.subject or subject
             warnings += tuple(word for word in accepted.warnings if word not in warnings)
         log.info("%s was pushed to %s by %s", reference, self._origin.host, principal or "anonymous")
@@ -152,33 +148,13 @@ class Through:
     async def delete_tag(self, place: Place, tag: str) -> None:
         """Delete a tag there, and forget it here."""
         self._open(place)
-        reference = Reference(place.upstream, place.repository, tag=tag)
-        deleted = False
-
-        async def delete(fence: Fence | None) -> None:
-            nonlocal deleted
-            if not deleted:
-                await self._origin.delete(place.repository, "manifests", tag)
-                deleted = True
-            elif await self._origin.named(place.repository, tag) is not None:
-                return
-            await self._here.tags.forget(reference, self._here.now(), fence)
-
-        await self._in_turn(reference, delete)
+        await self._tagging.delete(place, tag)
 
     async def delete_manifest(self, place: Place, digest: Digest) -> None:
         """Delete a manifest there, and forget the tags that name it here. What was pulled stays readable by digest."""
         self._open(place)
         await self._origin.delete(place.repository, "manifests", str(digest))
-        for tag in await self._naming(place, digest):
-            reference = Reference(place.upstream, place.repository, tag=tag)
-
-            async def forget(fence: Fence | None, reference: Reference = reference) -> None:
-                known = await self._here.tags.load(reference)
-                if known is not None and known.digest == digest:
-                    await self._here.tags.forget(reference, self._here.now(), fence)
-
-            await self._in_turn(reference, forget)
+        await self._tagging.forget(place, digest)
 
     async def delete_blob(self, place: Place, digest: Digest) -> None:
         """Delete a blob there. What was pulled stays readable."""
@@ -232,12 +208,12 @@ class Through:
 
     def _unused(self, repository: str) -> Progress | None:
         """An upload that upstream has begun a moment ago, when it would not mount."""
-        spare = self._spare.get(repository, ())
+        spare = self._spare.get(repository)
         while spare:
             begun_at, progress = spare.popleft()
             if self._here.now() - begun_at <= _SPARE_FOR:
                 return progress
-        self._spare.pop(repository, None)
+        self._spare.drop(repository)
         return None
 
     async def _link(self, place: Place, digest: Digest, size: int) -> None:
@@ -265,75 +241,6 @@ class Through:
                     detail=[{"digest": str(digest)}],
                 ) from error
         return await self._here.admission.warnings(reference, manifest, layers.get)
-
-    async def _tagged(self, place: Place, tag: str, manifest: Manifest, overwrite: bool) -> Accepted:
-        """Have upstream take in ``manifest`` as ``tag``, whose record is renewed before anybody may ask about it."""
-        reference = Reference(place.upstream, place.repository, tag=tag)
-        accepted: Accepted | None = None
-
-        async def put(fence: Fence | None) -> Accepted:
-            nonlocal accepted
-            if accepted is None:
-                if not overwrite:
-                    await self._refuse_to_overwrite(place, tag, manifest.digest)
-                accepted = await self._origin.put_manifest(place.repository, tag, manifest)
-                await self._here.manifests.keep(reference, manifest)
-            elif await self._origin.named(place.repository, tag) != manifest.digest:
-                return accepted  # somebody else has pushed it since
-            await self._renew(reference, tag, manifest, fence)
-            return accepted
-
-        return await self._in_turn(reference, put)
-
-    async def _refuse_to_overwrite(self, place: Place, tag: str, digest: Digest) -> None:
-        named = await self._origin.named(place.repository, tag)
-        if named is not None and named != digest:
-            raise Denied(
-                f"{place.upstream}/{place.repository}:{tag} exists and names {named}; to replace it takes the right to "
-                "overwrite (auth.rules)",
-                detail={"digest": str(named)},
-            )
-
-    async def _renew(self, reference: Reference, tag: str, manifest: Manifest, fence: Fence | None) -> None:
-        record = TagRecord(
-            reference.upstream,
-            reference.repository,
-            tag,
-            manifest.digest,
-            manifest.media_type,
-            len(manifest.body),
-            self._here.now(),
-        )
-        known = await self._here.tags.load(reference)
-        if known is not None and known.digest != record.digest:
-            await self._here.tags.move(known, record, fence)
-        else:
-            await self._here.tags.learn(record, fence)
-
-    async def _in_turn(self, reference: Reference, work: Callable[[Fence | None], Awaitable[T]]) -> T:
-        """Do ``work`` while nobody else asks about this tag, or pushes it; anew when the lease was lost."""
-        for _ in range(_TURNS):
-            try:
-                async with self._here.leases.hold(f"tag {reference}") as fence:
-                    return await work(fence)
-            except LeaseLost as error:
-                log.warning("what was pushed as %s is not taken down: %s", reference, error)
-        raise StoreError(f"{reference} was changed at its upstream, and this replica was too slow to take it down")
-
-    async def _naming(self, place: Place, digest: Digest) -> list[str]:
-        """The tags whose records here name ``digest``."""
-        found: list[str] = []
-        try:
-            async for portion in self._here.metadata.all_tags():
-                found += [
-                    entry.tag
-                    for entry in portion
-                    if isinstance(entry, TagRecord)
-                    and (entry.upstream, entry.repository, entry.digest) == (place.upstream, place.repository, digest)
-                ]
-        except StoreError as error:
-            log.error("the tags of %s/%s could not be read: %s", place.upstream, place.repository, error)
-        return found
 
 
 def _room(place: Place) -> str:

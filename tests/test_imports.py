@@ -54,6 +54,7 @@ HOUSE = """
     layers
     relay
     relayed
+    tagging
     through
     confirmed
     modules

@@ -1,7 +1,6 @@
 """A body that is fed from outside while somebody else consumes it: one piece at a time, so the slower one decides."""
 
 import asyncio
-import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Generic, TypeVar
 
@@ -44,8 +43,9 @@ class Pipe(Generic[T]):
     async def abandon(self) -> None:
         """Stop the consumer where it is."""
         self._task.cancel()
-        with contextlib.suppress(Exception, asyncio.CancelledError):
-            await self._task
+        await asyncio.wait([self._task])
+        if not self._task.cancelled():
+            self._task.exception()  # heard, though nobody asks for it any more
 
     async def _pieces(self) -> AsyncIterator[bytes]:
         while True:
