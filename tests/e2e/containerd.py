@@ -57,6 +57,13 @@ class Containerd(ServerProcess):
         digests = self._ctr("ls", "-q").split()
         return {digest: len(self.content(digest)) for digest in digests}
 
+    def push(self, source: str, *targets: str, user: str | None = None) -> None:
+        """Fetch ``source`` from a plain registry, and push it to ``targets``; ``user``: ``name:password``."""
+        login = ("--user", user) if user is not None else ()
+        self._ctr("fetch", "--plain-http", *login, source)
+        for target in targets:
+            self._run("images", "push", "--plain-http", *login, target, source)
+
     def content(self, digest: str) -> bytes:
         """The bytes of what was fetched."""
         algorithm, _, hexed = digest.partition(":")
@@ -72,4 +79,7 @@ class Containerd(ServerProcess):
             self._port.close()
 
     def _ctr(self, *arguments: str | Path) -> str:
-        return run("ctr", "--address", self._folder / "containerd.sock", "content", *arguments)
+        return self._run("content", *arguments)
+
+    def _run(self, *arguments: str | Path) -> str:
+        return run("ctr", "--address", self._folder / "containerd.sock", *arguments)

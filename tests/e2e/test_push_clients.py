@@ -13,6 +13,7 @@ import pytest
 
 from mirror.digest import Digest
 from mirror.oci import DOCKER_MANIFEST, OCI_MANIFEST
+from tests.e2e.containerd import Containerd
 from tests.e2e.programs import agent, attempt, run, run_raw
 from tests.e2e.pushing import CLIENTS, PASSWORD, USER, Client
 from tests.support.artifacts import (
@@ -314,6 +315,21 @@ def test_docker_pushes_with_the_store_of_containerd_as_its_code_has_it(tmp_path:
             assert (put.status_code, put.headers["docker-content-digest"]) == (201, str(artifact.digest))
             again = http.head(manifest, headers={"accept": f"{OCI_MANIFEST}, */*"})
             assert again.headers["docker-content-digest"] == str(artifact.digest)
+
+
+@pytest.mark.needs("containerd", "ctr")
+@pytest.mark.parametrize("how", [PLAIN, WITH_PASSWORD])
+def test_containerd_pushes_what_it_has_pulled(tmp_path: Path, how: str) -> None:
+    artifact = LAYOUTS["compat"]
+    with hosting(tmp_path / "mirror", how) as mirror, registry(mirror, how) as http:
+        docker_push(http, "hosted/team/base", "v1", artifact)
+        user = f"{USER}:{PASSWORD}" if how == WITH_PASSWORD else None
+        targets = [f"hosted/team/{name}:v1" for name in ("base", "other", "third")]
+        with Containerd(tmp_path / "containerd", upstream="registry.example", mirror=mirror.url) as node:
+            node.push(*(f"{mirror.host}/{name}" for name in targets), user=user)
+        for name in targets:
+            assert tags(http, name.removesuffix(":v1")) == ["v1"]
+            assert http.get(f"/modules/{name}").content == MODULE
 
 
 @pytest.mark.needs("crane")
