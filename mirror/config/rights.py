@@ -29,7 +29,7 @@ class Rule(Section):
     )
     repositories: tuple[Glob, ...] = Field(
         description="Repositories as clients name them by path, such as `hosted/team-a/**` or `ghcr.io/acme/*`: `*` is "
-        "any part of one component, `**` any components."
+        "any part of one component, `**` any components. Docker Hub's own are `docker.io/library/*`."
     )
     may: Annotated[tuple[Literal["pull", "push", "delete", "overwrite"], ...], BeforeValidator(absent_is_empty)] = (
         Field(

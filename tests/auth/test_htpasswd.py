@@ -177,6 +177,7 @@ async def test_a_file_that_breaks_leaves_the_users_as_they_were(
 
 
 async def test_unknown_users_take_the_same_work_as_known_ones(tmp_path: Path) -> None:
+    """Line 26 of the design's list on security: how long an answer takes does not tell who is a user."""
     check, clock = Counted(), Clock()
     entries = [bcrypt.hashpw(b"x", bcrypt.gensalt(cost)).decode() for cost in (4, 5)]
     file = tmp_path / "users"

@@ -1,6 +1,6 @@
 """Rights through the whole mirror: who reads what, who pushes where, and that a right ends when it is taken away.
 
-Lines 12, 25 and 26 of the design's list on security have a test each here or in `tests/auth`, and 11 has one.
+The lines are those of the design's list on security; line 26 has its tests in `tests/auth`.
 """
 
 import json
