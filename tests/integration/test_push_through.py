@@ -13,7 +13,8 @@ import pytest
 from mirror.digest import Digest
 from mirror.errors import StoreError
 from mirror.store.session import Session
-from tests.support.artifacts import cncf, compat, raw, wasm_module
+from tests.auth.support import basic, users_file
+from tests.support.artifacts import cncf, compat, publish, raw, wasm_module
 from tests.support.asking import Headers, Reply, ask
 from tests.support.faults import Fault, Gate
 from tests.support.process import MirrorProcess
@@ -364,6 +365,25 @@ async def test_of_two_pushes_of_a_tag_one_wins_there_and_here(tmp_path: Path) ->
             assert [reply.status for reply in replies] == [201] * 4
             here = (await mirror.get(f"/v2/{NAME}/manifests/1.0")).body
             assert here == up.answer("/v2/team/plugin/manifests/1.0", {}).content
+
+
+async def test_who_may_not_overwrite_makes_new_tags_only_whatever_is_known_here(tmp_path: Path) -> None:
+    old, new = raw(wasm_module(seed=1)), raw(wasm_module(seed=2))
+    anna = {"who": ["anna"], "repositories": ["up/**"], "may": ["pull", "push"]}
+    auth = {"mode": "htpasswd", "file": str(users_file(tmp_path, {"anna": "hunter2"})), "rules": [anna]}
+    with FaultyUpstream() as up:
+        publish(up, "team/plugin", "1.0", old)
+        async with through(tmp_path, up, auth=auth) as (mirror, _):
+            author = Author(mirror, NAME, basic("anna", "hunter2"))
+            reply = await author.push(new, "1.0")
+            assert (reply.status, reply.code) == (403, "DENIED")
+            assert up.answer("/v2/team/plugin/manifests/1.0", {}).content == old.body
+            assert (await author.push(new, "1.1")).status == 201
+            assert (await author.push(new, "1.1")).status == 201
+            assert (await author.push(old, "1.0")).status == 201
+            assert (await author.ask("DELETE", "manifests/1.0")).status == 403
+            assert (await Author(mirror, "up/team/plugin").ask("POST", "blobs/uploads/")).status == 401
+            assert up.count(method="DELETE") == 0
 
 
 async def test_a_blob_of_the_same_upstream_is_mounted_there(tmp_path: Path) -> None:
