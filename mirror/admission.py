@@ -74,7 +74,7 @@ class Admission:
                 detail={"reason": verdict.reason, "remedy": verdict.remedy},
             )
         told = f"{words}: {verdict.reason}; to mend it: {verdict.remedy}"
-        log.warning("%s (%s) was pushed: %s", reference, manifest.digest, told)
+        log.warning("%s (%s) is pushed: %s", reference, manifest.digest, told)
         return (told, *description.warnings)
 
     def close(self) -> None:

@@ -6,7 +6,6 @@ that record, so nothing half is ever seen.
 
 import asyncio
 import contextlib
-import logging
 from collections.abc import Callable, Sequence
 
 from mirror.admission import Admission
@@ -18,10 +17,8 @@ from mirror.names import Place
 from mirror.oci import Manifest, Reference
 from mirror.publish import Chunk, Pushed
 from mirror.store.blobs import Blob, BlobStore
-from mirror.store.session import Session
+from mirror.store.session import Session, told
 from mirror.store.uploads import Uploads
-
-log = logging.getLogger(__name__)
 
 _LARGE = 64 * 1024
 """Bytes of a manifest from which on it is parsed in a thread."""
@@ -122,8 +119,7 @@ class Hosted:
         try:
             await asyncio.to_thread(self._store.put, manifest.digest, manifest.body)
         except OSError as error:
-            log.error("the disk fails (%s); %s was not taken in", error.strerror or error, reference)
-            raise StoreError("the mirror's disk fails; the manifest was not taken in") from error
+            raise told(error, "the manifest was not taken in") from error
         await self._catalogue.put_manifest(place.repository, described, tags, overwrite=overwrite)
         subject = described.subject.digest if described.subject is not None else None
         return Pushed(manifest.digest, subject, warnings)

@@ -3,6 +3,7 @@
 Source: OCI distribution specification 1.1, "Push", "Content management", "Warnings".
 """
 
+import asyncio
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from urllib.parse import parse_qs
@@ -51,6 +52,8 @@ _READING = frozenset({"GET", "HEAD"})
 _MAX_WARNINGS = 4096
 """Bytes of warnings in one answer, as the specification has it."""
 _MAX_TAGS = 20
+_LARGE = 64 * 1024
+"""Bytes of a manifest from which on it is parsed in a thread."""
 
 _ALONE = (
     "nothing can be pushed here, or deleted: this release hosts only without replicas, and the mirror's metadata.url "
@@ -162,13 +165,15 @@ class Pushes:
         kind = _media_type(header(push.scope, b"content-type") or "")
         more = _tags(push.scope)
         body = await whole_of(push.scope, push.receive, self._max_manifest_size, self._too_large())
-        digest = Digest.of(body, path.digest.algorithm if path.digest is not None else "sha256")
-        if path.digest is not None and path.digest != digest:
-            raise DigestInvalid(f"the manifest that was sent has the digest {digest}, and not the one of its address")
-        try:
-            manifest = Manifest.parse(body, kind, digest)
-        except UpstreamInvalid as error:
-            raise ManifestInvalid(error.message) from error
+        algorithm = path.digest.algorithm if path.digest is not None else "sha256"
+        if len(body) > _LARGE:
+            manifest = await asyncio.to_thread(_parsed, body, kind, algorithm)
+        else:
+            manifest = _parsed(body, kind, algorithm)
+        if path.digest is not None and path.digest != manifest.digest:
+            raise DigestInvalid(
+                f"the manifest that was sent has the digest {manifest.digest}, and not the one of its address"
+            )
         tags = dict.fromkeys([*([path.tag] if path.tag is not None else []), *more])
         overwrite = self._may(push.principal, Action.OVERWRITE, push.place)
         pushed = await push.publisher.put_manifest(
@@ -252,6 +257,13 @@ def _media_type(text: str) -> str:
     if essence in MANIFEST_TYPES or essence in _TELLS_NOTHING or essence.startswith(_SCHEMA_1):
         return essence
     raise ManifestInvalid(f"the Content-Type is not that of a manifest, which is one of {', '.join(MANIFEST_TYPES)}")
+
+
+def _parsed(body: bytes, kind: str, algorithm: str) -> Manifest:
+    try:
+        return Manifest.parse(body, kind, Digest.of(body, algorithm))
+    except UpstreamInvalid as error:
+        raise ManifestInvalid(error.message) from error
 
 
 def _tags(scope: Scope) -> list[str]:

@@ -14,12 +14,12 @@ from mirror.edge import body
 from mirror.edge.auth import Gate
 from mirror.edge.push import Pushes, takes, warnings
 from mirror.edge.respond import Cut, query, send_error
-from mirror.errors import MirrorError, StoreError
+from mirror.errors import MirrorError, StoreError, Unsupported
 from mirror.metrics import Metrics
 from mirror.names import Names, Place
 from mirror.oci import OCI_MANIFEST, Manifest, parse_path
 from mirror.publish import Chunk, Pushed
-from tests.edge.asgi import Sent
+from tests.edge.asgi import Sent, nothing_more
 from tests.support.artifacts import raw, wasm_module
 
 SETTINGS = Settings.model_validate({"listen": "127.0.0.1:0", "upstreams": {"ghcr.io": {}}})
@@ -237,6 +237,14 @@ async def test_what_is_asked_for_is_handed_on() -> None:
     assert (sent.status, sent.headers["content-length"]) == (202, "0")
     source = Place("hosted", "other/one")
     assert shelf.put == [("begin", "sha512"), ("mount", source), ("begin", "sha256"), "v1", DIGEST, DIGEST]
+
+
+async def test_a_mirror_with_replicas_says_that_nothing_is_hosted_there() -> None:
+    scope: Scope = {"type": "http", "method": "POST", "query_string": b"", "headers": [(b"host", b"localhost")]}
+    pushes = Pushes(Names(SETTINGS), {}, Gate(SETTINGS), Metrics(), SETTINGS.hosted)
+    with pytest.raises(Unsupported, match=r"hosts only without replicas, and the mirror's metadata\.url") as refused:
+        await pushes.answer(scope, nothing_more, Sent().send, parse_path(f"{ROOT}/blobs/uploads/"), {})
+    assert refused.value.allow == ()
 
 
 MANIFEST = raw(wasm_module())

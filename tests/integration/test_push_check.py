@@ -74,7 +74,7 @@ async def test_only_what_agents_refuse_is_spoken_of(
                 assert warning.startswith(f'299 - "{words}'), (name, warning)
                 assert "to mend it: " in warning
                 (line,) = caplog.messages
-                assert line.startswith(f"hosted/bad:v1 ({artifact.digest}) was pushed: {words}")
+                assert line.startswith(f"hosted/bad:v1 ({artifact.digest}) is pushed: {words}")
                 caplog.clear()
             else:
                 assert (reply.status, reply.code, there.status) == (400, "MANIFEST_INVALID", 404), name

@@ -1,0 +1,90 @@
+"""Who takes in pushes to hosted repositories, where a request over a socket could not show it."""
+
+import contextlib
+import errno
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from mirror.admission import Admission
+from mirror.digest import Digest
+from mirror.errors import DiskFull, ManifestBlobUnknown, ManifestInvalid
+from mirror.hosted.catalogue import Catalogue
+from mirror.hosted.records import BlobLink
+from mirror.names import Place
+from mirror.oci import Manifest
+from mirror.publish import Chunk
+from mirror.publishing import Hosted
+from mirror.store.blobs import BlobStore
+from mirror.store.directory import DataDirectory
+from mirror.store.uploads import Uploads
+from tests.support.artifacts import Artifact, cncf, wasm_module
+
+PLACE = Place("hosted", "team/plugin")
+REFUSED = cncf(wasm_module())
+MANIFEST = Manifest.parse(REFUSED.body, REFUSED.media_type, REFUSED.digest)
+
+
+@contextlib.asynccontextmanager
+async def hosted(folder: Path, check: str) -> AsyncIterator[tuple[Hosted, Catalogue, BlobStore]]:
+    """All that is needed to host, without HTTP."""
+    with contextlib.ExitStack() as stack:
+        directory = DataDirectory.open(folder)
+        stack.callback(directory.close)
+        store, catalogue = BlobStore(directory), Catalogue.of(directory)
+        uploads = Uploads(directory, lambda: 0.0, expires=3600, max_uploads=10)
+        stack.callback(uploads.close)
+        admission = Admission(check, 1 << 20, directory.spool)
+        stack.callback(admission.close)
+        try:
+            yield Hosted(uploads, store, catalogue, admission, 1 << 20), catalogue, store
+        finally:
+            await catalogue.aclose()
+
+
+async def push_blobs(publisher: Hosted, artifact: Artifact) -> None:
+    for digest, content in artifact.blobs.items():
+        upload = await publisher.begin(PLACE, "", algorithm="sha256")
+        await upload.finish(digest, Chunk(stream(content)))
+
+
+async def stream(content: bytes) -> AsyncIterator[bytes]:
+    yield content
+
+
+async def test_a_layer_that_comes_while_its_manifest_is_judged_does_not_let_that_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with hosted(tmp_path, "enforce") as (publisher, catalogue, store):
+        await push_blobs(publisher, REFUSED)
+
+        async def not_yet(repository: str, digest: Digest) -> BlobLink | None:
+            return None
+
+        with monkeypatch.context() as patched:
+            patched.setattr(catalogue, "blob", not_yet)
+            with pytest.raises(ManifestBlobUnknown):
+                await publisher.put_manifest(PLACE, "", MANIFEST, ["v1"], overwrite=True)
+        with pytest.raises(ManifestInvalid):
+            await publisher.put_manifest(PLACE, "", MANIFEST, ["v1"], overwrite=True)
+        assert not store.holds(MANIFEST.digest)
+
+
+async def test_a_disk_that_is_full_under_a_manifest_leaves_no_record_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with hosted(tmp_path, "warn") as (publisher, catalogue, store):
+        await push_blobs(publisher, REFUSED)
+
+        def fails(digest: Digest, content: bytes) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        with monkeypatch.context() as patched:
+            patched.setattr(store, "put", fails)
+            with pytest.raises(DiskFull, match="was not taken in"):
+                await publisher.put_manifest(PLACE, "", MANIFEST, ["v1"], overwrite=True)
+        assert await catalogue.tag(PLACE.repository, "v1") is None
+        pushed = await publisher.put_manifest(PLACE, "", MANIFEST, ["v1"], overwrite=True)
+        (warning,) = pushed.warnings
+        assert warning.startswith("agents will refuse this: ")
