@@ -92,7 +92,10 @@ class Users:
         if self._waiting >= _MOST_WAITING and not self._flights.under_way(pair):
             raise TooMany("too many passwords are being checked; ask again", retry_after=1)
         is_user = entry is not None
-        task, _ = self._flights.join(pair, lambda: self._find_out(pair, against, password, is_user))
+        task, joined = self._flights.join(pair, lambda: self._find_out(pair, against, password, is_user))
+        if not joined:  # counted now, and not once it runs: all of a flood may come before that
+            self._waiting += 1
+            task.add_done_callback(self._one_less)
         return await asyncio.shield(task)
 
     async def aclose(self) -> None:
@@ -100,15 +103,14 @@ class Users:
         await self._flights.aclose()
 
     async def _find_out(self, pair: bytes, against: bytes, password: bytes, is_user: bool) -> bool:
-        self._waiting += 1
-        try:
-            async with self._free:
-                fits = await asyncio.to_thread(self._check, password, against)
-        finally:
-            self._waiting -= 1
+        async with self._free:
+            fits = await asyncio.to_thread(self._check, password, against)
         right = fits and is_user
         (self._right if right else self._wrong).add(pair)
         return right
+
+    def _one_less(self, done: asyncio.Task[bool]) -> None:
+        self._waiting -= 1
 
     def _decoy(self, table: Table, name: str) -> bytes:
         """An entry that no password fits; the same each time, and as costly as one of the real ones."""
