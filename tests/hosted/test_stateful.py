@@ -2,26 +2,35 @@
 
 What a push was told to be there is there for the grace; each manifest that was taken in has all that it names, until
 it is deleted; what is deleted and needed by nobody is gone in the end.
+
+The catalogue's threads are played by the loop itself, so that a failure can be repeated.
 """
 
 import asyncio
 import shutil
 import tempfile
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from mirror.digest import Digest
 from mirror.errors import Denied, ManifestBlobUnknown, NotFound, Unsupported
+from mirror.hosted import catalogue
 from mirror.hosted.gc import Collected, Gc
+from mirror.metadata.thread import Ticket, WorkThread
 from tests.hosted.cache import Cached
 from tests.hosted.shelf import OTHER, REPOSITORY, Clock, Shelf, describe
 from tests.support.artifacts import OCI_LAYER, Artifact, image, index
-from tests.support.waiting import eventually
+
+J = TypeVar("J")
 
 GRACE = 100.0
+_TURNS = 100  # of the loop, in which a collector comes to its next stop
 CONTENTS = (b"{}", b"one", b"two")
 IMAGES = (image([(OCI_LAYER, b"one")]), image([(OCI_LAYER, b"one"), (OCI_LAYER, b"two")]))
 ARTIFACTS = (*IMAGES, index(*IMAGES))
@@ -34,12 +43,35 @@ ARTIFACT = st.sampled_from(ARTIFACTS)
 TAG = st.sampled_from(["1", "2"])
 
 
+class AtOnce(WorkThread[J]):
+    """Works when it is asked to."""
+
+    def __init__(
+        self, name: str, work: Callable[[Sequence[Ticket[J]]], None], last: Callable[[], None], **_: object
+    ) -> None:
+        self._at_once = work
+        self._in_the_end = last
+
+    async def do(self, job: J) -> object:
+        """The result of a job."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[object] = loop.create_future()
+        self._at_once([Ticket(job, loop, future)])
+        return await future
+
+    async def aclose(self) -> None:
+        """Nothing is left to be done."""
+        self._in_the_end()
+
+
 class Hosted(RuleBasedStateMachine):
     """What clients and collectors do; ``confirmed`` is when a client was last told that a blob is there."""
 
     @initialize(cached=st.booleans())
     def begin(self, cached: bool) -> None:
         """An empty directory, and two workers on it."""
+        self.patch = pytest.MonkeyPatch()
+        self.patch.setattr(catalogue, "WorkThread", AtOnce)
         self.folder = Path(tempfile.mkdtemp(prefix="hosted-"))
         self.runner = asyncio.Runner()
         self.clock = Clock()
@@ -65,6 +97,7 @@ class Hosted(RuleBasedStateMachine):
             for worker in self.workers:
                 self.runner.run(worker.catalogue.aclose())
             self.runner.close()
+            self.patch.undo()
             shutil.rmtree(self.folder)
 
     def collector(self, who: int) -> Gc:
@@ -108,13 +141,13 @@ class Hosted(RuleBasedStateMachine):
     @rule(who=WHO, where=WHERE, artifact=ARTIFACT, tag=TAG, overwrite=st.booleans())
     def push_manifest(self, who: int, where: str, artifact: Artifact, tag: str, overwrite: bool) -> None:
         """A manifest is pushed, taken in exactly when all is there that it names, and its tag may be moved."""
-        catalogue = self.workers[who].catalogue
+        worker = self.workers[who].catalogue
         digest = self.file(who, artifact.body)
         wanted = [(where, child.digest) in self.manifests for child in artifact.children]
-        wanted += [self.runner.run(catalogue.blob(where, blob)) is not None for blob in artifact.blobs]
+        wanted += [self.runner.run(worker.blob(where, blob)) is not None for blob in artifact.blobs]
         moves = self.tags.get((where, tag), digest) != digest
         try:
-            self.runner.run(catalogue.put_manifest(where, describe(artifact), [tag], overwrite=overwrite))
+            self.runner.run(worker.put_manifest(where, describe(artifact), [tag], overwrite=overwrite))
         except ManifestBlobUnknown:
             assert not all(wanted)
         except Denied:
@@ -233,7 +266,11 @@ class Hosted(RuleBasedStateMachine):
         cache.may_answer.clear()
         before = cache.asked
         task = asyncio.create_task(self.collector(who).once())
-        await eventually(lambda: task.done() or cache.asked > before)
+        for _ in range(_TURNS):
+            if task.done() or cache.asked > before:
+                break
+            await asyncio.sleep(0)
+        assert task.done() or cache.asked > before
         self.collecting[who] = task
 
 
@@ -243,4 +280,4 @@ async def finished(task: "asyncio.Task[Collected]") -> None:
 
 
 TestHosted = Hosted.TestCase
-TestHosted.settings = settings(max_examples=25, stateful_step_count=25, derandomize=True, database=None, deadline=None)
+TestHosted.settings = settings(max_examples=40, stateful_step_count=30, derandomize=True, database=None, deadline=None)
