@@ -11,13 +11,12 @@ import bcrypt
 import httpx
 import pytest
 
-from mirror.digest import Digest
 from mirror.oci import DOCKER_MANIFEST, OCI_MANIFEST
 from tests.e2e.containerd import Containerd
+from tests.e2e.docker import docker_push
 from tests.e2e.programs import agent, attempt, run, run_raw
 from tests.e2e.pushing import CLIENTS, PASSWORD, USER, Client
 from tests.support.artifacts import (
-    Artifact,
     cncf,
     compat,
     docker,
@@ -223,6 +222,8 @@ def test_what_refers_to_an_artifact_is_listed_and_comes_back(tmp_path: Path) -> 
 @pytest.mark.parametrize("how", [PLAIN, WITH_PASSWORD])
 def test_docker_pushes_as_its_code_has_it(tmp_path: Path, how: str) -> None:
     with hosting(tmp_path / "mirror", how) as mirror, registry(mirror, how) as http:
+        if how == WITH_PASSWORD:  # docker's login is a GET of /v2/
+            assert http.get("/v2/", auth=(USER, "wrong")).status_code == 401
         docker_push(http, "hosted/team/base", "v1", LAYOUTS["docker"])
         mounted = docker_push(http, "hosted/team/other", "v1", LAYOUTS["docker"], known_in="hosted/team/base")
         assert mounted == 1
@@ -232,59 +233,6 @@ def test_docker_pushes_as_its_code_has_it(tmp_path: Path, how: str) -> None:
         assert docker_push(http, "hosted/team/third", "v1", elsewhere, known_in="hosted/team/base") == 0
         secret = pull_secret(tmp_path / "secret.json", mirror) if how == WITH_PASSWORD else None
         assert agent(f"oci://{mirror.host}/hosted/team/other:v1", pull_secret=secret).sha256 == SHA256
-
-
-def docker_push(
-    http: httpx.Client, repository: str, tag: str, artifact: Artifact, *, known_in: str | None = None
-) -> int:
-    """The requests that docker's push makes, with its demands on the answers; how many layers were mounted.
-
-    Source: moby, ``distribution/push_v2.go`` and the client of github.com/distribution/distribution. ``known_in`` is a
-    repository of this registry in which docker thinks that it has seen the layers.
-    """
-    http.get("/v2/").raise_for_status()
-    layers = artifact.layers
-    mounted = 0
-    for digest in layers:
-        blob = f"/v2/{repository}/blobs/{digest}"
-        upload = ""
-        if known_in is not None:
-            asked = http.post(f"/v2/{repository}/blobs/uploads/", params={"from": known_in, "mount": str(digest)})
-            assert asked.status_code in (201, 202), asked.text
-            if asked.status_code == 201:
-                assert http.head(blob).headers["content-length"] == str(len(artifact.blobs[digest]))
-                mounted += 1
-                continue
-            upload = urljoin(str(asked.url), asked.headers["location"])
-        assert http.head(blob).status_code == 404
-        _docker_upload(http, repository, digest, artifact.blobs[digest], upload)
-    for digest, content in artifact.blobs.items():
-        if digest not in layers:
-            _docker_upload(http, repository, digest, content)
-    put = http.put(
-        f"/v2/{repository}/manifests/{tag}", content=artifact.body, headers={"content-type": artifact.media_type}
-    )
-    assert put.is_success, put.text
-    assert put.headers["docker-content-digest"] == str(artifact.digest)
-    return mounted
-
-
-def _docker_upload(http: httpx.Client, repository: str, digest: Digest, content: bytes, upload: str = "") -> None:
-    """Without a length before, for docker compresses on the way."""
-    if not upload:
-        begun = http.post(f"/v2/{repository}/blobs/uploads/")
-        assert begun.status_code == 202, begun.text
-        upload = urljoin(str(begun.url), begun.headers["location"])
-    streamed = http.patch(upload, content=(content[at : at + 32768] for at in range(0, len(content), 32768)))
-    assert streamed.is_success, streamed.text
-    start, _, end = streamed.headers["range"].partition("-")
-    assert int(end) - int(start) + 1 == len(content)
-    finished = http.put(
-        httpx.URL(urljoin(upload, streamed.headers["location"])).copy_merge_params({"digest": str(digest)})
-    )
-    assert finished.is_success, finished.text
-    known = http.head(f"/v2/{repository}/blobs/{digest}")
-    assert (known.status_code, known.headers["content-length"]) == (200, str(len(content)))
 
 
 @pytest.mark.parametrize("how", [PLAIN, WITH_PASSWORD])
