@@ -109,9 +109,9 @@ class Pushes:
         push = Push(scope, receive, send, path.name, place, asked, principal, publisher, elsewhere, readable)
         try:
             await self._carry_out(push, path)
-        except ChunkInvalid as error:  # says where the upload is too
-            assert path.upload is not None
-            await send_error(send, method, error, extra=[("location", uploads.where(push, path.upload))])
+        except ChunkInvalid as error:  # says where the upload is too; that of a mere POST is over
+            extra = [("location", uploads.where(push, path.upload))] if path.upload is not None else []
+            await send_error(send, method, error, extra=extra)
         except UploadStalled as error:  # what is left of its body will not come
             await send_error(send, method, error, extra=[("connection", "close")])
         except BodyCut as cut:

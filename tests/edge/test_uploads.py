@@ -1,11 +1,15 @@
 """What the edge hands to whoever takes in pushes, and what it makes of clients that leave, lie or fall silent."""
 
 import asyncio
+import contextlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from urllib.parse import urlencode
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from starlette.types import Message, Scope
 
 from mirror.config import Settings
@@ -14,7 +18,7 @@ from mirror.edge import body
 from mirror.edge.auth import Gate
 from mirror.edge.push import Pushes, takes, warnings
 from mirror.edge.respond import Cut, query, send_error
-from mirror.errors import MirrorError, StoreError, Unsupported
+from mirror.errors import ChunkInvalid, MirrorError, StoreError, Unsupported, UploadUnknown
 from mirror.metrics import Metrics
 from mirror.names import Names, Place
 from mirror.oci import OCI_MANIFEST, Manifest, parse_path
@@ -58,6 +62,16 @@ class Kept:
 
 
 @dataclass
+class Strict(Kept):
+    """One that holds chunks against where it stands."""
+
+    async def append(self, chunk: Chunk) -> int:
+        if chunk.start not in (None, self.size):
+            raise ChunkInvalid("not there", size=self.size)
+        return await super().append(chunk)
+
+
+@dataclass
 class Shelf:
     """A `Publisher` with one upload; ``fails`` is raised for manifests."""
 
@@ -71,7 +85,8 @@ class Shelf:
         return self.upload
 
     async def find(self, place: Place, principal: str, upload: str) -> Kept:
-        assert (place, upload) == (Place("hosted", "team/plugin"), "the-one")
+        if (place, upload) != (Place("hosted", "team/plugin"), "the-one"):
+            raise UploadUnknown("there is no such upload")
         return self.upload
 
     async def mount(
@@ -150,6 +165,14 @@ async def asked(
     except MirrorError as error:
         await send_error(sent.send, method, error)
     return sent
+
+
+async def test_a_whole_blob_that_is_to_begin_elsewhere_is_refused() -> None:
+    shelf = Shelf(Strict())
+    target = f"{ROOT}/blobs/uploads/?digest={DIGEST}"
+    sent = await asked(shelf, "POST", target, Client(pieces(b"ab")), {"content-range": "5-6", "content-length": "2"})
+    assert (sent.status, sent.headers["range"], "location" in sent.headers) == (416, "0-0", False)
+    assert shelf.upload.calls == ["cancel"]
 
 
 async def test_a_chunk_is_handed_on_piece_by_piece_and_no_faster_than_it_is_taken() -> None:
@@ -291,6 +314,46 @@ async def test_what_is_said_of_a_manifest_is_in_the_headers() -> None:
     assert ("oci-tag", "a, b") in fields
     assert [value for name, value in fields if name == "warning"] == ['299 - "first"', '299 - "second"']
     assert shelf.put == [(OCI_MANIFEST, ("a", "b"))]
+
+
+_ids = st.sampled_from(["", "the-one", "?", "a/b", ".."])
+_digests = st.sampled_from([str(DIGEST), str(Digest.of(b"", "sha512")), "sha256:x", "", ":", "%00"])
+_tails = st.one_of(
+    st.builds("blobs/uploads/{}".format, _ids),
+    st.builds("{}/{}".format, st.sampled_from(["manifests", "blobs", "referrers"]), st.one_of(_digests, st.just("v1"))),
+)
+_queries = st.dictionaries(
+    st.sampled_from(["digest", "mount", "from", "digest-algorithm", "tag", "ns"]),
+    st.one_of(_digests, st.sampled_from(["hosted/a/b", "sha512", "v1", "-", "localhost"])),
+)
+_headers = st.dictionaries(
+    st.sampled_from(["content-range", "content-length", "transfer-encoding", "content-type", "authorization"]),
+    st.sampled_from(
+        ["0-5", "5-0", "0-99999999999999999999", "6", "-1", "chunked", OCI_MANIFEST, "Basic x", "\xff", ""]
+    ),
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    method=st.sampled_from(["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]),
+    tail=_tails,
+    search=_queries,
+    headers=_headers,
+    content=st.lists(st.sampled_from([b"", b"abcdef", raw(wasm_module()).body, b"{"]), max_size=3),
+    ends=st.booleans(),
+)
+def test_whatever_is_sent_is_answered_once_or_cut(
+    method: str, tail: str, search: dict[str, str], headers: dict[str, str], content: list[bytes], ends: bool
+) -> None:
+    if method == "GET" and not tail.startswith("blobs/uploads/"):
+        return
+    client = Client(pieces(*content, end=ends))
+    with contextlib.suppress(Cut, MirrorError):  # what stands against an address is raised by its parser
+        sent = asyncio.run(asked(Shelf(Strict()), method, f"{ROOT}/{tail}?{urlencode(search)}", client, headers))
+        assert sent.finished
+        assert [message["type"] for message in sent.messages].count("http.response.start") == 1
+        assert 200 <= sent.status < 500
 
 
 @pytest.mark.parametrize(
