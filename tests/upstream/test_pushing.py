@@ -290,6 +290,16 @@ async def test_a_stream_is_sent_as_it_comes() -> None:
             assert (await origin.append(REPOSITORY, begun.location, slowly())).size == 3
 
 
+async def test_a_stream_whose_connection_died_is_not_sent_again_in_part() -> None:
+    with taking() as up:
+        async with pushing_to(up) as origin:
+            begun = await origin.begin(REPOSITORY)
+            up.inject(Fault(drop=True), method="PATCH")
+            with pytest.raises(UpstreamUnavailable):
+                await origin.append(REPOSITORY, begun.location, pieces())
+        assert up.count(method="PATCH") == 1
+
+
 async def test_a_manifest_of_another_digest_was_not_taken_in() -> None:
     given = Manifest.parse(MANIFEST, OCI_MANIFEST, Digest.of(MANIFEST))
     with taking() as up:
