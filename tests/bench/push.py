@@ -17,7 +17,7 @@ from tests.support.registry import DockerRegistry
 _SIZE = 64 * 1024**2
 _SMALL = 1024**2
 _AT_ONCE = 16
-_ROUNDS = 7
+_ROUNDS = 11
 _HERDS = 2
 _GOAL = 0.8
 _MEMORY = 150 * 1024**2
