@@ -6,6 +6,7 @@ that record, so nothing half is ever seen.
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import Callable, Sequence
 
 from mirror.admission import Admission
@@ -19,6 +20,8 @@ from mirror.publish import Chunk, Pushed
 from mirror.store.blobs import Blob, BlobStore
 from mirror.store.session import Session, told
 from mirror.store.uploads import Uploads
+
+log = logging.getLogger(__name__)
 
 _LARGE = 64 * 1024
 """Bytes of a manifest from which on it is parsed in a thread."""
@@ -121,6 +124,7 @@ class Hosted:
         except OSError as error:
             raise told(error, "the manifest was not taken in") from error
         await self._catalogue.put_manifest(place.repository, described, tags, overwrite=overwrite)
+        log.info("%s (%s) was pushed by %s", reference, manifest.digest, principal or "anonymous")
         subject = described.subject.digest if described.subject is not None else None
         return Pushed(manifest.digest, subject, warnings)
 

@@ -6,6 +6,9 @@ from mirror.answer import Answer, Collapsed, Filled, Hit, Outcome, Passed, Reval
 
 _CACHE = "wasm-mirror"
 
+_MAX_WARNINGS = 4096
+"""Bytes of warnings in one answer, as the distribution specification has it."""
+
 Headers = list[tuple[bytes, bytes]]
 
 
@@ -48,6 +51,30 @@ def always(namespace: str | None) -> list[tuple[str, str]]:
 def etag(answer: Answer) -> str:
     """The entity tag: the digest."""
     return f'"{answer.digest}"'
+
+
+def warnings(words: Iterable[str]) -> list[str]:
+    """The values of ``Warning``, as many as may be sent.
+
+    Sources: RFC 7234, section 5.5; OCI distribution specification 1.1, "Warnings".
+    """
+    values = []
+    left = _MAX_WARNINGS
+    for text in words:
+        plain = text.replace("…", "...").encode("ascii", "replace").decode()
+        plain = "".join(letter if letter.isprintable() else " " for letter in plain)
+        room = left - len('299 - ""')
+        quoted = ""
+        for letter in plain:
+            escaped = f"\\{letter}" if letter in '"\\' else letter
+            if len(quoted) + len(escaped) > room:
+                break
+            quoted += escaped
+        if not quoted:
+            break
+        values.append(f'299 - "{quoted}"')
+        left -= len(values[-1])
+    return values
 
 
 def encode(headers: Iterable[tuple[str, str]]) -> Headers:

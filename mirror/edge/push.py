@@ -1,11 +1,11 @@
 """All that changes something under ``/v2``: uploads, manifests that are put, what is deleted; and who may do so.
 
-Source: OCI distribution specification 1.1, "Push", "Content management", "Warnings".
+Source: OCI distribution specification 1.1, "Push" and "Content management".
 """
 
 import asyncio
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from urllib.parse import parse_qs
 
 from starlette.types import Receive, Scope, Send
@@ -17,6 +17,7 @@ from mirror.edge import uploads
 from mirror.edge.account import OPERATION, UPSTREAM
 from mirror.edge.auth import Gate
 from mirror.edge.body import whole_of
+from mirror.edge.headers import warnings
 from mirror.edge.respond import Cut, header, send_error
 from mirror.edge.uploads import Push
 from mirror.errors import (
@@ -25,7 +26,6 @@ from mirror.errors import (
     DigestInvalid,
     ManifestInvalid,
     MirrorError,
-    RequestError,
     Unauthorized,
     Unsupported,
     UploadStalled,
@@ -33,7 +33,7 @@ from mirror.errors import (
 )
 from mirror.metrics import Metrics
 from mirror.names import Names, Place
-from mirror.oci import MANIFEST_TYPES, Manifest, RegistryPath, Resource, parse_tag
+from mirror.oci import MANIFEST_TYPES, Manifest, Reference, RegistryPath, Resource, parse_tag
 from mirror.publish import BodyCut, Publisher, Pushed
 
 log = logging.getLogger(__name__)
@@ -49,8 +49,6 @@ _BEGIN = ("POST",)
 _UPLOAD = ("GET", "HEAD", "PATCH", "PUT", "DELETE")
 _READING = frozenset({"GET", "HEAD"})
 
-_MAX_WARNINGS = 4096
-"""Bytes of warnings in one answer, as the specification has it."""
 _MAX_TAGS = 20
 _LARGE = 64 * 1024
 """Bytes of a manifest from which on it is parsed in a thread."""
@@ -142,9 +140,6 @@ class Pushes:
         try:
             pushed, tags = await self._put_manifest(push, path)
             result = "warned" if pushed.warnings else "success"
-        except RequestError:
-            result = "refused"
-            raise
         except MirrorError as error:
             result = "refused" if error.status < 500 else "failed"
             raise
@@ -190,7 +185,8 @@ class Pushes:
         else:
             assert path.tag is not None
             await push.publisher.delete_tag(push.place, path.tag)
-        log.info("%s was deleted by %s", push.address(path.tag or str(path.digest)), push.principal or "anonymous")
+        what = Reference(push.place.upstream, push.place.repository, path.tag, path.digest)
+        log.info("%s was deleted by %s", what, push.principal or "anonymous")
         await push.answer(202, [])
 
     def _allow(self, push: Push, action: Action) -> None:
@@ -210,27 +206,6 @@ class Pushes:
 def takes(method: str, path: RegistryPath) -> bool:
     """Whether a request is for `Pushes.answer`."""
     return method not in _READING or path.resource is Resource.UPLOAD
-
-
-def warnings(words: Iterable[str]) -> list[str]:
-    """The values of ``Warning``, as many as may be sent. Source: RFC 7234, section 5.5."""
-    values = []
-    left = _MAX_WARNINGS
-    for text in words:
-        plain = text.replace("…", "...").encode("ascii", "replace").decode()
-        plain = "".join(letter if letter.isprintable() else " " for letter in plain)
-        room = left - len('299 - ""')
-        quoted = ""
-        for letter in plain:
-            escaped = f"\\{letter}" if letter in '"\\' else letter
-            if len(quoted) + len(escaped) > room:
-                break
-            quoted += escaped
-        if not quoted:
-            break
-        values.append(f'299 - "{quoted}"')
-        left -= len(values[-1])
-    return values
 
 
 def _allowed(path: RegistryPath) -> tuple[str, ...]:

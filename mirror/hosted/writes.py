@@ -88,8 +88,14 @@ def put_manifest(
         raise StoreError(f"the bytes of {pushed.digest} went before they were taken down; push it again", retry_after=1)
     _refuse_dangling(connection, "blob", repository, described.blobs)
     _refuse_dangling(connection, "manifest", repository, described.children)
-    if reads.manifest(connection, repository, pushed.digest) is None:
+    before = reads.manifest(connection, repository, pushed.digest)
+    if before is None:
         _refuse_too_much(connection, repository, len(pushed.body), most)
+    elif before.media_type != pushed.media_type and not overwrite:  # its tags would name something else
+        raise Denied(
+            f"the manifest is there already, as {before.media_type}, and may become another type's only by who has the "
+            "right `overwrite` (auth.rules in the mirror's settings)"
+        )
     connection.execute(
         f"INSERT OR REPLACE INTO manifest (repository, {reads.MANIFEST}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
         (

@@ -16,7 +16,8 @@ from mirror.config import Settings
 from mirror.digest import Digest
 from mirror.edge import body
 from mirror.edge.auth import Gate
-from mirror.edge.push import Pushes, takes, warnings
+from mirror.edge.headers import warnings
+from mirror.edge.push import Pushes, takes
 from mirror.edge.respond import Cut, query, send_error
 from mirror.errors import ChunkInvalid, MirrorError, StoreError, Unsupported, UploadUnknown
 from mirror.metrics import Metrics

@@ -9,17 +9,17 @@ import pytest
 
 from mirror.admission import Admission
 from mirror.digest import Digest
-from mirror.errors import DiskFull, ManifestBlobUnknown, ManifestInvalid
+from mirror.errors import Denied, DiskFull, ManifestBlobUnknown, ManifestInvalid
 from mirror.hosted.catalogue import Catalogue
 from mirror.hosted.records import BlobLink
 from mirror.names import Place
-from mirror.oci import Manifest
+from mirror.oci import DOCKER_MANIFEST, OCI_MANIFEST, Manifest
 from mirror.publish import Chunk
 from mirror.publishing import Hosted
 from mirror.store.blobs import BlobStore
 from mirror.store.directory import DataDirectory
 from mirror.store.uploads import Uploads
-from tests.support.artifacts import Artifact, cncf, wasm_module
+from tests.support.artifacts import Artifact, cncf, image, wasm_module
 
 PLACE = Place("hosted", "team/plugin")
 REFUSED = cncf(wasm_module())
@@ -69,6 +69,23 @@ async def test_a_layer_that_comes_while_its_manifest_is_judged_does_not_let_that
         with pytest.raises(ManifestInvalid):
             await publisher.put_manifest(PLACE, "", MANIFEST, ["v1"], overwrite=True)
         assert not store.holds(MANIFEST.digest)
+
+
+async def test_who_may_not_overwrite_does_not_change_the_type_of_what_a_tag_names(tmp_path: Path) -> None:
+    """A manifest that does not name its type has the one that it is sent as."""
+    body = image([("application/vnd.example", b"x")], extra={"mediaType": None}).body
+    first, second = (Manifest.parse(body, kind, Digest.of(body)) for kind in (OCI_MANIFEST, DOCKER_MANIFEST))
+    async with hosted(tmp_path, "warn") as (publisher, catalogue, _):
+        await push_blobs(publisher, image([("application/vnd.example", b"x")]))
+        await publisher.put_manifest(PLACE, "", first, ["v1"], overwrite=False)
+        await publisher.put_manifest(PLACE, "", first, ["v1", "v2"], overwrite=False)
+        with pytest.raises(Denied, match="overwrite"):
+            await publisher.put_manifest(PLACE, "", second, ["v3"], overwrite=False)
+        found = await catalogue.tagged(PLACE.repository, "v1")
+        assert found is not None
+        assert found.media_type == OCI_MANIFEST
+        await publisher.put_manifest(PLACE, "", second, [], overwrite=True)
+        assert (await catalogue.tagged(PLACE.repository, "v1") or found).media_type == DOCKER_MANIFEST
 
 
 async def test_a_disk_that_is_full_under_a_manifest_leaves_no_record_of_it(
