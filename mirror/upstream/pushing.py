@@ -31,6 +31,8 @@ _LEAST = re.compile(r"\d{1,12}")
 _MAX_LOCATION = 16 * 1024
 _MAX_WARNINGS = 8
 _WARNING = re.compile(r'299 - "((?:[^"\\]|\\.){1,500})"')
+_NOT_OURS = frozenset({401, 407, 421, 426})
+"""About the connection, or who is asking: to the author they would mean something else."""
 _CODES = {
     404: "NAME_UNKNOWN",
     405: "UNSUPPORTED",
@@ -266,7 +268,7 @@ def refusal(response: httpx.Response, body: bytes, endpoint: str, what: str, is_
     wait = answers.retry_after(response)
     if status >= 500 or status in (408, 425):
         return Unavailable(f"{endpoint} answers {status} to {what}{said}", detail=detail, retry_after=wait)
-    if 400 <= status < 500:
+    if 400 <= status < 500 and status not in _NOT_OURS:
         code = codes[0] if codes else _CODES.get(status, "UNSUPPORTED")
         message = f"{endpoint} refuses {what} ({status}){said}"
         return UpstreamRefused(message, status=status, code=code, detail=detail, retry_after=wait)

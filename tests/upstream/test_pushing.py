@@ -202,6 +202,8 @@ async def test_a_redirect_of_a_push_is_not_followed() -> None:
         (500, UpstreamUnavailable, 503),
         (503, UpstreamUnavailable, 503),
         (304, UpstreamInvalid, 502),
+        (407, UpstreamInvalid, 502),
+        (408, UpstreamUnavailable, 503),
         (200, UpstreamInvalid, 502),
     ],
 )
