@@ -43,6 +43,7 @@ async def stands_at(author: Author, upload: str) -> int:
     return int((reply.header("range") or "").partition("-")[2]) + 1 if reply.status == 204 else -1
 
 
+@pytest.mark.shows("the mirror is killed, or a client leaves, in the middle of a push")
 @pytest.mark.parametrize("method", ["PATCH", "PUT"])
 async def test_a_chunk_that_is_cut_can_be_gone_on_with(tmp_path: Path, method: str) -> None:
     async with running(tmp_path, UP) as mirror:
@@ -122,6 +123,7 @@ async def test_a_refusal_does_not_spoil_the_connection(tmp_path: Path) -> None:
             assert b"HTTP/1.1 200 OK" in await reader.readuntil(b"200 OK")
 
 
+@pytest.mark.shows("the mirror is killed, or a client leaves, in the middle of a push")
 async def test_a_push_that_ends_anywhere_is_not_seen_until_it_is_whole(tmp_path: Path) -> None:
     before = image([(EXAMPLE, b"old")], config=(EXAMPLE, b"old config"))
     after = image([(EXAMPLE, b"new"), (EXAMPLE, b"newer")], config=(EXAMPLE, b"new config"))

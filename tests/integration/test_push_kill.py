@@ -133,6 +133,7 @@ class Story:
 
 
 @pytest.mark.timeout(240)
+@pytest.mark.shows("the mirror is killed, or a client leaves, in the middle of a push")
 async def test_killed_while_many_push_nothing_is_lost_or_half(tmp_path: Path) -> None:
     seed = int(os.environ.get("WASM_MIRROR_TEST_SEED") or random.SystemRandom().randrange(1 << 32))
     print(f"WASM_MIRROR_TEST_SEED={seed}")
