@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import pytest
-from hypothesis import settings
+from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
@@ -280,4 +280,11 @@ async def finished(task: "asyncio.Task[Collected]") -> None:
 
 
 TestHosted = Hosted.TestCase
-TestHosted.settings = settings(max_examples=40, stateful_step_count=30, derandomize=True, database=None, deadline=None)
+TestHosted.settings = settings(
+    max_examples=40,
+    stateful_step_count=30,
+    phases=(Phase.generate,),  # to look for a smaller failure takes longer than a test may
+    derandomize=True,
+    database=None,
+    deadline=None,
+)
