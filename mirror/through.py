@@ -19,7 +19,6 @@ from mirror.errors import (
     ManifestBlobUnknown,
     MirrorError,
     NotFound,
-    StoreError,
     Unsupported,
     UploadUnknown,
     UpstreamTimeout,
@@ -181,7 +180,7 @@ class Through:
             record = BlobRecord(digest, received.size, received.blake3, self._here.now())
             await self._here.metadata.put_blob(record)
             await self._here.sharing.announce(digest)
-        except StoreError as error:
+        except MirrorError as error:
             log.warning("%s was pushed, and is not kept here: %s", digest, error)
 
     # Its own.
