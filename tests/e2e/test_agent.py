@@ -33,11 +33,12 @@ from tests.support.faults import Fault
 from tests.support.process import MirrorProcess
 from tests.support.upstream import FaultyUpstream
 from tests.support.waiting import wait_until
+from tests.wasm.modules import custom, plugin
 from tests.wasm.verdicts import parsed
 
 pytestmark = pytest.mark.needs("agent")
 
-MODULE = wasm_module(300_000)
+MODULE = plugin(customs=[custom("pad", random.Random(1).randbytes(300_000))])
 SHA256 = hashlib.sha256(MODULE).hexdigest()
 LAYOUTS = {"raw": raw, "docker": docker, "compat": compat}
 Layout = Callable[[bytes], Artifact]
