@@ -45,6 +45,7 @@ Codes: OCI distribution specification 1.1, "Error Codes"; those that start with 
 mirror's own.
 """
 
+
 class MirrorError(Exception):
     """An error with words for the person who sees it: what is wrong, and what to do.
 

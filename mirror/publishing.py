@@ -7,6 +7,7 @@ that record, so nothing half is ever seen.
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import Callable, Sequence
 
 from mirror.admission import Admission
@@ -14,6 +15,7 @@ from mirror.digest import Digest
 from mirror.errors import ManifestBlobUnknown, SizeInvalid, StoreError
 from mirror.hosted.catalogue import Catalogue
 from mirror.hosted.records import Described
+from mirror.metadata.base import BlobRecord, Metadata
 from mirror.names import Place
 from mirror.oci import Manifest, Reference
 from mirror.publish import Chunk, Pushed
@@ -33,11 +35,18 @@ class HostedUpload:
     min_chunk = 0
 
     def __init__(
-        self, session: Session, store: BlobStore, catalogue: Catalogue, repository: str, max_blob_size: int
+        self,
+        session: Session,
+        store: BlobStore,
+        catalogue: Catalogue,
+        metadata: Metadata,
+        repository: str,
+        max_blob_size: int,
     ) -> None:
         self._session = session
         self._store = store
         self._catalogue = catalogue
+        self._metadata = metadata
         self._repository = repository
         self._max_blob_size = max_blob_size
 
@@ -60,6 +69,10 @@ class HostedUpload:
         if last is not None:
             await self._append(last, last=True)
         blob = await self._session.finish(digest, self._store)
+        try:
+            await self._metadata.put_blob(BlobRecord(blob.digest, blob.size, blob.blake3, time.time()))
+        except StoreError as error:  # only a check of the disk will miss it
+            log.error("%s was pushed, but could not be noted: %s", blob.digest, error)
         await self._catalogue.link_blob(self._repository, blob.digest, blob.size)
 
     async def cancel(self) -> None:
@@ -77,12 +90,19 @@ class Hosted:
     """Takes in what is pushed to hosted repositories. A `Publisher`."""
 
     def __init__(
-        self, uploads: Uploads, store: BlobStore, catalogue: Catalogue, admission: Admission, max_blob_size: int
+        self,
+        uploads: Uploads,
+        store: BlobStore,
+        catalogue: Catalogue,
+        metadata: Metadata,
+        admission: Admission,
+        max_blob_size: int,
     ) -> None:
-        """``max_blob_size`` in bytes."""
+        """``max_blob_size`` in bytes; ``metadata`` is told of blobs, as of those that are filled."""
         self._uploads = uploads
         self._store = store
         self._catalogue = catalogue
+        self._metadata = metadata
         self._admission = admission
         self._max_blob_size = max_blob_size
 
@@ -141,7 +161,9 @@ class Hosted:
         await self._catalogue.delete_blob(place.repository, digest)
 
     def _upload(self, place: Place, session: Session) -> HostedUpload:
-        return HostedUpload(session, self._store, self._catalogue, place.repository, self._max_blob_size)
+        return HostedUpload(
+            session, self._store, self._catalogue, self._metadata, place.repository, self._max_blob_size
+        )
 
     async def _judged(self, reference: Reference, described: Described) -> tuple[str, ...]:
         """What agents will say. What the repository does not have is not looked at: it may be somebody else's."""

@@ -148,7 +148,7 @@ async def wired(settings: Settings, directory: DataDirectory, draining: Callable
         limit = settings.hosted.max_blob_size
         publishers: dict[str, Publisher] = {}
         if catalogue is not None:
-            publishers[settings.hosted.prefix] = Hosted(uploads, store, catalogue, admission, limit)
+            publishers[settings.hosted.prefix] = Hosted(uploads, store, catalogue, metadata, admission, limit)
         here = Here(
             uploads,
             store,

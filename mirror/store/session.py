@@ -262,7 +262,8 @@ def unknown() -> UploadUnknown:
 
 
 def told(error: OSError, words: str) -> StoreError:
-    log.error("the disk fails under an upload (%s); %s", error.strerror or error, words)
+    """What the client hears of a disk that fails; ``words`` say what became of its push. The log hears it too."""
+    log.error("the disk fails under a push (%s); %s", error.strerror or error, words)
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return DiskFull(f"the mirror's disk is full; {words}")
     return StoreError(f"the mirror's disk fails; {words}")

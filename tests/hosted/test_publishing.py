@@ -6,12 +6,14 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from blake3 import blake3
 
 from mirror.admission import Admission
 from mirror.digest import Digest
 from mirror.errors import Denied, DiskFull, ManifestBlobUnknown, ManifestInvalid
 from mirror.hosted.catalogue import Catalogue
 from mirror.hosted.records import BlobLink
+from mirror.metadata.sqlite import SqliteMetadata
 from mirror.names import Place
 from mirror.oci import DOCKER_MANIFEST, OCI_MANIFEST, Manifest
 from mirror.publish import Chunk
@@ -33,14 +35,16 @@ async def hosted(folder: Path, check: str) -> AsyncIterator[tuple[Hosted, Catalo
         directory = DataDirectory.open(folder)
         stack.callback(directory.close)
         store, catalogue = BlobStore(directory), Catalogue.of(directory)
+        metadata = SqliteMetadata.open(directory.database, holds=store.holds, holds_any=store.holds_any)
         uploads = Uploads(directory, lambda: 0.0, expires=3600, max_uploads=10)
         stack.callback(uploads.close)
         admission = Admission(check, 1 << 20, directory.spool)
         stack.callback(admission.close)
         try:
-            yield Hosted(uploads, store, catalogue, admission, 1 << 20), catalogue, store
+            yield Hosted(uploads, store, catalogue, metadata, admission, 1 << 20), catalogue, store
         finally:
             await catalogue.aclose()
+            await metadata.aclose()
 
 
 async def push_blobs(publisher: Hosted, artifact: Artifact) -> None:
@@ -86,6 +90,21 @@ async def test_who_may_not_overwrite_does_not_change_the_type_of_what_a_tag_name
         assert found.media_type == OCI_MANIFEST
         await publisher.put_manifest(PLACE, "", second, [], overwrite=True)
         assert (await catalogue.tagged(PLACE.repository, "v1") or found).media_type == DOCKER_MANIFEST
+
+
+async def test_what_a_check_of_the_disk_compares_is_noted_of_a_pushed_blob(tmp_path: Path) -> None:
+    content = wasm_module(2_000)
+    async with hosted(tmp_path, "off") as (publisher, _, store):
+        upload = await publisher.begin(PLACE, "", algorithm="sha256")
+        await upload.finish(Digest.of(content), Chunk(stream(content)))
+        assert store.holds(Digest.of(content))
+    metadata = SqliteMetadata.open(
+        DataDirectory.attach(tmp_path).database, holds=lambda _: True, holds_any=lambda: True
+    )
+    record = await metadata.blob(Digest.of(content))
+    await metadata.aclose()
+    assert record is not None
+    assert (record.size, record.blake3) == (len(content), blake3(content).hexdigest())
 
 
 async def test_a_disk_that_is_full_under_a_manifest_leaves_no_record_of_it(
