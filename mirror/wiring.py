@@ -3,7 +3,8 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass
 
 from starlette.types import ASGIApp
 
@@ -66,115 +67,167 @@ _COLLECT_EVERY = 600.0
 async def wired(settings: Settings, directory: DataDirectory, draining: Callable[[], bool]) -> AsyncIterator[App]:
     """The application of one worker; on the way out, work under way is stopped so that it can be resumed."""
     async with contextlib.AsyncExitStack() as stack:
-        metrics = Metrics(settings.upstreams)
-        store = BlobStore(directory)
-        local = SqliteMetadata.open(directory.database, holds=store.holds, holds_any=store.holds_any)
-        generation = Generation(directory.generation)
-        stack.callback(generation.close)
-        around = await _around(stack, settings, directory, local)
-        metadata = around.metadata
-        tally = Tally(directory.tallies) if settings.workers > 1 else None
-        catalogue = _catalogue(stack, settings, directory, metadata)
-        hosted = {"hosted": catalogue.answers} if catalogue is not None else {}
-        exposition = Exposition(metrics, store, {**around.stores, **hosted}, tally)
-        stack.push_async_callback(exposition.aclose)
-        board = Board(directory.board)
-        stack.callback(board.close)
-        upstreams = {
-            name: Upstream.of(name, of, board=board, metrics=metrics) for name, of in settings.upstreams.items()
-        }
-        for upstream in upstreams.values():
-            stack.push_async_callback(upstream.aclose)
-        accesses = Accesses(metadata, time.time)
-        stack.push_async_callback(accesses.flush)
-        for work in (local.run_backups(), accesses.run(), *((exposition.run(),) if tally is not None else ())):
-            run_within(stack, work)
-
-        tags = Tags(metadata, generation, around.others, around.elsewhere)
-        links = Links(metadata, around.elsewhere, lenient=settings.auth.mode == "none")
-        suspicion = Suspicion(asyncio.get_running_loop().time)
-        fills = Fills(directory, store, metadata, upstreams, around.sharing, metrics)
-        stack.push_async_callback(fills.aclose)
-        unpacker = Unpacker(directory, store, local, Leases(directory.leases), settings.wasm.max_module_size)
-        stack.push_async_callback(unpacker.aclose)
-        checks = Checks(store, fills, metrics, settings.wasm.max_module_size)
-        stack.push_async_callback(checks.aclose)
-        manifests = Manifests(
-            upstreams,
-            store,
-            links,
-            fills,
-            around.leases,
-            around.elsewhere,
-            settings.wasm.max_module_size,
-            metrics,
-            checks.fetched,
-        )
-        resolver = Resolver(upstreams, tags, manifests, around.leases, suspicion, time.time)
-        stack.push_async_callback(resolver.aclose)
-        pull = Pull(upstreams, store, tags, links, manifests, resolver, fills, accesses, time.time, checks.given)
-        stack.push_async_callback(pull.aclose)
-        listing = Listing(upstreams, metadata, suspicion, time.time)
-        stack.push_async_callback(listing.aclose)
-
-        def modules_of(pull: Pulling) -> Modules:
-            limit = settings.wasm.max_module_size
-            modules = Modules(hold_for, store, pull, manifests, unpacker, places, accesses, limit, directory.spool)
-            stack.push_async_callback(modules.aclose)
-            return modules
-
-        places = Places(local)
-        hold_for = {name: upstream.policy.hold_for for name, upstream in upstreams.items()}
-        served: Pulling = pull
-        if settings.wasm.repackage == "agents":
-            suffix, sharing = settings.wasm.repackage_suffix, around.sharing
-            modules = modules_of(pull)
-            served = Repackaging(
-                suffix, upstreams, store, tags, resolver, manifests, sharing, pull, modules, accesses, time.time
-            )
-            stack.push_async_callback(served.aclose)
-        hosting = Hosting(catalogue, store, settings.hosted.grace) if catalogue is not None else None
-        through = {name: upstreams[name] for name, of in settings.upstreams.items() if of.push == "through"}
-        if through:
-            served = Confirmed(served, through, store)
-        everything = Routed(settings.hosted.prefix, hosting, served, listing)
-        modules = modules_of(everything)
+        ground = await _ground(stack, settings, directory)
+        pulls = _pulls(stack, ground)
         names = Names(settings)
         gate = Gate(settings)
         stack.push_async_callback(gate.aclose)
-        admission = Admission(settings.wasm.check, settings.wasm.max_module_size, directory.spool)
-        stack.callback(admission.close)
-        uploads = _uploads(stack, settings, directory)
-        limit = settings.hosted.max_blob_size
-        publishers: dict[str, Publisher] = {}
-        if catalogue is not None:
-            publishers[settings.hosted.prefix] = Hosted(uploads, store, catalogue, metadata, admission, limit)
-        here = Here(
-            uploads,
-            store,
-            metadata,
-            links,
-            tags,
-            manifests,
-            pull,
-            around.sharing,
-            around.leases,
-            Leases(directory.leases),
-            admission,
-            limit,
-        )
-        for name, upstream in through.items():
-            publishers[name] = _through(stack, upstream, settings.upstreams[name], here)
-        pushes = Pushes(names, publishers, gate, metrics, settings.hosted)
+        pushes = Pushes(names, _publishers(stack, ground, pulls), gate, ground.metrics, settings.hosted)
         rooms: dict[str, ASGIApp] = {
-            "/v2": Registry(names, everything, everything, gate, pushes),
-            MODULES: ModulesApp(names, modules, gate),
-            ADMIN: Admin(Guard(settings), names, modules),
-            METRICS: MetricsApp(exposition),
+            "/v2": Registry(names, pulls.everything, pulls.everything, gate, pushes),
+            MODULES: ModulesApp(names, pulls.modules, gate),
+            ADMIN: Admin(Guard(settings), names, pulls.modules),
+            METRICS: MetricsApp(ground.exposition),
         }
-        if around.secret is not None:
-            rooms["/peer/"] = PeerApp(around.secret, store, fills.tail, local, settings.cluster.advertise or "")
-        yield App(rooms, draining, log_access=settings.log.access == "all", metrics=metrics)
+        if (secret := ground.around.secret) is not None:
+            advertised = settings.cluster.advertise or ""
+            rooms["/peer/"] = PeerApp(secret, ground.store, pulls.fills.tail, ground.local, advertised)
+        yield App(rooms, draining, log_access=settings.log.access == "all", metrics=ground.metrics)
+
+
+@dataclass(frozen=True, slots=True)
+class _Ground:
+    """What is known and held here, and who may be asked; ``catalogue``: that of hosted content, where there is any."""
+
+    settings: Settings
+    directory: DataDirectory
+    metrics: Metrics
+    exposition: Exposition
+    store: BlobStore
+    local: SqliteMetadata
+    around: Around
+    catalogue: Catalogue | None
+    upstreams: Mapping[str, Upstream]
+    accesses: Accesses
+    tags: Tags
+    links: Links
+
+    @property
+    def through(self) -> dict[str, Upstream]:
+        """The upstreams that are pushed through to."""
+        return {name: self.upstreams[name] for name, of in self.settings.upstreams.items() if of.push == "through"}
+
+
+@dataclass(frozen=True, slots=True)
+class _Pulls:
+    """Who answers for manifests and blobs: ``pull`` for those of upstreams, ``everything`` for hosted ones too."""
+
+    fills: Fills
+    manifests: Manifests
+    pull: Pull
+    everything: Routed
+    modules: Modules
+
+
+async def _ground(stack: contextlib.AsyncExitStack, settings: Settings, directory: DataDirectory) -> _Ground:
+    metrics = Metrics(settings.upstreams)
+    store = BlobStore(directory)
+    local = SqliteMetadata.open(directory.database, holds=store.holds, holds_any=store.holds_any)
+    generation = Generation(directory.generation)
+    stack.callback(generation.close)
+    around = await _around(stack, settings, directory, local)
+    metadata = around.metadata
+    tally = Tally(directory.tallies) if settings.workers > 1 else None
+    catalogue = _catalogue(stack, settings, directory, metadata)
+    hosted = {"hosted": catalogue.answers} if catalogue is not None else {}
+    exposition = Exposition(metrics, store, {**around.stores, **hosted}, tally)
+    stack.push_async_callback(exposition.aclose)
+    board = Board(directory.board)
+    stack.callback(board.close)
+    upstreams = {name: Upstream.of(name, of, board=board, metrics=metrics) for name, of in settings.upstreams.items()}
+    for upstream in upstreams.values():
+        stack.push_async_callback(upstream.aclose)
+    accesses = Accesses(metadata, time.time)
+    stack.push_async_callback(accesses.flush)
+    for work in (local.run_backups(), accesses.run(), *((exposition.run(),) if tally is not None else ())):
+        run_within(stack, work)
+    tags = Tags(metadata, generation, around.others, around.elsewhere)
+    links = Links(metadata, around.elsewhere, lenient=settings.auth.mode == "none")
+    return _Ground(
+        settings, directory, metrics, exposition, store, local, around, catalogue, upstreams, accesses, tags, links
+    )
+
+
+def _pulls(stack: contextlib.AsyncExitStack, ground: _Ground) -> _Pulls:
+    settings, around, store, upstreams = ground.settings, ground.around, ground.store, ground.upstreams
+    limit, metrics, accesses, links = settings.wasm.max_module_size, ground.metrics, ground.accesses, ground.links
+    suspicion = Suspicion(asyncio.get_running_loop().time)
+    fills = Fills(ground.directory, store, around.metadata, upstreams, around.sharing, metrics)
+    stack.push_async_callback(fills.aclose)
+    unpacker = Unpacker(ground.directory, store, ground.local, Leases(ground.directory.leases), limit)
+    stack.push_async_callback(unpacker.aclose)
+    checks = Checks(store, fills, metrics, limit)
+    stack.push_async_callback(checks.aclose)
+    manifests = Manifests(
+        upstreams, store, links, fills, around.leases, around.elsewhere, limit, metrics, checks.fetched
+    )
+    resolver = Resolver(upstreams, ground.tags, manifests, around.leases, suspicion, time.time)
+    stack.push_async_callback(resolver.aclose)
+    pull = Pull(upstreams, store, ground.tags, links, manifests, resolver, fills, accesses, time.time, checks.given)
+    stack.push_async_callback(pull.aclose)
+    listing = Listing(upstreams, around.metadata, suspicion, time.time)
+    stack.push_async_callback(listing.aclose)
+    places = Places(ground.local)
+    hold_for = {name: upstream.policy.hold_for for name, upstream in upstreams.items()}
+
+    def modules_of(pull: Pulling) -> Modules:
+        spool = ground.directory.spool
+        modules = Modules(hold_for, store, pull, manifests, unpacker, places, accesses, limit, spool)
+        stack.push_async_callback(modules.aclose)
+        return modules
+
+    served: Pulling = pull
+    if settings.wasm.repackage == "agents":
+        suffix, modules = settings.wasm.repackage_suffix, modules_of(pull)
+        served = Repackaging(
+            suffix,
+            upstreams,
+            store,
+            ground.tags,
+            resolver,
+            manifests,
+            around.sharing,
+            pull,
+            modules,
+            accesses,
+            time.time,
+        )
+        stack.push_async_callback(served.aclose)
+    if ground.through:
+        served = Confirmed(served, ground.through, store)
+    hosting = Hosting(ground.catalogue, store, settings.hosted.grace) if ground.catalogue is not None else None
+    everything = Routed(settings.hosted.prefix, hosting, served, listing)
+    return _Pulls(fills, manifests, pull, everything, modules_of(everything))
+
+
+def _publishers(stack: contextlib.AsyncExitStack, ground: _Ground, pulls: _Pulls) -> dict[str, Publisher]:
+    """Who takes in what is pushed to hosted repositories, and to each upstream that is pushed through to."""
+    settings, around = ground.settings, ground.around
+    admission = Admission(settings.wasm.check, settings.wasm.max_module_size, ground.directory.spool)
+    stack.callback(admission.close)
+    uploads = _uploads(stack, settings, ground.directory)
+    limit = settings.hosted.max_blob_size
+    here = Here(
+        uploads,
+        ground.store,
+        around.metadata,
+        ground.links,
+        ground.tags,
+        pulls.manifests,
+        pulls.pull,
+        around.sharing,
+        around.leases,
+        Leases(ground.directory.leases),
+        admission,
+        limit,
+    )
+    publishers: dict[str, Publisher] = {
+        name: _through(stack, upstream, settings.upstreams[name], here) for name, upstream in ground.through.items()
+    }
+    if (catalogue := ground.catalogue) is not None:
+        hosted = Hosted(uploads, ground.store, catalogue, around.metadata, admission, limit)
+        publishers[settings.hosted.prefix] = hosted
+    return publishers
 
 
 async def _around(
