@@ -50,7 +50,7 @@ async def test_three_hundred_clients_at_three_replicas_cost_upstream_one_get_of_
         failed = [outcome for outcomes in clients for outcome in outcomes if not outcome.right]
         assert failed == []
         asked = Counter((request.method, request.path) for request in up.requests)
-        assert set(asked.values()) == {1}, "nothing was asked for twice"
+        assert set(asked.values()) == {1}, f"nothing was asked for twice: {asked}"
         assert up.count(path="/manifests/") == 1
         assert up.count(path=f"/blobs/{artifact.layers[0]}") == 1
 
