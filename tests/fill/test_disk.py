@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from mirror import download
 from mirror.digest import Digest
 from mirror.errors import DigestMismatch, UpstreamUnavailable
 from mirror.store import growing, spool
@@ -28,8 +29,9 @@ WINDOW = MIB
 
 @pytest.fixture
 def small_window(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A window of 1 MiB, and a laggard is given up after half a second."""
+    """A window of 1 MiB, an eighth of which comes at a time as it does else; a laggard is given up after 0.5 s."""
     monkeypatch.setattr(growing, "WINDOW", WINDOW)
+    monkeypatch.setattr(download, "_MAX_PENDING", WINDOW // 8)
     monkeypatch.setattr(growing, "_LAGGARD_AFTER", 0.5)
 
 
@@ -249,6 +251,7 @@ async def test_without_a_disk_a_range_that_waits_for_its_first_byte_finds_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     full_from(0)(monkeypatch)
+    monkeypatch.setattr(growing, "_LAGGARD_AFTER", 30.0)
     content = some_bytes(24 * MIB)
     async with worker(data_in(tmp_path), MemorySource(content)) as one:
         fill = one.start(Digest.of(content), len(content))
