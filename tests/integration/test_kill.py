@@ -47,11 +47,11 @@ class Story:
         self._versions[str(moved.digest)] = self._number
         return [*names, MOVING]
 
-    async def until_killed(self, names: list[str]) -> None:
-        """Pull them all, and kill the mirror meanwhile."""
+    async def until_killed(self, names: list[str], part: int, parts: int) -> None:
+        """Pull them all, and kill the mirror meanwhile, in one ``part`` of ``parts`` of the time for it."""
         self._over = False
         clients = [asyncio.create_task(self._client(name)) for name in names for _ in range(2)]
-        await asyncio.sleep(self.random.uniform(0.0, 0.4))  # the instant
+        await asyncio.sleep(0.4 * self.random.uniform(part, part + 1) / parts)  # the instant
         self.mirror.kill()
         self._over = True
         await asyncio.gather(*clients)
@@ -108,7 +108,7 @@ async def test_a_kill_at_any_instant_leaves_a_store_to_go_on_with(tmp_path: Path
         mirror.start()
         for number in range(rounds):
             names = story.push()
-            await story.until_killed(names)
+            await story.until_killed(names, number, rounds)  # early ones among them, whatever the seed
             if number % 5 == 4:
                 mirror.start(wait=False)
                 await asyncio.sleep(story.random.uniform(0.0, 0.8))  # somewhere in its start
