@@ -27,6 +27,7 @@
     │   ├── ManifestBlobUnknown           404 MANIFEST_BLOB_UNKNOWN: a manifest is pushed before what it names
     │   ├── UploadUnknown                 404 BLOB_UPLOAD_UNKNOWN
     │   └── ModuleUnknown                 404 MODULE_UNKNOWN: the artifact holds no module that could be given out
+    ├── NotNow                            503 UNAVAILABLE: what replicas have to agree on, while they cannot
     ├── UpstreamError                     the registry behind the mirror
     │   ├── UpstreamDenied                403 DENIED: it refuses the mirror's own credentials
     │   ├── UpstreamRefused               4xx: it refuses what is pushed to it, with a status and a code of its own
@@ -222,6 +223,15 @@ class ModuleUnknown(NotFound):
     """The artifact is there, but no module can be given out of it; ``message`` says why, and what to change."""
 
     code = "MODULE_UNKNOWN"
+
+
+class NotNow(MirrorError):
+    """A change that the replicas have to agree on, while they cannot: their Redis is away, or they keep others waiting.
+    ``retry_after`` says when to try again.
+    """
+
+    code = "UNAVAILABLE"
+    status = 503
 
 
 class UpstreamError(MirrorError):

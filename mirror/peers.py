@@ -213,6 +213,25 @@ class Peers:
                 return found
         return None
 
+    async def document(self, address: str, target: str, limit: int) -> Mapping[str, Any]:
+        """A signed document of at most ``limit`` bytes that the replica at ``address`` answers to ``target``, a path
+        below `ROOT` with its query. Raises `UpstreamError`, `NotFound`; the caller says how long it may take.
+        """
+        return await self._document(self._peer(address), f"{ROOT}{target}", limit)
+
+    async def told(self, address: str, target: str) -> None:
+        """Have the replica at ``address`` do what ``target`` asks of it, a path below `ROOT` with its query.
+
+        Raises `UpstreamError`, `NotFound`; the caller says how long it may take.
+        """
+        response, _ = await self._ask(self._peer(address), "GET", f"{ROOT}{target}", "what it is asked to do")
+        await drain(response)
+
+    @property
+    def alive(self) -> Sequence[str]:
+        """The addresses of the others that are alive."""
+        return [peer.address for peer in self._others(self._addresses())]
+
     def cool_down(self, endpoint: str, digest: Digest) -> None:
         """Do not ask the replica whose stream named itself so for this blob for a while: it sent wrong bytes."""
         until = self._clock() + _DISTRUSTED_FOR
@@ -304,10 +323,10 @@ class Peers:
         peer.complaint = ""
         return answer
 
-    async def _document(self, peer: _Peer, target: str) -> Mapping[str, Any]:
+    async def _document(self, peer: _Peer, target: str, limit: int = _MAX_DOCUMENT) -> Mapping[str, Any]:
         """What a replica tells of itself, if it is signed; raises `UpstreamError`, `NotFound`."""
         response, nonce = await self._ask(peer, "GET", target, "what it knows")
-        body = await read_body(response, _MAX_DOCUMENT, peer.host, "what it knows")
+        body = await read_body(response, limit, peer.host, "what it knows")
         if not self._secret.vouches_for(response.headers.get("x-signature"), nonce, body):
             raise UpstreamInvalid(f"{peer.host} tells what it knows without a valid signature")
         return parse_object(body, f"what {peer.host} knows")
@@ -329,7 +348,7 @@ class Peers:
             self._shun(peer)
             raise
         try:
-            if response.status_code not in (200, 206):
+            if response.status_code not in (200, 204, 206):
                 raise await _refusal(response, peer.host, what)
             refuse_disguise(response, peer.host, what)
         except BaseException:

@@ -21,7 +21,7 @@ _UPSTREAM = "UPSTREAMS__"
 # Of the commands, and of this project's own tests.
 _OWNED = frozenset({"URL", "TOKEN", "TOKEN_FILE", "TEST_CACHE", "REQUIRE_TOOLS"})
 # Of a later release, and too near to a key of this one to be told from a slip.
-_LATER = frozenset({"HOSTED__REPLICAS", "HOSTED__ACK", "AUTH__STALE_VERDICT_FOR"})
+_LATER = frozenset({"AUTH__STALE_VERDICT_FOR"})
 # What a Kubernetes Service, whose name begins with wasm-mirror, puts into every pod beside it.
 _INJECTED = re.compile(r"(.*_)?(SERVICE_HOST|SERVICE_PORT(_.*)?|PORT|PORT_[0-9]+_.*)")
 _LIKENESS = 0.72  # TLS__CERT is nearly TLS__CERTIFICATE; the keys of later releases are no nearer than 0.71 to any

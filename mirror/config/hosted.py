@@ -1,6 +1,6 @@
 """What is hosted: content that is pushed here, and has no registry behind it."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
@@ -30,6 +30,17 @@ class HostedSettings(Section):
     prefix: Annotated[str, Kind("name"), BeforeValidator(parse_component)] = Field(
         "hosted",
         description="The first component of their names: `hosted/team-a/auth`. No upstream may have this name.",
+    )
+    replicas: Whole = Field(
+        2,
+        ge=1,
+        description="On the disks of how many replicas each pushed blob lies, or of all, where there are fewer. "
+        "Without `metadata.url` there is one disk.",
+    )
+    ack: Literal["one", "all"] = Field(
+        "one",
+        description="When a push is answered: `one`, once it is on the disk of the replica that took it in, and known "
+        "to all; `all`, once it is on the disks of `replicas` of them.",
     )
     max_blob_size: Size = Field(10 << 30, gt=0, description="The largest blob that may be pushed.")
     max_manifest_size: Size = Field(4 << 20, gt=0, description="The largest manifest that may be pushed.")

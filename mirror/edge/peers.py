@@ -51,12 +51,20 @@ class Knowledge(Protocol):
     async def link(self, upstream: str, repository: str, digest: Digest) -> Link | None: ...
 
 
+class Room(Protocol):
+    """What else replicas ask of one another: all addresses under ``/peer/v1/<name of the room>/``."""
+
+    async def answer(self, scope: Scope, receive: Receive, send: Send, query: Mapping[str, str], nonce: str) -> None:
+        """Answer one request, whose signature is right. ``nonce`` signs the answer. Raises `MirrorError`."""
+        ...
+
+
 class PeerApp:
     """An ASGI application for the addresses under ``/peer/``.
 
     ``tail`` gives what a fill of this replica has of a digest so far, and begins none. ``own`` is the URL at which the
     others ask this replica, as its settings say it: what was signed for another one is not answered. ``now``: seconds
-    since the epoch.
+    since the epoch. ``rooms`` are by their names.
     """
 
     def __init__(
@@ -67,6 +75,7 @@ class PeerApp:
         knows: Knowledge,
         own: str,
         now: Callable[[], float] = time.time,
+        rooms: Mapping[str, Room] | None = None,
     ) -> None:
         self._secret = secret
         self._store = store
@@ -74,6 +83,7 @@ class PeerApp:
         self._knows = knows
         self._own = own
         self._now = now
+        self._rooms = rooms or {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request; raises `Cut` when a body that has begun cannot be finished."""
@@ -81,10 +91,13 @@ class PeerApp:
         try:
             proof = header(scope, b"authorization")
             nonce = self._secret.verify(proof, method, self._own + _target(scope), self._now())
-            if method not in ("GET", "HEAD"):
-                raise Unsupported("replicas answer one another GET and HEAD only")
             kind, _, rest = scope["path"].removeprefix(ROOT).partition("/")
             query = _query(scope)
+            if (room := self._rooms.get(kind)) is not None:
+                await room.answer(scope, receive, send, query, nonce)
+                return
+            if method not in ("GET", "HEAD"):
+                raise Unsupported("replicas answer one another GET and HEAD only at this address")
             match kind:
                 case "blobs":
                     answer = self._blob(Digest.parse(rest), held=query.get("held") == "1")
@@ -154,6 +167,6 @@ def _target(scope: Scope) -> str:
 
 def _query(scope: Scope) -> Mapping[str, str]:
     try:
-        return dict(parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True, max_num_fields=4))
+        return dict(parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True, max_num_fields=8))
     except ValueError as error:
-        raise NameInvalid("the query has more than 4 parameters") from error
+        raise NameInvalid("the query has more than 8 parameters") from error
