@@ -9,6 +9,8 @@
 import asyncio
 import contextlib
 import itertools
+import random
+import re
 import socket
 import threading
 from collections import Counter
@@ -21,6 +23,7 @@ _POLL_EVERY = 0.05  # seconds
 _ANSWER_WITHIN = 1.0  # seconds, as a Kubernetes probe has it
 _CONNECT_WITHIN = 5.0
 _PIECE = 262144  # bytes
+_CONNECTION = re.compile(rb"(?im)^(connection|keep-alive):.*\r\n")
 
 
 class Delayed:
@@ -48,16 +51,27 @@ class Delayed:
 class Balancer:
     """Passes connections on to those of ``backends`` (``host:port``) that are ready, by turns.
 
+    With ``at_random`` each goes to whichever that draws. With ``each_request`` the answer to the first request of a
+    connection ends it, and the client, which has to ask over a new one, may find itself at another backend.
+
     A change of readiness counts ``follows`` seconds after it was seen, whatever happens in between: a connection that
     is passed on to a backend which has died meanwhile is reset, as is one that comes while no backend is ready. Those
     that stand are never closed here. It runs in a thread and a loop of its own.
     """
 
     def __init__(
-        self, backends: Sequence[str], *, follows: float = 2.0, clock: Callable[[], float] | None = None
+        self,
+        backends: Sequence[str],
+        *,
+        follows: float = 2.0,
+        clock: Callable[[], float] | None = None,
+        at_random: random.Random | None = None,
+        each_request: bool = False,
     ) -> None:
         self._backends = tuple(backends)
         self._follows = follows
+        self._random = at_random
+        self._each_request = each_request
         self._loop = asyncio.SelectorEventLoop()
         self._clock = clock or self._loop.time
         self._ready: dict[str, Delayed] = {}
@@ -140,10 +154,14 @@ class Balancer:
         finally:
             self._tasks.discard(task)
 
+    def _chosen(self, targets: Sequence[str]) -> str | None:
+        if not targets:
+            return None
+        return self._random.choice(targets) if self._random else targets[next(self._turn) % len(targets)]
+
     async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Connect to the backend whose turn it is, and carry bytes both ways until both sides have ended."""
-        targets = self.targets
-        backend = targets[next(self._turn) % len(targets)] if targets else None
+        backend = self._chosen(self.targets)
         try:
             if backend is None:
                 raise ConnectionError("no backend is ready")
@@ -155,6 +173,8 @@ class Balancer:
             return
         self._passed[backend] += 1
         try:
+            if self._each_request:
+                far_writer.write(await _only(reader))
             await asyncio.gather(_carry(reader, far_writer), _carry(far_reader, writer))
         except OSError:  # one side was reset, and so is the other
             _reset(writer)
@@ -162,6 +182,17 @@ class Balancer:
         finally:
             for one in (writer, far_writer):
                 one.close()
+
+
+async def _only(reader: asyncio.StreamReader) -> bytes:
+    """The head of a request, so that its answer is the connection's last; whatever came, where no head came."""
+    try:
+        head = await reader.readuntil(b"\r\n\r\n")
+    except asyncio.IncompleteReadError as error:
+        return error.partial
+    except asyncio.LimitOverrunError as error:
+        raise ConnectionError("the head of the request has no end") from error
+    return _CONNECTION.sub(b"", head).removesuffix(b"\r\n") + b"Connection: close\r\n\r\n"
 
 
 async def _carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

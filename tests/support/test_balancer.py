@@ -2,7 +2,9 @@
 
 import asyncio
 import contextlib
+import random
 
+import httpx
 import pytest
 
 from tests.support.asking import ask
@@ -42,6 +44,30 @@ async def test_connections_go_to_the_ready_backends_by_turns() -> None:
                 assert (await ask(address(balancer), "/v2/")).status == 200
             assert balancer.passed == {first.host: 3, second.host: 3}
             assert first.count(path="^/v2/$") == second.count(path="^/v2/$") == 3
+
+
+async def test_connections_go_to_whichever_is_drawn() -> None:
+    draws = random.Random(7)
+    drawn = [draws.choice((0, 1)) for _ in range(20)]
+    with FaultyUpstream() as first, FaultyUpstream() as second:
+        ready(first), ready(second)
+        backends = [first.host, second.host]
+        with Balancer(backends, follows=NEVER, at_random=random.Random(7)) as balancer:
+            for number in drawn:
+                before = balancer.passed[backends[number]]
+                assert (await ask(address(balancer), "/v2/")).status == 200
+                assert balancer.passed[backends[number]] == before + 1
+
+
+async def test_a_client_that_keeps_connections_has_a_new_one_for_each_request() -> None:
+    content = bytes(range(256)) * 4096  # 1 MiB
+    with FaultyUpstream() as up:
+        digest = ready(up).add_blob("team/plugin", content)
+        with Balancer([up.host], follows=NEVER, each_request=True) as balancer:
+            async with httpx.AsyncClient(base_url=balancer.url, trust_env=False) as client:
+                for _ in range(3):
+                    assert (await client.get(f"/v2/team/plugin/blobs/{digest}")).content == content
+            assert balancer.passed == {up.host: 3}
 
 
 async def test_a_backend_that_stops_being_ready_is_followed_after_the_delay_and_not_before() -> None:
