@@ -11,7 +11,7 @@ from collections.abc import Coroutine
 
 from mirror.digest import Digest
 from mirror.errors import MirrorError
-from mirror.fill import Fills
+from mirror.fills import Fills
 from mirror.flight import Flights
 from mirror.indexes import MAX_DEPTH
 from mirror.metrics import Metrics

@@ -1,8 +1,9 @@
 """The fill: one download for all who wait.
 
 A fill belongs to its own task. It goes on when every client has left, and a disk that fails costs the copy, not the
-clients. In each worker there is one `Fill` for a digest; among the workers on a disk, the one that holds the spool's
-lock downloads, and the others follow its file. Where it downloads from, among replicas, is `mirror.sharing`'s to say.
+clients. In each worker there is one for a digest (`mirror.fills`); among the workers on a disk, the one that holds the
+spool's lock downloads, and the others follow its file. Where it downloads from, among replicas, is `mirror.sharing`'s
+to say.
 """
 
 import asyncio
@@ -10,16 +11,17 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor
+from dataclasses import dataclass
 from typing import TypeVar, TypeVarTuple
 
 from mirror.digest import Digest, Verifier
 from mirror.download import Download, Patience, Source
 from mirror.errors import DigestMismatch, MirrorError, StoreError, UpstreamInvalid, UpstreamUnavailable
 from mirror.metadata.base import BlobRecord, Metadata
-from mirror.metrics import FILL_WAITERS, FILLS_IN_FLIGHT, Metrics
+from mirror.metrics import Metrics
 from mirror.oci import Reference
-from mirror.sharing import Sharing, Turn, Unshared
+from mirror.sharing import Sharing, Turn
 from mirror.store.blobs import BlobStore
 from mirror.store.directory import DataDirectory
 from mirror.store.growing import Growing
@@ -35,110 +37,27 @@ _T = TypeVar("_T")
 _Arguments = TypeVarTuple("_Arguments")
 
 
-class Fills:
-    """All fills of this worker, one for each digest. Wired once; `aclose` leaves what is under way to be resumed."""
+@dataclass(frozen=True, slots=True)
+class Means:
+    """What all fills of a worker work with. ``sources`` are by the upstream's name; ``threads`` write and hash."""
 
-    def __init__(
-        self,
-        directory: DataDirectory,
-        store: BlobStore,
-        metadata: Metadata,
-        sources: Mapping[str, Source],
-        sharing: Sharing | None = None,
-        metrics: Metrics | None = None,
-    ) -> None:
-        self.directory = directory
-        self.store = store
-        self.metadata = metadata
-        self.sources = sources
-        self.sharing = sharing or Unshared()
-        self.threads = ThreadPoolExecutor(4, thread_name_prefix="fill")
-        self._fills: dict[Digest, Fill] = {}
-        self._tails: dict[Digest, Growing] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
-        self.metrics = metrics or Metrics()
-        self.metrics.gauges[FILLS_IN_FLIGHT.name] = lambda: sum(fill.leads for fill in self._fills.values())
-        self.metrics.gauges[FILL_WAITERS.name] = lambda: sum(fill.content.waiters for fill in self._fills.values())
-
-    def running(self, digest: Digest) -> "Fill | None":
-        """The fill of this digest, if one is under way here and its first byte can still be had."""
-        fill = self._fills.get(digest)
-        return None if fill is None or fill.content.beyond(0) else fill
-
-    def start(self, origin: Reference, digest: Digest, size: int | None, patience: float) -> "Fill":
-        """Join the fill of ``digest``, or begin it from ``origin``'s repository.
-
-        That repository must be known to hold it, for the bytes may come through another one that does too. ``size`` is
-        what a descriptor says, None when nothing does. The fill goes on trying for ``patience`` seconds after the last
-        join, and after each byte that it gets.
-        """
-        fill = self.running(digest)
-        if fill is None:
-            fill = self._fills[digest] = Fill(self, origin, digest, size, patience)
-            self._keep(asyncio.create_task(self._run(fill), name=f"fill {digest}"))
-        fill.join(origin, patience)
-        return fill
-
-    def tail(self, digest: Digest) -> Growing | None:
-        """What this or another worker on this disk gets of ``digest`` now; None when none does. Begins no download."""
-        fill = self.running(digest)
-        if fill is not None:
-            return fill.content
-        content = self._tails.get(digest)
-        if content is None and (spool := Spool.follow(self.directory, digest)) is not None:
-            content = self._tails[digest] = Growing(digest, None)
-            self._keep(asyncio.create_task(self._watch(content, spool), name=f"tail {digest}"))
-        return content
-
-    async def aclose(self) -> None:
-        """Stop all fills; what they have got stays in their spools."""
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        for content in (*(fill.content for fill in self._fills.values()), *self._tails.values()):
-            content.fail(_stopping())  # those that had no time to begin
-        self._fills.clear()
-        self._tails.clear()
-        self.threads.shutdown()
-
-    def _keep(self, task: "asyncio.Task[None]") -> None:
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    async def _watch(self, content: Growing, spool: Spool) -> None:
-        try:
-            if await content.watch(spool, lambda: None) is Standing.VERIFIED:
-                content.verify()
-            else:
-                content.fail(UpstreamUnavailable("nobody fetches it here any more", retry_after=1))
-        except OSError as error:
-            log.error("the disk fails (%s); what another worker gets of it cannot be read", error.strerror or error)
-            content.fail(UpstreamUnavailable("it cannot be read here any more", retry_after=1))
-        except asyncio.CancelledError:
-            content.fail(_stopping())
-            raise
-        finally:
-            del self._tails[content.digest]
-            content.close(None)
-
-    async def _run(self, fill: "Fill") -> None:
-        try:
-            await fill.run()
-        finally:
-            if self._fills.get(fill.digest) is fill:
-                del self._fills[fill.digest]
-            fill.close()
+    directory: DataDirectory
+    store: BlobStore
+    metadata: Metadata
+    sources: Mapping[str, Source]
+    sharing: Sharing
+    threads: Executor
+    metrics: Metrics
 
 
 class Fill:
     """One download. ``content`` is what its readers see; ``leads``: it is not another worker that downloads."""
 
-    def __init__(self, fills: Fills, origin: Reference, digest: Digest, size: int | None, patience: float) -> None:
+    def __init__(self, means: Means, origin: Reference, digest: Digest, size: int | None, patience: float) -> None:
         self.digest = digest
         self.content = Growing(digest, size)
         self.leads = False
-        self._fills = fills
+        self._means = means
         self._origins = [origin]
         self._tried = 0
         self._believed: set[str] = set()
@@ -167,7 +86,7 @@ class Fill:
             while not (self.content.verified or self._adopt()):
                 await self._attempt()
         except asyncio.CancelledError:
-            self.content.fail(_stopping())
+            self.content.fail(stopping())
             raise
         except MirrorError as failure:
             log.warning("fill of %s from %s failed: %s", self.digest, self._from, failure)
@@ -192,14 +111,14 @@ class Fill:
     def _count(self, result: str) -> None:
         """Where several workers follow one download, it is counted once."""
         if self.leads:
-            self._fills.metrics.fills[self._origin.upstream, result] += 1
+            self._means.metrics.fills[self._origin.upstream, result] += 1
 
     def close(self) -> None:
         """After `run`: readers go on from the blob, where the disk has it now."""
         blob = None
         if self.content.verified:
             with contextlib.suppress(OSError):
-                blob = self._fills.store.open(self.digest)
+                blob = self._means.store.open(self.digest)
         self.content.close(blob)
 
     @property
@@ -208,11 +127,11 @@ class Fill:
 
     @property
     def _source(self) -> Source:
-        return self._fills.sources[self._origin.upstream]
+        return self._means.sources[self._origin.upstream]
 
     def _sources(self) -> int:
         """How many there are that may each send wrong bytes once."""
-        return len(self._source.hosts) + self._fills.sharing.more_sources
+        return len(self._source.hosts) + self._means.sharing.more_sources
 
     @property
     def _from(self) -> str:
@@ -232,7 +151,7 @@ class Fill:
         if self.content.consumed:
             return False
         try:
-            blob = self._fills.store.open(self.digest)
+            blob = self._means.store.open(self.digest)
         except OSError:
             return False
         if blob is None or self._expected not in (None, blob.size):
@@ -259,7 +178,7 @@ class Fill:
 
     async def _join(self) -> bool:
         """Get hold of the spool, or follow another worker's to its end; whether it is now for this fill to lead."""
-        spool = await self._in_thread(Spool.acquire, self._fills.directory, self.digest)
+        spool = await self._in_thread(Spool.acquire, self._means.directory, self.digest)
         if spool is None:
             return await self._follow()
         if spool.size == 0 and self._adopt():  # committed by who had the lock just before
@@ -276,7 +195,7 @@ class Fill:
 
     async def _follow(self) -> bool:
         """Watch another worker's spool; True when that worker has died or given up, and it is for this fill to lead."""
-        spool = Spool.follow(self._fills.directory, self.digest)
+        spool = Spool.follow(self._means.directory, self.digest)
         if spool is None:
             return False
         standing = await self.content.watch(spool, self._patience.renew)
@@ -305,7 +224,7 @@ class Fill:
                 raise StoreError(f"what was there of {self.digest} can no longer be read") from error
             self.content.begin_anew(self._expected)
             return
-        async with self._fills.sharing.turn(self.digest, self._believed) as turn:
+        async with self._means.sharing.turn(self.digest, self._believed) as turn:
             try:
                 await self._bring(verifier, turn)
             except UpstreamInvalid as failure:
@@ -322,7 +241,7 @@ class Fill:
                 raise
             self.content.verify()
             if await self._commit(verifier):
-                await self._fills.sharing.announce(self.digest)
+                await self._means.sharing.announce(self.digest)
 
     async def _bring(self, verifier: Verifier, turn: Turn) -> None:
         """Download what is missing, from whichever repository gives it."""
@@ -399,12 +318,12 @@ class Fill:
         """Note and keep the blob; whether it is held now."""
         spool, size = self.content.spool, verifier.size
         try:
-            await self._fills.metadata.put_blob(BlobRecord(self.digest, size, verifier.blake3(), time.time()))
+            await self._means.metadata.put_blob(BlobRecord(self.digest, size, verifier.blake3(), time.time()))
         except StoreError as error:
             log.error("%s was filled, but could not be noted: %s", self.digest, error)
         if self.content.overflow is None and spool is not None:
             try:
-                await self._in_thread(spool.commit, self._fills.store)
+                await self._in_thread(spool.commit, self._means.store)
                 return True
             except OSError as error:
                 log.error("the disk fails (%s); %s was passed on and not kept", error.strerror or error, self.digest)
@@ -430,14 +349,15 @@ class Fill:
 
     async def _in_thread(self, call: Callable[[*_Arguments], _T], *arguments: *_Arguments) -> _T:
         """Wait for the call in any case: a file may not be closed while a thread works on it."""
-        return await to_the_end(self._loop.run_in_executor(self._fills.threads, call, *arguments))
+        return await to_the_end(self._loop.run_in_executor(self._means.threads, call, *arguments))
 
 
 def _repository(origin: Reference) -> str:
     return f"{origin.upstream}/{origin.repository}"
 
 
-def _stopping() -> MirrorError:
+def stopping() -> MirrorError:
+    """What the readers of a fill hear that is left to be resumed."""
     return UpstreamUnavailable("the mirror is stopping; ask again", retry_after=1)
 
 

@@ -10,7 +10,8 @@ from typing import Protocol
 from mirror.answer import Answer, Whole
 from mirror.digest import Digest
 from mirror.errors import ManifestUnknown, UpstreamDenied, UpstreamError, UpstreamInvalid
-from mirror.fill import Fill, Fills
+from mirror.fill import Fill
+from mirror.fills import Fills
 from mirror.indexes import way_from
 from mirror.meanwhile import first_of
 from mirror.metadata.base import Link

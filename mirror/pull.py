@@ -33,7 +33,7 @@ from mirror.errors import (
     UpstreamTimeout,
     UpstreamUnavailable,
 )
-from mirror.fill import Fills
+from mirror.fills import Fills
 from mirror.flight import Flights
 from mirror.freshness import Freshness
 from mirror.manifests import LAST_WORD, Manifests

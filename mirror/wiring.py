@@ -28,7 +28,7 @@ from mirror.edge.peers import PeerApp
 from mirror.edge.push import Pushes
 from mirror.edge.registry import Registry
 from mirror.exposition import Exposition
-from mirror.fill import Fills
+from mirror.fills import Fills
 from mirror.hosted.catalogue import Catalogue
 from mirror.hosted.gc import Gc
 from mirror.hosting import Hosting, Routed

@@ -40,6 +40,7 @@ HOUSE = """
     download
     sharing
     fill
+    fills
     unpack
     indexes
     manifests

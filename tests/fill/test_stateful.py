@@ -247,10 +247,7 @@ class Fills(RuleBasedStateMachine):
 
     def _worker(self) -> Worker:
         async def start() -> Worker:
-            worker = Worker(self.directory, self.source)
-            worker.fills.threads.shutdown()
-            worker.fills.threads = AtOnce()  # type: ignore[assignment] # as good an executor as any
-            return worker
+            return Worker(self.directory, self.source, threads=AtOnce())
 
         return self.loop.run_until_complete(start())
 

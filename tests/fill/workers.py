@@ -4,11 +4,13 @@ import asyncio
 import contextlib
 import random
 from collections.abc import AsyncGenerator, AsyncIterator
+from concurrent.futures import Executor
 from typing import cast
 
 from mirror.digest import Digest
 from mirror.errors import MirrorError
-from mirror.fill import Fill, Fills
+from mirror.fill import Fill
+from mirror.fills import Fills
 from mirror.metadata.base import BlobRecord, Metadata
 from mirror.oci import Reference
 from mirror.sharing import Sharing
@@ -48,12 +50,14 @@ class Worker:
         source: MemorySource,
         metadata: Metadata | None = None,
         sharing: Sharing | None = None,
+        threads: Executor | None = None,
     ) -> None:
         self.directory = directory
         self.source = source
         self.store = BlobStore(directory)
         self.notes = Notes()
-        self.fills = Fills(directory, self.store, metadata or cast(Metadata, self.notes), {"up": source}, sharing)
+        noting = metadata or cast(Metadata, self.notes)
+        self.fills = Fills(directory, self.store, noting, {"up": source}, sharing, threads=threads)
 
     def start(
         self,

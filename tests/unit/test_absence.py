@@ -13,7 +13,7 @@ from mirror.answer import Whole
 from mirror.cluster.alone import Alone
 from mirror.digest import Digest
 from mirror.errors import ManifestUnknown
-from mirror.fill import Fills
+from mirror.fills import Fills
 from mirror.freshness import Policy
 from mirror.manifests import Manifests
 from mirror.metadata.base import TagRecord
