@@ -14,7 +14,7 @@ from pathlib import Path
 
 from mirror.digest import Digest
 from mirror.errors import DigestInvalid
-from mirror.store.directory import DataDirectory, sync_folder
+from mirror.store.directory import DataDirectory, sync_folder, write_whole
 
 _MAX_OPEN = 256
 
@@ -90,9 +90,7 @@ class BlobStore:
         draft = self._directory.spool / f"{digest.algorithm}-{digest.hex}.{os.urandom(8).hex()}.whole"
         fd = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
-            view = memoryview(content)
-            while view:
-                view = view[os.write(fd, view) :]
+            write_whole(fd, content)
             self.commit(digest, fd, draft)
         except OSError:
             with contextlib.suppress(OSError):

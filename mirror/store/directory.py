@@ -119,16 +119,27 @@ class DataDirectory:
 
 
 def write_durably(path: Path, content: bytes) -> None:
-    """Write a small file so that it is there whole, or not at all, after a crash."""
+    """Write a small file so that it is there whole, or as it was before, after a crash. Raises `OSError`."""
     draft = path.with_name(f".{path.name}.draft")
     fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
-        os.write(fd, content)
+        write_whole(fd, content)
         os.fsync(fd)
         draft.replace(path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            draft.unlink()
+        raise
     finally:
         os.close(fd)
     sync_folder(path.parent)
+
+
+def write_whole(fd: int, content: bytes) -> None:
+    """Write all of ``content``: a disk that is nearly full takes a part of it first. Raises `OSError`."""
+    view = memoryview(content)
+    while view:
+        view = view[os.write(fd, view) :]
 
 
 def sync_folder(folder: Path) -> None:

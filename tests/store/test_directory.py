@@ -2,6 +2,7 @@
 
 import errno
 import os
+import resource
 import stat
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import pytest
 from mirror.digest import Digest
 from mirror.errors import StartError
 from mirror.store import directory as module
-from mirror.store.directory import FORMAT, DataDirectory
+from mirror.store.directory import FORMAT, DataDirectory, write_durably
 from tests.store.disk import fail, record
 from tests.store.process import process
 from tests.support.waiting import wait_until
@@ -141,6 +142,29 @@ def test_a_file_in_the_place_of_the_directory_is_refused(tmp_path: Path) -> None
     (tmp_path / "file").touch()
     refusal(tmp_path / "file")
     refusal(tmp_path / "file" / "below")
+
+
+def test_a_file_of_which_the_disk_takes_a_part_stays_as_it_was(tmp_path: Path) -> None:
+    file = tmp_path / "notes"
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    write_durably(file, b"as it was")
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            write_durably(file, b"x" * 101)
+        write_durably(file, b"x" * 100)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert file.read_bytes() == b"x" * 100
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_what_the_disk_takes_in_parts_is_written_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write = os.write
+    monkeypatch.setattr(os, "write", lambda fd, content: write(fd, content[:3]))
+    write_durably(tmp_path / "notes", b"more than three bytes")
+    monkeypatch.undo()
+    assert (tmp_path / "notes").read_bytes() == b"more than three bytes"
 
 
 def test_a_file_in_the_place_of_a_folder_is_refused(tmp_path: Path) -> None:
