@@ -2,84 +2,41 @@
 
 import hashlib
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urljoin
 
-import bcrypt
 import httpx
 import pytest
 
 from mirror.oci import DOCKER_MANIFEST, OCI_MANIFEST
 from tests.e2e.containerd import Containerd
 from tests.e2e.docker import docker_push
+from tests.e2e.hosting import LAYOUTS, MODULE, NOWHERE, PLAIN, WITH_PASSWORD, pull_secret, registry, rights, tags
 from tests.e2e.programs import agent, attempt, run, run_raw
 from tests.e2e.pushing import CLIENTS, PASSWORD, USER, Client
-from tests.support.artifacts import (
-    cncf,
-    compat,
-    docker,
-    image,
-    index,
-    raw,
-    wasm_module,
-)
+from tests.support.artifacts import image
 from tests.support.process import MirrorProcess
 from tests.support.registry import DockerRegistry
 
-MODULE = wasm_module(500_000)
 SHA256 = hashlib.sha256(MODULE).hexdigest()
-TWO_PLATFORMS = index(compat(MODULE), compat(wasm_module(1000)), platforms=("linux/amd64", "linux/arm64"))
-LAYOUTS = {
-    "raw": raw(MODULE),
-    "docker": docker(MODULE),
-    "compat": compat(MODULE),
-    "cncf": cncf(MODULE),
-    "index": TWO_PLATFORMS,
-}
 REFUSED_BY_AGENTS = "cncf"
-NOWHERE = {"up": "http://127.0.0.1:1"}  # an upstream that nobody asks for
-PLAIN = "loopback, no password"
-WITH_PASSWORD = "htpasswd"
 
 
 def hosting(folder: Path, how: str = PLAIN) -> MirrorProcess:
     """A mirror without upstreams, that anyone here may push to, or only `USER`, who may do anything."""
-    if how == PLAIN:
-        return MirrorProcess(folder, NOWHERE)
-    folder.mkdir()
-    file = folder / "htpasswd"
-    file.write_text(f"{USER}:{bcrypt.hashpw(PASSWORD.encode(), bcrypt.gensalt(4)).decode()}\n")
-    rule = {"who": [USER], "repositories": ["hosted/**"], "may": ["pull", "push", "overwrite", "delete"]}
-    return MirrorProcess(folder, NOWHERE, {"auth": {"mode": "htpasswd", "file": str(file), "rules": [rule]}})
-
-
-@contextmanager
-def registry(mirror: MirrorProcess, how: str = PLAIN) -> Iterator[httpx.Client]:
-    """An HTTP client that keeps nothing to itself, logged in where that is needed."""
-    auth = (USER, PASSWORD) if how == WITH_PASSWORD else None
-    with httpx.Client(base_url=mirror.url, auth=auth, trust_env=False, timeout=30) as client:
-        yield client
-
-
-def tags(client: httpx.Client, repository: str) -> list[str]:
-    """The tags of a repository; none where there is no repository."""
-    answer = client.get(f"/v2/{repository}/tags/list")
-    assert answer.status_code in (200, 404), answer.text
-    return list(answer.json()["tags"]) if answer.status_code == 200 else []
+    return MirrorProcess(folder, NOWHERE, rights(folder, how))
 
 
 @pytest.mark.needs("skopeo", "crane", "regctl", "oras", "agent")
 @pytest.mark.parametrize("how", [PLAIN, WITH_PASSWORD])
 @pytest.mark.parametrize("kind", CLIENTS.values(), ids=CLIENTS.keys())
 def test_a_client_pushes_and_pulls_each_layout_and_agents_take_it(tmp_path: Path, kind: type[Client], how: str) -> None:
-    with hosting(tmp_path / "mirror", how) as mirror, registry(mirror, how) as http:
+    with hosting(tmp_path / "mirror", how) as mirror, registry(mirror.url, how) as http:
         client = kind(mirror.host, tmp_path / "home")
         secret = None
         if how == WITH_PASSWORD:
             assert client.login(PASSWORD).returncode == 0
-            secret = pull_secret(tmp_path / "secret.json", mirror)
+            secret = pull_secret(tmp_path / "secret.json", mirror.host)
         for layout, artifact in LAYOUTS.items():
             if not client.can_push(artifact):
                 continue
@@ -96,7 +53,7 @@ def test_a_client_pushes_and_pulls_each_layout_and_agents_take_it(tmp_path: Path
 @pytest.mark.parametrize("kind", CLIENTS.values(), ids=CLIENTS.keys())
 def test_a_wrong_password_is_told_at_the_login_and_pushes_nothing(tmp_path: Path, kind: type[Client]) -> None:
     artifact = LAYOUTS["raw"]
-    with hosting(tmp_path / "mirror", WITH_PASSWORD) as mirror, registry(mirror, WITH_PASSWORD) as http:
+    with hosting(tmp_path / "mirror", WITH_PASSWORD) as mirror, registry(mirror.url, WITH_PASSWORD) as http:
         client = kind(mirror.host, tmp_path / "home")
         with pytest.raises(AssertionError):
             client.push(artifact, "hosted/team/plugin:v1")  # nobody has logged in
@@ -118,7 +75,7 @@ def test_a_client_pushes_through_to_another_registry(tmp_path: Path, kind: type[
             "push": "through",
             "credentials": {"username": "robot", "password": "not asked for"},
         }
-        with MirrorProcess(tmp_path / "mirror", {"corp": through}) as mirror, registry(mirror) as http:
+        with MirrorProcess(tmp_path / "mirror", {"corp": through}) as mirror, registry(mirror.url) as http:
             client, direct = kind(mirror.host, tmp_path / "home"), kind(origin.host, tmp_path / "other")
             for layout, artifact in LAYOUTS.items():
                 client.push(artifact, f"corp/team/{layout}:v1")
@@ -133,18 +90,12 @@ def test_a_client_pushes_through_to_another_registry(tmp_path: Path, kind: type[
 
 @pytest.mark.needs("agent")
 def test_agents_with_a_password_pull_what_others_may_not(tmp_path: Path) -> None:
-    with hosting(tmp_path / "mirror", WITH_PASSWORD) as mirror, registry(mirror, WITH_PASSWORD) as http:
+    with hosting(tmp_path / "mirror", WITH_PASSWORD) as mirror, registry(mirror.url, WITH_PASSWORD) as http:
         docker_push(http, "hosted/team/plugin", "v1", LAYOUTS["docker"])
         url = f"oci://{mirror.host}/hosted/team/plugin:v1"
-        assert agent(url, pull_secret=pull_secret(tmp_path / "right.json", mirror)).sha256 == SHA256
+        assert agent(url, pull_secret=pull_secret(tmp_path / "right.json", mirror.host)).sha256 == SHA256
         assert not agent(url).ok
-        assert not agent(url, pull_secret=pull_secret(tmp_path / "wrong.json", mirror, "wrong")).ok
-
-
-def pull_secret(file: Path, mirror: MirrorProcess, password: str = PASSWORD) -> Path:
-    """What Kubernetes gives to an agent."""
-    file.write_text(json.dumps({"auths": {mirror.host: {"username": USER, "password": password}}}))
-    return file
+        assert not agent(url, pull_secret=pull_secret(tmp_path / "wrong.json", mirror.host, "wrong")).ok
 
 
 @pytest.mark.needs("helm")
@@ -157,7 +108,7 @@ def test_helm_pushes_and_pulls_a_chart(tmp_path: Path, how: str) -> None:
     (chart / "values.yaml").write_text("digest: sha256:0\n")
     run("helm", "package", chart, "--destination", tmp_path, env=env)
     packed = tmp_path / "plugins-0.1.0.tgz"
-    with hosting(tmp_path / "mirror", how) as mirror, registry(mirror, how) as http:
+    with hosting(tmp_path / "mirror", how) as mirror, registry(mirror.url, how) as http:
         where = f"oci://{mirror.host}/hosted/charts"
         if how == WITH_PASSWORD:
             login = ("registry", "login", mirror.host, "--plain-http", "-u", USER)
@@ -184,7 +135,7 @@ def test_a_signature_of_cosign_goes_up_and_comes_back(tmp_path: Path) -> None:
     key = tmp_path / "key"
     run("cosign", "generate-key-pair", "--output-key-prefix", key, env=env)
     plain = ("--allow-insecure-registry", "--allow-http-registry", "--new-bundle-format=false")
-    with hosting(tmp_path / "mirror") as mirror, registry(mirror) as http:
+    with hosting(tmp_path / "mirror") as mirror, registry(mirror.url) as http:
         artifact = LAYOUTS["compat"]
         docker_push(http, "hosted/team/plugin", "v1", artifact)
         name = f"{mirror.host}/hosted/team/plugin@{artifact.digest}"
@@ -198,7 +149,7 @@ def test_a_signature_of_cosign_goes_up_and_comes_back(tmp_path: Path) -> None:
 
 @pytest.mark.needs("regctl")
 def test_what_refers_to_an_artifact_is_listed_and_comes_back(tmp_path: Path) -> None:
-    with hosting(tmp_path / "mirror") as mirror, registry(mirror) as http:
+    with hosting(tmp_path / "mirror") as mirror, registry(mirror.url) as http:
         artifact = LAYOUTS["compat"]
         docker_push(http, "hosted/team/plugin", "v1", artifact)
         client = CLIENTS["regctl"](mirror.host, tmp_path / "home")
@@ -221,7 +172,7 @@ def test_what_refers_to_an_artifact_is_listed_and_comes_back(tmp_path: Path) -> 
 @pytest.mark.needs("agent")
 @pytest.mark.parametrize("how", [PLAIN, WITH_PASSWORD])
 def test_docker_pushes_as_its_code_has_it(tmp_path: Path, how: str) -> None:
-    with hosting(tmp_path / "mirror", how) as mirror, registry(mirror, how) as http:
+    with hosting(tmp_path / "mirror", how) as mirror, registry(mirror.url, how) as http:
         if how == WITH_PASSWORD:  # docker's login is a GET of /v2/
             assert http.get("/v2/", auth=(USER, "wrong")).status_code == 401
         docker_push(http, "hosted/team/base", "v1", LAYOUTS["docker"])
@@ -231,7 +182,7 @@ def test_docker_pushes_as_its_code_has_it(tmp_path: Path, how: str) -> None:
             [("application/vnd.docker.image.rootfs.diff.tar.gzip", b"x" * 1000)], media_type=DOCKER_MANIFEST
         )
         assert docker_push(http, "hosted/team/third", "v1", elsewhere, known_in="hosted/team/base") == 0
-        secret = pull_secret(tmp_path / "secret.json", mirror) if how == WITH_PASSWORD else None
+        secret = pull_secret(tmp_path / "secret.json", mirror.host) if how == WITH_PASSWORD else None
         assert agent(f"oci://{mirror.host}/hosted/team/other:v1", pull_secret=secret).sha256 == SHA256
 
 
@@ -239,7 +190,7 @@ def test_docker_pushes_as_its_code_has_it(tmp_path: Path, how: str) -> None:
 def test_docker_pushes_with_the_store_of_containerd_as_its_code_has_it(tmp_path: Path, how: str) -> None:
     """Source: containerd, ``core/remotes/docker/pusher.go``."""
     artifact = LAYOUTS["compat"]
-    with hosting(tmp_path / "mirror", how) as mirror, registry(mirror, how) as http:
+    with hosting(tmp_path / "mirror", how) as mirror, registry(mirror.url, how) as http:
         for repository, origin in (("hosted/team/base", None), ("hosted/team/other", "hosted/team/base")):
             for digest, content in artifact.blobs.items():
                 assert http.head(f"/v2/{repository}/blobs/{digest}").status_code == 404
@@ -269,7 +220,7 @@ def test_docker_pushes_with_the_store_of_containerd_as_its_code_has_it(tmp_path:
 @pytest.mark.parametrize("how", [PLAIN, WITH_PASSWORD])
 def test_containerd_pushes_what_it_has_pulled(tmp_path: Path, how: str) -> None:
     artifact = LAYOUTS["compat"]
-    with hosting(tmp_path / "mirror", how) as mirror, registry(mirror, how) as http:
+    with hosting(tmp_path / "mirror", how) as mirror, registry(mirror.url, how) as http:
         docker_push(http, "hosted/team/base", "v1", artifact)
         user = f"{USER}:{PASSWORD}" if how == WITH_PASSWORD else None
         targets = [f"hosted/team/{name}:v1" for name in ("base", "other", "third")]
@@ -283,7 +234,7 @@ def test_containerd_pushes_what_it_has_pulled(tmp_path: Path, how: str) -> None:
 @pytest.mark.needs("crane")
 def test_crane_copies_tags_and_deletes_what_was_pushed(tmp_path: Path) -> None:
     artifact = LAYOUTS["raw"]
-    with hosting(tmp_path / "mirror") as mirror, registry(mirror) as http:
+    with hosting(tmp_path / "mirror") as mirror, registry(mirror.url) as http:
         docker_push(http, "hosted/team/plugin", "v1", artifact)
         name = f"{mirror.host}/hosted/team/plugin"
         run("crane", "tag", "--insecure", f"{name}:v1", "stable")
