@@ -29,13 +29,14 @@ HOUSE = """
     shared: keys connect topology client
     metadata: base schema salvage recovery session statements thread sqlite records scripts redis behind resilient
     hosted: records together schema reads writes database catalogue gc
-    cluster: alone secret documents beat leases
+    cluster: alone secret documents beat leases moments
     tags
     accesses
     upstream: stream origins proxy dial watched trust transport answers blob challenges tokens renewal helpers
     upstream: credentials auth backoff breaker ratelimit standing queue session client pipe pushing endpoints
     upstream: hedge rounds failover
     peers
+    replication
     answer
     download
     sharing
@@ -62,7 +63,7 @@ HOUSE = """
     repackaging
     exposition
     auth: rules htpasswd
-    edge: ranges headers account respond auth body uploads push metrics registry peers modules admin app
+    edge: ranges headers account respond auth body uploads push metrics registry peers peerhosted modules admin app
     around
     replicated
     wiring
