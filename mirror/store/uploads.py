@@ -7,7 +7,8 @@
       <owner>.<id>         the bytes of one; when it was used last: the file's own time
       <owner>.<id>.json    its repository, when it was begun, and notes
 
-``owner`` is a hash of the principal: who asks with another one does not find it.
+``owner`` is a hash of the principal: who asks with another one does not find it. An id is 43 characters that nobody can
+guess, after 12 that name the replica, where there are several: each has a disk of its own.
 """
 
 import asyncio
@@ -28,8 +29,11 @@ from mirror.store.session import Desk, Session, State, state_of, told, unknown
 
 log = logging.getLogger(__name__)
 
-_ID = re.compile(r"[A-Za-z0-9_-]{43}")
-_NAME = re.compile(r"[0-9a-f]{32}\.[A-Za-z0-9_-]{43}")
+_REPLICA = r"[0-9a-f]{12}"
+_SECRET = r"[A-Za-z0-9_-]{43}"
+_ID = re.compile(rf"(?:{_REPLICA})?{_SECRET}")
+_NAMED = re.compile(rf"({_REPLICA}){_SECRET}")
+_NAME = re.compile(rf"[0-9a-f]{{32}}\.(?:{_REPLICA})?{_SECRET}")
 _COME_BACK = 5.0
 _LOOK_EVERY = 60.0
 
@@ -44,17 +48,20 @@ class Uploads:
         *,
         expires: float,
         max_uploads: int,
+        replica: str = "",
         random: Callable[[int], bytes] = os.urandom,
         desk: Desk | None = None,
     ) -> None:
         """``clock`` gives seconds since the epoch; an upload that was not used for ``expires`` seconds is dropped.
 
-        ``max_uploads``: so many may be open for one principal. ``random`` gives so many bytes that nobody can guess.
+        ``max_uploads``: so many may be open for one principal. ``replica``: the `name_of` this one, where there are
+        others. ``random`` gives so many bytes that nobody can guess.
         """
         self._folder = directory.uploads
         self._clock = clock
         self._expires = expires
         self._max_uploads = max_uploads
+        self._replica = replica
         self._random = random
         self._desk = desk or Desk(clock)
 
@@ -99,7 +106,7 @@ class Uploads:
         return self._folder / f"{_owner(principal)}.{upload}"
 
     def _begin(self, principal: str, state: State) -> Session:
-        upload = base64.urlsafe_b64encode(self._random(32)).decode().rstrip("=")
+        upload = self._replica + base64.urlsafe_b64encode(self._random(32)).decode().rstrip("=")
         path = self._path(principal, upload)
         try:
             self._folder.mkdir(exist_ok=True)
@@ -202,6 +209,17 @@ class Uploads:
             return True
         finally:
             intake.close()
+
+
+def name_of(address: str) -> str:
+    """What the ids of a replica's uploads begin with; ``address`` is the URL at which the others ask it."""
+    return hashlib.blake2b(address.encode(), digest_size=6).hexdigest()
+
+
+def replica_in(upload: str) -> str | None:
+    """The name of the replica in the id of an upload; None in one that names none."""
+    found = _NAMED.fullmatch(upload)
+    return found[1] if found is not None else None
 
 
 def _owner(principal: str) -> str:
