@@ -2,15 +2,13 @@
 
 from functools import partial
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import pytest
 
 from tests.replicas.agreement import disagreements, given
 from tests.support.artifacts import raw, wasm_module
-from tests.support.asking import Headers, Reply, ask
 from tests.support.load import Load, Want
-from tests.support.pushing import Author
+from tests.support.pushing import At, Author
 from tests.support.replicas import replicated
 from tests.support.waiting import eventually
 
@@ -24,17 +22,6 @@ SETTINGS = {
     "defaults": {"fresh_for": "1h"},
     "upstreams": {"up": {"push": "through", "credentials": {"username": "robot", "password": "secret"}}},
 }
-
-
-class At:
-    """A replica that can be asked."""
-
-    def __init__(self, url: str) -> None:
-        where = urlsplit(url)
-        self._address = (where.hostname or "", where.port or 0)
-
-    async def ask(self, method: str, target: str, headers: Headers = (), body: bytes = b"") -> Reply:
-        return await ask(self._address, target, method=method, headers=headers, body=body)
 
 
 def was_given(load: Load, digest: str) -> bool:

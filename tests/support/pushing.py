@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping
 from typing import Protocol
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 from mirror.digest import Digest
 from tests.support.artifacts import Artifact
-from tests.support.asking import Headers, Reply
+from tests.support.asking import Headers, Reply, ask
 
 OCTETS = {"Content-Type": "application/octet-stream"}
 
@@ -15,6 +15,19 @@ class Asked(Protocol):
     """A mirror that can be asked: `tests.support.running.Running`."""
 
     async def ask(self, method: str, target: str, headers: Headers = (), body: bytes = b"") -> Reply: ...
+
+
+class At:
+    """A server at a URL, asked over a connection for each request."""
+
+    def __init__(self, url: str) -> None:
+        where = urlsplit(url)
+        self.url = url
+        self._address = (where.hostname or "", where.port or 0)
+
+    async def ask(self, method: str, target: str, headers: Headers = (), body: bytes = b"") -> Reply:
+        """The answer; raises `OSError` or `asyncio.IncompleteReadError` where none comes."""
+        return await ask(self._address, target, method=method, headers=headers, body=body)
 
 
 class Author:
@@ -67,3 +80,23 @@ class Author:
             reply = await self.blob(content, digest)
             assert reply.status == 201, reply
         return await self.manifest(artifact, tag or str(artifact.digest))
+
+
+async def whole(mirror: Asked, repository: str, target: str) -> bytes | None:
+    """The manifest that ``target`` names, when it and all that it names can be pulled; None when there is none.
+
+    Raises `AssertionError` when something of it cannot be pulled, or has other bytes.
+    """
+    where = f"/v2/{repository}"
+    reply = await mirror.ask("GET", f"{where}/manifests/{target}")
+    if reply.status == 404:
+        return None
+    assert (reply.status, reply.header("docker-content-digest")) == (200, str(Digest.of(reply.body))), reply
+    fields = reply.json
+    for child in fields.get("manifests", []):
+        assert await whole(mirror, repository, child["digest"]) is not None, f"{target} names {child['digest']}"
+    for named in [*([fields["config"]] if "config" in fields else []), *fields.get("layers", [])]:
+        blob = await mirror.ask("GET", f"{where}/blobs/{named['digest']}")
+        got = (blob.status, blob.whole and str(Digest.of(blob.body)))
+        assert got == (200, named["digest"]), f"{repository}:{target} is half there: {blob}"
+    return reply.body
