@@ -10,7 +10,7 @@ from mirror import oci
 from mirror.config import hosts, known
 from mirror.config.hosted import HostedSettings
 from mirror.config.redis import SQLITE
-from mirror.config.values import shown
+from mirror.config.values import parse_switch, shown
 from mirror.errors import NameInvalid
 
 Location = tuple[str | int, ...]
@@ -37,6 +37,12 @@ def _between_replicas(settings: Mapping[object, object]) -> Iterable[tuple[Locat
 
 def _between_rights(settings: Mapping[object, object]) -> Iterable[tuple[Location, str]]:
     auth = settings.get("auth")
+    if _key(auth, "mode") == "upstream" and not _key(settings.get("tls"), "certificate") and not _may_be_plain(auth):
+        yield (
+            ("auth", "mode"),
+            "needs tls.certificate, for clients send the passwords that they have for registries; where something in "
+            "front of the mirror has TLS, or the network is trusted, set auth.allow_plain_http: true",
+        )
     if _key(auth, "file") is not None:
         return
     if _key(auth, "rules"):
@@ -94,6 +100,15 @@ def _is_component(name: str) -> bool:
     except NameInvalid:
         return False
     return True
+
+
+def _may_be_plain(auth: object) -> bool:
+    """Whether plain HTTP is allowed. Of a value that can be neither, no more is said than that."""
+    value = _key(auth, "allow_plain_http")
+    try:
+        return value is not None and parse_switch(value)
+    except ValueError:
+        return True
 
 
 def _key(section: object, name: str) -> object:

@@ -20,8 +20,6 @@ _UPSTREAM = "UPSTREAMS__"
 
 # Of the commands, and of this project's own tests.
 _OWNED = frozenset({"URL", "TOKEN", "TOKEN_FILE", "TEST_CACHE", "REQUIRE_TOOLS"})
-# Of a later release, and too near to a key of this one to be told from a slip.
-_LATER = frozenset({"AUTH__STALE_VERDICT_FOR"})
 # What a Kubernetes Service, whose name begins with wasm-mirror, puts into every pod beside it.
 _INJECTED = re.compile(r"(.*_)?(SERVICE_HOST|SERVICE_PORT(_.*)?|PORT|PORT_[0-9]+_.*)")
 _LIKENESS = 0.72  # TLS__CERT is nearly TLS__CERTIFICATE; the keys of later releases are no nearer than 0.71 to any
@@ -66,7 +64,7 @@ def _variable(path: Iterable[str]) -> str:
 def _unknown(variable: str, tail: str, known: Iterable[str], document: Document) -> list[str]:
     """A warning; or none, and a problem, when the ``tail`` of the variable is nearly a known one."""
     near = difflib.get_close_matches(tail.upper(), known, n=1, cutoff=_LIKENESS)
-    if not near or tail in _LATER:
+    if not near:
         return [f"{variable}: unknown variable, passed over; it is no setting of this release"]
     _report(document, variable, (), f"unknown variable; did you mean {variable.removesuffix(tail)}{near[0]}?")
     return []

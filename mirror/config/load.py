@@ -50,7 +50,13 @@ def _validated(document: Document) -> Settings:
 
 def _oddities(settings: Settings) -> list[str]:
     """What works, but was perhaps not meant."""
-    found = []
+    auth, found = settings.auth, []
+    asks_upstream = auth.mode == "upstream"
+    if (auth.file is not None or asks_upstream) and settings.tls.certificate is None and not is_loopback(settings.host):
+        found.append(
+            f"auth: clients send passwords to {settings.listen} in plain text; set tls.certificate, unless something "
+            "in front of this mirror has TLS"
+        )
     for name, upstream in settings.upstreams.items():
         secret = [endpoint for endpoint in upstream.endpoints if endpoint.credentials is not None]
         found += [
@@ -61,8 +67,15 @@ def _oddities(settings: Settings) -> list[str]:
         if secret and settings.auth.mode == "none" and not is_loopback(settings.host):
             found.append(
                 f"upstreams.{name}: everyone who reaches this mirror may read whatever its credentials may read; "
-                "auth.mode: htpasswd keeps that to the users of auth.file"
+                "auth.mode: htpasswd keeps that to the users of auth.file, auth.mode: upstream to those whom the "
+                "registry itself lets pull"
             )
-        if upstream.push == "through" and not (upstream.endpoints and upstream.endpoints[-1].credentials):
+        if upstream.offline and asks_upstream:
+            found.append(
+                f"upstreams.{name}: it is offline, and with auth.mode: upstream only it can say who may pull: what it "
+                "said last stands for auth.stale_verdict_for, and after that nobody may"
+            )
+        has_own = bool(upstream.endpoints) and upstream.endpoints[-1].credentials is not None
+        if upstream.push == "through" and not asks_upstream and not has_own:
             found.append(f"upstreams.{name}: nothing can be pushed through without credentials for its last endpoint")
     return found

@@ -7,18 +7,12 @@ from pydantic import BeforeValidator, Field, field_validator
 
 from mirror.config.section import Section
 from mirror.config.upstreams import Glob
-from mirror.config.values import Duration, File, absent_is_empty, shown
+from mirror.config.values import Duration, File, Switch, absent_is_empty, shown
 
 ANYONE: Final = "*"
 """In ``who`` of a rule: every user of the file; never who sends no credentials."""
 
 _USER = re.compile(r"[^\x00-\x1f\x7f:]{1,255}")
-
-
-def _mode(value: object) -> object:
-    if value == "upstream":
-        raise ValueError("cannot be upstream yet: that is for a later release; must be none or htpasswd")
-    return value
 
 
 class Rule(Section):
@@ -61,10 +55,12 @@ def _not_empty(value: tuple[str, ...]) -> tuple[str, ...]:
 class AuthSettings(Section):
     """Who may read, and who may push."""
 
-    mode: Annotated[Literal["none", "htpasswd"], BeforeValidator(_mode)] = Field(
+    mode: Literal["none", "htpasswd", "upstream"] = Field(
         "none",
         description="Who may read. `none`: everyone. `htpasswd`: users of `file`, what `rules` let them pull, from "
-        "mirrored registries too.",
+        "mirrored registries too. `upstream`: whoever the registry itself lets pull, by the credentials that the "
+        "client sends or without any; they are tried at its last endpoint. What is hosted here is read by users of "
+        "`file`, by `rules`, where there is a file, and else by everyone.",
     )
     file: File | None = Field(
         None,
@@ -81,5 +77,15 @@ class AuthSettings(Section):
     verdict_for: Duration = Field(
         300.0,
         description="How long it is remembered that a password is right, until the file changes: to find out takes "
-        "longer than anything else.",
+        "longer than anything else. With `mode: upstream`, how long a registry's yes counts; a no counts for 10s.",
+    )
+    stale_verdict_for: Duration = Field(
+        3600.0,
+        description="With `mode: upstream`: for how long after that a yes still stands while the registry does not "
+        "answer. Who has none then gets 503.",
+    )
+    allow_plain_http: Switch = Field(
+        False,
+        description="With `mode: upstream`: let clients send their passwords for the registries without TLS, because "
+        "something in front of the mirror has it, or because the network is trusted.",
     )

@@ -9,6 +9,7 @@ from mirror.config import ConfigurationError, load
 from mirror.errors import StartError
 from tests.config.support import faults, load_text
 
+_PLAIN = "{mode: upstream, allow_plain_http: true}"
 _WRONG = """\
 listen: 8080
 wrokers: 3
@@ -147,11 +148,10 @@ def test_sections_whose_keys_are_all_commented_out_have_their_defaults(tmp_path:
         ("hosted: {prefix: }", "hosted.prefix: must be the first component of repositories' names"),
         ("hosted: {max_uploads: 0}", "hosted.max_uploads: must be at least 1"),
         ("hosted: {upload_expires: 0}", "hosted.upload_expires: must be more than 0"),
-        (
-            "auth: {mode: upstream}",
-            "auth.mode: cannot be upstream yet: that is for a later release; must be none or htp",
-        ),
-        ("auth: {mode: basic}", "auth.mode: must be none or htpasswd"),
+        ("auth: {mode: upstream}", "auth.mode: needs tls.certificate, for clients send the passwords that they have"),
+        ("auth: {mode: upstream, allow_plain_http: no}", "auth.mode: needs tls.certificate"),
+        ("auth: {mode: upstream, allow_plain_http: maybe}", "auth.allow_plain_http: must be true or false"),
+        ("auth: {mode: basic}", "auth.mode: must be none, htpasswd or upstream"),
         ("auth: {mode: htpasswd}", "auth.mode: needs auth.file beside it"),
         ("auth: {rules: [{who: [a], repositories: [b], may: []}]}", "auth.rules: needs auth.file beside it"),
         ("auth: {file: f, rules: [{who: a, repositories: [b], may: []}]}", "auth.rules[0].who: must be a list"),
@@ -257,15 +257,38 @@ def test_credentials_that_everyone_may_use_are_a_warning(tmp_path: Path) -> None
     load_text(tmp_path, text, warnings=warnings)
     assert warnings == [
         "upstreams.ghcr.io: everyone who reaches this mirror may read whatever its credentials may read; "
-        "auth.mode: htpasswd keeps that to the users of auth.file"
+        "auth.mode: htpasswd keeps that to the users of auth.file, auth.mode: upstream to those whom the registry "
+        "itself lets pull"
     ]
 
 
-def test_credentials_that_only_users_may_use_are_none(tmp_path: Path) -> None:
+@pytest.mark.parametrize("auth", ["{mode: htpasswd, file: users}", "{mode: upstream}"])
+def test_credentials_that_not_everyone_may_use_are_none(tmp_path: Path, auth: str) -> None:
     warnings: list[str] = []
-    text = "auth: {mode: htpasswd, file: users}\nupstreams: {ghcr.io: {credentials: {docker_config: c.json}}}\n"
-    load_text(tmp_path, f"listen: 0.0.0.0:80\n{text}", warnings=warnings)
+    text = f"auth: {auth}\nupstreams: {{ghcr.io: {{credentials: {{docker_config: c.json}}}}}}\n"
+    tls = "tls: {certificate: c.pem, key: k.pem}\n"
+    load_text(tmp_path, f"listen: 0.0.0.0:80\n{tls}{text}", warnings=warnings)
     assert warnings == []
+
+
+@pytest.mark.parametrize("auth", ["{file: users}", "{mode: htpasswd, file: users}", _PLAIN])
+@pytest.mark.parametrize(("listen", "far"), [("0.0.0.0:80", True), ("127.0.0.1:80", False), ("localhost:80", False)])
+def test_passwords_that_can_be_read_on_the_way_are_a_warning(tmp_path: Path, auth: str, listen: str, far: bool) -> None:
+    warnings: list[str] = []
+    load_text(tmp_path, f"listen: {listen}\nauth: {auth}\nupstreams: {{ghcr.io: {{}}}}\n", warnings=warnings)
+    told = (
+        f"auth: clients send passwords to {listen} in plain text; set tls.certificate, unless something in front of "
+        "this mirror has TLS"
+    )
+    assert warnings == [told] * far
+
+
+def test_an_upstream_that_is_never_asked_cannot_say_who_may_pull(tmp_path: Path) -> None:
+    warnings: list[str] = []
+    text = f"auth: {_PLAIN}\nupstreams: {{ghcr.io: {{offline: true, push: through}}, quay.io: {{}}}}\n"
+    load_text(tmp_path, text, warnings=warnings)
+    assert [warning.partition(":")[0] for warning in warnings] == ["upstreams.ghcr.io"]
+    assert "it is offline" in warnings[0]
 
 
 def test_a_push_through_without_credentials_for_the_origin_is_a_warning(tmp_path: Path) -> None:
