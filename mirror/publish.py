@@ -93,7 +93,7 @@ class Publisher(Protocol):
         ...
 
     async def mount(
-        self, place: Place, digest: Digest, source: Place | None, readable: Callable[[Place], bool]
+        self, place: Place, principal: str, digest: Digest, source: Place | None, readable: Callable[[Place], bool]
     ) -> bool:
         """Have the blob that is in ``source`` in ``place`` too; without ``source``, from wherever it is.
 
@@ -112,14 +112,14 @@ class Publisher(Protocol):
         """
         ...
 
-    async def delete_tag(self, place: Place, tag: str) -> None:
+    async def delete_tag(self, place: Place, principal: str, tag: str) -> None:
         """Delete the tag, not what it names. Raises `ManifestUnknown`."""
         ...
 
-    async def delete_manifest(self, place: Place, digest: Digest) -> None:
+    async def delete_manifest(self, place: Place, principal: str, digest: Digest) -> None:
         """Delete the manifest, and all tags that name it. Raises `ManifestUnknown`."""
         ...
 
-    async def delete_blob(self, place: Place, digest: Digest) -> None:
+    async def delete_blob(self, place: Place, principal: str, digest: Digest) -> None:
         """Delete the blob from this repository. Raises `BlobUnknown`."""
         ...

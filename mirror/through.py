@@ -109,7 +109,7 @@ class Through:
         return relayed
 
     async def mount(
-        self, place: Place, digest: Digest, source: Place | None, readable: Callable[[Place], bool]
+        self, place: Place, principal: str, digest: Digest, source: Place | None, readable: Callable[[Place], bool]
     ) -> bool:
         """Have upstream mount the blob, where its source is named, and at the same upstream."""
         self._open(place)
@@ -144,18 +144,18 @@ class Through:
         log.info("%s was pushed to %s by %s", reference, self._origin.host, principal or "anonymous")
         return Pushed(manifest.digest, subject, warnings)
 
-    async def delete_tag(self, place: Place, tag: str) -> None:
+    async def delete_tag(self, place: Place, principal: str, tag: str) -> None:
         """Delete a tag there, and forget it here."""
         self._open(place)
         await self._tagging.delete(place, tag)
 
-    async def delete_manifest(self, place: Place, digest: Digest) -> None:
+    async def delete_manifest(self, place: Place, principal: str, digest: Digest) -> None:
         """Delete a manifest there, and forget the tags that name it here. What was pulled stays readable by digest."""
         self._open(place)
         await self._origin.delete(place.repository, "manifests", str(digest))
         await self._tagging.forget(place, digest)
 
-    async def delete_blob(self, place: Place, digest: Digest) -> None:
+    async def delete_blob(self, place: Place, principal: str, digest: Digest) -> None:
         """Delete a blob there. What was pulled stays readable."""
         self._open(place)
         await self._origin.delete(place.repository, "blobs", str(digest))

@@ -179,12 +179,12 @@ class Pushes:
     async def _delete(self, push: Push, path: RegistryPath) -> None:
         if path.resource is Resource.BLOB:
             assert path.digest is not None
-            await push.publisher.delete_blob(push.place, path.digest)
+            await push.publisher.delete_blob(push.place, push.principal, path.digest)
         elif path.digest is not None:
-            await push.publisher.delete_manifest(push.place, path.digest)
+            await push.publisher.delete_manifest(push.place, push.principal, path.digest)
         else:
             assert path.tag is not None
-            await push.publisher.delete_tag(push.place, path.tag)
+            await push.publisher.delete_tag(push.place, push.principal, path.tag)
         what = Reference(push.place.upstream, push.place.repository, path.tag, path.digest)
         log.info("%s was deleted by %s", what, push.principal or "anonymous")
         await push.answer(202, [])

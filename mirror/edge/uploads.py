@@ -136,7 +136,7 @@ async def _mounted(push: Push, digest: Digest) -> bool:
             return False
         if source.upstream != push.place.upstream or not push.readable(source):
             return False
-    if not await push.publisher.mount(push.place, digest, source, push.readable):
+    if not await push.publisher.mount(push.place, push.principal, digest, source, push.readable):
         return False
     await push.created("blobs", digest)
     return True

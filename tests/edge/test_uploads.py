@@ -91,7 +91,7 @@ class Shelf:
         return self.upload
 
     async def mount(
-        self, place: Place, digest: Digest, source: Place | None, readable: Callable[[Place], bool]
+        self, place: Place, principal: str, digest: Digest, source: Place | None, readable: Callable[[Place], bool]
     ) -> bool:
         self.put.append(("mount", source))
         return False
@@ -104,13 +104,13 @@ class Shelf:
         self.put.append((manifest.media_type, tuple(tags)))
         return self.pushed or Pushed(manifest.digest)
 
-    async def delete_tag(self, place: Place, tag: str) -> None:
+    async def delete_tag(self, place: Place, principal: str, tag: str) -> None:
         self.put.append(tag)
 
-    async def delete_manifest(self, place: Place, digest: Digest) -> None:
+    async def delete_manifest(self, place: Place, principal: str, digest: Digest) -> None:
         self.put.append(digest)
 
-    async def delete_blob(self, place: Place, digest: Digest) -> None:
+    async def delete_blob(self, place: Place, principal: str, digest: Digest) -> None:
         self.put.append(digest)
 
 
