@@ -65,11 +65,13 @@ def on_disks(replicas: Replicas, digest: Digest) -> int:
 async def push_when_taken(author: Author, artifact: Artifact, tag: str) -> None:
     """Push, as soon as pushes are taken again."""
 
-    deadline = time.monotonic() + TAKEN_AGAIN_WITHIN
-    while (reply := await author.ask("POST", "blobs/uploads/")).status != 202:
-        assert (reply.status, reply.code) == (503, "UNAVAILABLE"), reply
-        assert time.monotonic() < deadline, reply
-        await asyncio.sleep(0.05)
+    async def begun() -> Reply | None:
+        reply = await author.ask("POST", "blobs/uploads/")
+        assert (reply.status, reply.status == 503 and reply.code) in {(202, False), (503, "UNAVAILABLE")}, reply
+        return reply if reply.status == 202 else None
+
+    asked: Callable[[], Awaitable[Reply | None]] = begun
+    await eventually(asked, timeout=TAKEN_AGAIN_WITHIN, what="pushes are taken")
     assert (await author.push(artifact, tag)).status == 201
 
 
