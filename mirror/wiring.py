@@ -16,6 +16,8 @@ from mirror.checks import Checks
 from mirror.cluster.secret import Secret
 from mirror.config import Settings, UpstreamSettings
 from mirror.confirmed import Confirmed
+from mirror.copies import Copies, NothingBehind
+from mirror.download import Source
 from mirror.edge.admin import ROOT as ADMIN
 from mirror.edge.admin import Admin, Guard, check_token
 from mirror.edge.app import App
@@ -24,13 +26,15 @@ from mirror.edge.metrics import ROOT as METRICS
 from mirror.edge.metrics import MetricsApp
 from mirror.edge.modules import ROOT as MODULES
 from mirror.edge.modules import ModulesApp
-from mirror.edge.peers import PeerApp
+from mirror.edge.peers import PeerApp, Room
 from mirror.edge.push import Pushes
 from mirror.edge.registry import Registry
 from mirror.exposition import Exposition
 from mirror.fills import Fills
 from mirror.hosted.catalogue import Catalogue
 from mirror.hosted.gc import Gc
+from mirror.hosted.together import ByItself, Together
+from mirror.hosted.together import ByItself
 from mirror.hosting import Hosting, Routed
 from mirror.listing import Listing
 from mirror.manifests import Manifests
@@ -68,7 +72,7 @@ async def wired(settings: Settings, directory: DataDirectory, draining: Callable
     """The application of one worker; on the way out, work under way is stopped so that it can be resumed."""
     async with contextlib.AsyncExitStack() as stack:
         ground = await _ground(stack, settings, directory)
-        pulls = _pulls(stack, ground)
+        pulls = await _pulls(stack, ground)
         names = Names(settings)
         gate = Gate(settings)
         stack.push_async_callback(gate.aclose)
@@ -81,7 +85,9 @@ async def wired(settings: Settings, directory: DataDirectory, draining: Callable
         }
         if (secret := ground.around.secret) is not None:
             advertised = settings.cluster.advertise or ""
-            rooms["/peer/"] = PeerApp(secret, ground.store, pulls.fills.tail, ground.local, advertised)
+            rooms["/peer/"] = PeerApp(
+                secret, ground.store, pulls.fills.tail, ground.local, advertised, rooms=pulls.peer_rooms
+            )
         yield App(rooms, draining, log_access=settings.log.access == "all", metrics=ground.metrics)
 
 
@@ -110,13 +116,18 @@ class _Ground:
 
 @dataclass(frozen=True, slots=True)
 class _Pulls:
-    """Who answers for manifests and blobs: ``pull`` for those of upstreams, ``everything`` for hosted ones too."""
+    """Who answers for manifests and blobs: ``pull`` for those of upstreams, ``everything`` for hosted ones too.
+
+    ``together`` is what replicas agree on about the latter, ``peer_rooms`` where they do.
+    """
 
     fills: Fills
     manifests: Manifests
     pull: Pull
     everything: Routed
     modules: Modules
+    together: Together
+    peer_rooms: Mapping[str, Room]
 
 
 async def _ground(stack: contextlib.AsyncExitStack, settings: Settings, directory: DataDirectory) -> _Ground:
@@ -128,7 +139,7 @@ async def _ground(stack: contextlib.AsyncExitStack, settings: Settings, director
     around = await _around(stack, settings, directory, local)
     metadata = around.metadata
     tally = Tally(directory.tallies) if settings.workers > 1 else None
-    catalogue = _catalogue(stack, settings, directory, metadata)
+    catalogue = _catalogue(stack, settings, directory)
     hosted = {"hosted": catalogue.answers} if catalogue is not None else {}
     exposition = Exposition(metrics, store, {**around.stores, **hosted}, tally)
     stack.push_async_callback(exposition.aclose)
@@ -148,11 +159,12 @@ async def _ground(stack: contextlib.AsyncExitStack, settings: Settings, director
     )
 
 
-def _pulls(stack: contextlib.AsyncExitStack, ground: _Ground) -> _Pulls:
+async def _pulls(stack: contextlib.AsyncExitStack, ground: _Ground) -> _Pulls:
     settings, around, store, upstreams = ground.settings, ground.around, ground.store, ground.upstreams
     limit, metrics, accesses, links = settings.wasm.max_module_size, ground.metrics, ground.accesses, ground.links
     suspicion = Suspicion(asyncio.get_running_loop().time)
-    fills = Fills(ground.directory, store, around.metadata, upstreams, around.sharing, metrics)
+    sources: dict[str, Source] = {**upstreams, settings.hosted.prefix: NothingBehind()}
+    fills = Fills(ground.directory, store, around.metadata, sources, around.sharing, metrics)
     stack.push_async_callback(fills.aclose)
     unpacker = Unpacker(ground.directory, store, ground.local, Leases(ground.directory.leases), limit)
     stack.push_async_callback(unpacker.aclose)
@@ -195,9 +207,27 @@ def _pulls(stack: contextlib.AsyncExitStack, ground: _Ground) -> _Pulls:
         stack.push_async_callback(served.aclose)
     if ground.through:
         served = Confirmed(served, ground.through, store)
-    hosting = Hosting(ground.catalogue, store, settings.hosted.grace) if ground.catalogue is not None else None
+    hosting, together, peer_rooms = await _hosting(stack, ground, fills)
     everything = Routed(settings.hosted.prefix, hosting, served, listing)
-    return _Pulls(fills, manifests, pull, everything, modules_of(everything))
+    return _Pulls(fills, manifests, pull, everything, modules_of(everything), together, peer_rooms)
+
+
+async def _hosting(
+    stack: contextlib.AsyncExitStack, ground: _Ground, fills: Fills
+) -> tuple[Hosting | None, Together, Mapping[str, Room]]:
+    """Who answers for hosted content, where there is any; with whom, and where they ask."""
+    catalogue, grace = ground.catalogue, ground.settings.hosted.grace
+    if catalogue is None:
+        return None, ByItself(), {}
+    together: Together = ByItself()
+    copies: Copies | None = None
+    rooms: Mapping[str, Room] = {}
+    if ground.around.unite is not None:
+        hosts = await ground.around.unite(stack, catalogue, ground.store, fills)
+        together, copies, rooms = hosts.together, hosts.copies, hosts.rooms
+    gc = Gc(catalogue, ground.around.metadata, ground.directory, grace, together=together)
+    run_within(stack, gc.run(min(grace / 2, _COLLECT_EVERY)))
+    return Hosting(catalogue, ground.store, grace, together, copies), together, rooms
 
 
 def _publishers(stack: contextlib.AsyncExitStack, ground: _Ground, pulls: _Pulls) -> dict[str, Publisher]:
@@ -225,8 +255,16 @@ def _publishers(stack: contextlib.AsyncExitStack, ground: _Ground, pulls: _Pulls
         name: _through(stack, upstream, settings.upstreams[name], here) for name, upstream in ground.through.items()
     }
     if (catalogue := ground.catalogue) is not None:
-        hosted = Hosted(uploads, ground.store, catalogue, around.metadata, admission, limit)
-        publishers[settings.hosted.prefix] = hosted
+        publishers[settings.hosted.prefix] = Hosted(
+            uploads,
+            ground.store,
+            catalogue,
+            around.metadata,
+            admission,
+            limit,
+            pulls.together,
+            around.sharing.announce,
+        )
     return publishers
 
 
@@ -241,16 +279,12 @@ async def _around(
     return alone(directory, local)
 
 
-def _catalogue(
-    stack: contextlib.AsyncExitStack, settings: Settings, directory: DataDirectory, metadata: Metadata
-) -> Catalogue | None:
-    """The records of hosted content; None where there is none: it lies on one disk, which replicas do not share."""
-    if not settings.hosted.enabled or settings.metadata.shared:
+def _catalogue(stack: contextlib.AsyncExitStack, settings: Settings, directory: DataDirectory) -> Catalogue | None:
+    """The records of hosted content; None where there is none, or where replicas could not have it together."""
+    if not settings.hosted.enabled or settings.lacking_to_host:
         return None
     catalogue = Catalogue.of(directory, most=settings.hosted.max_repository_size)
     stack.push_async_callback(catalogue.aclose)
-    gc = Gc(catalogue, metadata, directory, settings.hosted.grace)
-    run_within(stack, gc.run(min(settings.hosted.grace / 2, _COLLECT_EVERY)))
     return catalogue
 
 

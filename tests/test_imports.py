@@ -28,7 +28,7 @@ HOUSE = """
     store: generation leases overflow directory board blobs spool growing intake session uploads tallies
     shared: keys connect topology client
     metadata: base schema salvage recovery session statements thread sqlite records scripts redis behind resilient
-    hosted: records together schema reads writes database catalogue gc
+    hosted: records together entries schema ledger reads writes merge database access exchange catalogue gc
     cluster: alone secret documents beat leases moments
     tags
     accesses
@@ -51,6 +51,7 @@ HOUSE = """
     admission
     publishing
     pull
+    copies
     hosting
     places
     layers

@@ -1,53 +1,44 @@
 """What hosted repositories have: blobs, manifests, tags. Authoritative: what is not in here was never pushed.
 
-Two threads keep the database off the event loop, one that reads and one that writes. Changes that queue up are
-committed together; each is made whole or not at all, and is on the disk when its method returns.
+A change has a ``moment`` where replicas have agreed on one (`mirror.hosted.together.Turn`); None: it gets one here.
 """
 
-import contextlib
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from sqlite3 import Connection
-from typing import Self, TypeVar, cast
+from typing import Self
 
 from mirror.digest import Digest
-from mirror.errors import MirrorError, NotFound, RequestError, StoreError
+from mirror.errors import NotFound, RequestError
 from mirror.hosted import reads, writes
-from mirror.hosted.database import Change, Database
+from mirror.hosted.access import Access
+from mirror.hosted.exchange import Body, Exchange
 from mirror.hosted.records import BlobLink, Described, HostedTag, ManifestRecord
-from mirror.metadata.thread import Ticket, WorkThread
 from mirror.store.directory import DataDirectory
 
-_WHAT = "the database of hosted content"
-_READ_LIMIT = 5.0
-_WRITE_LIMIT = 20.0
 
-T = TypeVar("T")
-Look = Callable[[Connection], object]
-
-
-class Catalogue:
+class Catalogue(Exchange):
     """The records of one data directory, shared by its worker processes. Every method may raise `StoreError`."""
 
     def __init__(
-        self, path: Path, there: writes.There, *, most: int | None = None, now: Callable[[], float] = time.time
+        self,
+        path: Path,
+        there: writes.There,
+        body: Body,
+        *,
+        most: int | None = None,
+        now: Callable[[], float] = time.time,
     ) -> None:
         """Open the records, which blocks. A database that cannot be used is told by `damage`, and by each call.
 
-        ``there`` says whether the disk has the bytes of a digest, in that size; it is called from a thread. ``most``
-        is the largest number of bytes that a repository may have. ``now`` gives seconds since the epoch.
+        ``there`` says whether the disk has the bytes of a digest, in that size; it is called from a thread, and so is
+        ``body``, which gives the bytes of a manifest. ``most`` is the largest number of bytes that a repository may
+        have. ``now`` gives seconds since the epoch.
         """
-        self._there = there
+        super().__init__(Access(path), there, body)
         self._most = most
         self._now = now
-        self._reader, self._writer = Database(path), Database(path)
-        with contextlib.suppress(StoreError):  # said by `damage`, or again by each call
-            self._reader.check()
-        self._reads = WorkThread[Look]("hosted-read", self._look, self._reader.close, limit=_READ_LIMIT, what=_WHAT)
-        self._writes = WorkThread[Change](
-            "hosted-write", self._change, self._writer.close, limit=_WRITE_LIMIT, what=_WHAT
-        )
 
     @classmethod
     def of(cls, directory: DataDirectory, *, most: int | None = None) -> Self:
@@ -59,12 +50,15 @@ class Catalogue:
             except FileNotFoundError:
                 return False
 
-        return cls(directory.path / "hosted.sqlite", there, most=most)
+        def body(digest: Digest) -> bytes:
+            return directory.blob(digest).read_bytes()
+
+        return cls(directory.path / "hosted.sqlite", there, body, most=most)
 
     @property
     def damage(self) -> str | None:
         """What is wrong with the records, so that nothing is taken in any more, and what to do; None: nothing."""
-        return self._writer.damage or self._reader.damage
+        return self._access.damage
 
     async def answers(self) -> bool:
         """Whether the records can be read and changed now. Raises `StoreError` when they cannot be read."""
@@ -73,55 +67,60 @@ class Catalogue:
 
     async def exists(self, repository: str) -> bool:
         """Whether anything is in the repository."""
-        return await self._read(lambda connection: reads.exists(connection, repository))
+        return await self._access.read(lambda connection: reads.exists(connection, repository))
 
     async def size(self, repository: str) -> int:
         """Bytes of all blobs and manifests of the repository."""
-        return await self._read(lambda connection: reads.size(connection, repository))
+        return await self._access.read(lambda connection: reads.size(connection, repository))
 
     async def blob(self, repository: str, digest: Digest) -> BlobLink | None:
         """The blob of the repository, or None."""
-        return await self._read(lambda connection: reads.blob(connection, repository, digest))
+        return await self._access.read(lambda connection: reads.blob(connection, repository, digest))
 
-    async def link_blob(self, repository: str, digest: Digest, size: int) -> None:
+    async def link_blob(self, repository: str, digest: Digest, size: int, *, moment: int | None = None) -> None:
         """Let the repository have a blob that the disk has. Raises `SizeInvalid` where the repository gets too large.
 
         Raises `StoreError` when the bytes are not there (any more): `Gc` leaves them alone for the grace.
         """
-        link = BlobLink(digest, size, self._now())
-        await self._take_down(
-            digest, lambda connection: writes.link_blob(connection, repository, link, self._there, self._most)
-        )
+        when = self._when(moment)
 
-    async def mount_blob(self, repository: str, digest: Digest, source: str) -> bool:
-        """Let the repository have a blob of ``source``; False when that does not have it. Raises `SizeInvalid`."""
-        now = self._now()
-        return await self._write(
-            lambda connection: (
-                writes.mount_blob(connection, repository, digest, source, now, self._there, self._most) is not None
-            )
-        )
+        def change(connection: Connection) -> None:
+            writes.link_blob(connection, repository, digest, size, when, self._there, self._most)
+
+        await self._take_down(digest, change)
+
+    async def mount_blob(self, repository: str, digest: Digest, source: str, *, moment: int | None = None) -> bool:
+        """Let the repository have a blob of ``source``; False when that does not have it, or the disk not its bytes.
+
+        Raises `SizeInvalid`.
+        """
+        when = self._when(moment)
+
+        def change(connection: Connection) -> bool:
+            return writes.mount_blob(connection, repository, digest, source, when, self._there, self._most)
+
+        return await self._access.write(change)
 
     async def repositories_with(self, digest: Digest, limit: int = 100) -> Sequence[str]:
         """Repositories that have the blob, from which it may be mounted by who may read them."""
-        return await self._read(lambda connection: reads.repositories_with(connection, digest, limit))
+        return await self._access.read(lambda connection: reads.repositories_with(connection, digest, limit))
 
     async def touch(self, repository: str, digest: Digest) -> bool:
         """Somebody is told that the repository has the blob: it stays for the grace. False: it does not have it."""
         now = self._now()
-        return await self._write(lambda connection: writes.touch(connection, repository, digest, now))
+        return await self._access.write(lambda connection: writes.touch(connection, repository, digest, now))
 
     async def manifest(self, repository: str, digest: Digest) -> ManifestRecord | None:
         """The manifest of the repository, or None."""
-        return await self._read(lambda connection: reads.manifest(connection, repository, digest))
+        return await self._access.read(lambda connection: reads.manifest(connection, repository, digest))
 
     async def tag(self, repository: str, name: str) -> HostedTag | None:
         """What the tag names, or None."""
-        return await self._read(lambda connection: reads.tag(connection, repository, name))
+        return await self._access.read(lambda connection: reads.tag(connection, repository, name))
 
     async def tagged(self, repository: str, name: str) -> ManifestRecord | None:
         """The manifest that the tag names, of one moment; or None."""
-        return await self._read(lambda connection: reads.tagged(connection, repository, name))
+        return await self._access.read(lambda connection: reads.tagged(connection, repository, name))
 
     async def tags(self, repository: str, n: int, last: str | None) -> Sequence[str] | None:
         """Up to ``n`` tags after ``last``, in lexical order that is blind to case; None: no such repository."""
@@ -129,18 +128,24 @@ class Catalogue:
         def look(connection: Connection) -> list[str] | None:
             return reads.tags(connection, repository, last, n) if reads.exists(connection, repository) else None
 
-        return await self._read(look)
+        return await self._access.read(look)
 
     async def referrers(
         self, repository: str, subject: Digest, artifact_type: str | None, after: str | None, most: int
     ) -> tuple[Sequence[ManifestRecord], str | None]:
         """What refers to ``subject``, with about ``most`` bytes of annotations; where it goes on, if there is more."""
-        return await self._read(
+        return await self._access.read(
             lambda connection: reads.referrers(connection, repository, subject, artifact_type, after or "", most)
         )
 
     async def put_manifest(
-        self, repository: str, described: Described, tags: Sequence[str] = (), *, overwrite: bool = True
+        self,
+        repository: str,
+        described: Described,
+        tags: Sequence[str] = (),
+        *,
+        overwrite: bool = True,
+        moment: int | None = None,
     ) -> None:
         """Let the repository have a manifest whose bytes the disk has, and let ``tags`` name it; all, or nothing.
 
@@ -148,71 +153,60 @@ class Catalogue:
         another size, `Denied` where a tag names another digest and ``overwrite`` is false, `SizeInvalid` where the
         repository gets too large.
         """
-        now = self._now()
+        when = self._when(moment)
 
         def change(connection: Connection) -> None:
             writes.put_manifest(
-                connection, repository, described, tags, now, self._there, self._most, overwrite=overwrite
+                connection, repository, described, tags, when, self._there, self._most, overwrite=overwrite
             )
 
         await self._take_down(described.manifest.digest, change)
 
-    async def delete_tag(self, repository: str, name: str) -> None:
+    async def delete_tag(self, repository: str, name: str, *, moment: int | None = None) -> None:
         """Delete a tag, not what it names. Raises `ManifestUnknown`."""
-        await self._write(lambda connection: writes.delete_tag(connection, repository, name))
+        when = self._when(moment)
+        await self._access.write(lambda connection: writes.delete_tag(connection, repository, name, when))
 
-    async def delete_manifest(self, repository: str, digest: Digest) -> None:
+    async def delete_manifest(self, repository: str, digest: Digest, *, moment: int | None = None) -> None:
         """Delete a manifest, and the tags that name it. Raises `ManifestUnknown`."""
-        await self._write(lambda connection: writes.delete_manifest(connection, repository, digest))
+        when = self._when(moment)
+        await self._access.write(lambda connection: writes.delete_manifest(connection, repository, digest, when))
 
-    async def delete_blob(self, repository: str, digest: Digest) -> None:
+    async def delete_blob(self, repository: str, digest: Digest, *, moment: int | None = None) -> None:
         """Delete a blob. Raises `BlobUnknown`; `Unsupported` while a manifest of the repository names it."""
-        await self._write(lambda connection: writes.delete_blob(connection, repository, digest))
+        when = self._when(moment)
+        await self._access.write(lambda connection: writes.delete_blob(connection, repository, digest, when))
 
-    async def expire(self, before: float, limit: int) -> int:
-        """Take blobs that no manifest names from their repositories; how many, ``limit`` at most."""
-        return await self._write(lambda connection: writes.expire(connection, before, limit))
+    async def expirable(self, before: float, limit: int) -> Sequence[str]:
+        """Up to ``limit`` repositories with blobs that no manifest names and nobody touched since ``before``."""
+        return await self._access.read(lambda connection: reads.expirable(connection, before, limit))
+
+    async def expire(self, repository: str, before: float, limit: int, *, moment: int | None = None) -> int:
+        """Take blobs that no manifest names and nobody touched since ``before`` from the repository, up to ``limit``;
+        how many.
+        """
+        when = self._when(moment)
+        return await self._access.write(lambda connection: writes.expire(connection, repository, before, limit, when))
 
     async def doomed(self, after: str, limit: int) -> Sequence[Digest]:
         """Digests that have lost a link, and whose bytes may have to go; in their order."""
-        return await self._read(lambda connection: reads.doomed(connection, after, limit))
+        return await self._access.read(lambda connection: reads.doomed(connection, after, limit))
 
     async def bury(self, digests: Sequence[Digest], keep: Callable[[Digest], bool | None]) -> Sequence[Digest]:
         """Decide about doomed digests while nothing can be linked (`writes.bury`); what is gone."""
-        return await self._write(lambda connection: writes.bury(connection, digests, keep))
+        return await self._access.write(lambda connection: writes.bury(connection, digests, keep))
 
     async def aclose(self) -> None:
         """Finish what is under way and let go of everything."""
-        await self._writes.aclose()
-        await self._reads.aclose()
+        await self._access.aclose()
+
+    def _when(self, moment: int | None) -> writes.When:
+        return writes.When(self._now(), moment)
 
     async def _take_down(self, digest: Digest, change: Callable[[Connection], object]) -> None:
         """Make a change that links bytes on the disk; where it is refused, they may have to go again."""
         try:
-            await self._write(change)
+            await self._access.write(change)
         except (RequestError, NotFound):
-            await self._write(lambda connection: writes.doom(connection, [digest]))
+            await self._access.write(lambda connection: writes.doom(connection, [digest]))
             raise
-
-    async def _read(self, look: Callable[[Connection], T]) -> T:
-        return cast(T, await self._reads.do(look))
-
-    async def _write(self, change: Callable[[Connection], T]) -> T:
-        if self.damage is not None:
-            raise StoreError(self.damage)
-        return cast(T, await self._writes.do(change))
-
-    def _look(self, tickets: Sequence[Ticket[Look]]) -> None:
-        for ticket in tickets:
-            try:
-                ticket.finish(self._reader.read(ticket.job))
-            except Exception as error:
-                ticket.fail(error)
-
-    def _change(self, tickets: Sequence[Ticket[Change]]) -> None:
-        results = self._writer.change([ticket.job for ticket in tickets])
-        for ticket, result in zip(tickets, results, strict=True):
-            if isinstance(result, MirrorError):
-                ticket.fail(result)
-            else:
-                ticket.finish(result)

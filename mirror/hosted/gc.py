@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Protocol
 
 from mirror.digest import Digest
-from mirror.errors import StoreError
+from mirror.errors import NotNow, StoreError
 from mirror.hosted.catalogue import Catalogue
+from mirror.hosted.together import Together
 from mirror.metadata.base import Link
 from mirror.store.directory import DataDirectory
 
@@ -57,8 +58,11 @@ class Gc:
         grace: float,
         now: Callable[[], float] = time.time,
         named_at: Callable[[Path], float] = lambda file: file.stat().st_ctime,
+        *,
+        together: Together,
     ) -> None:
         """``named_at`` says when a file got its name."""
+        self._together = together
         self._catalogue = catalogue
         self._cache = cache
         self._directory = directory
@@ -79,10 +83,30 @@ class Gc:
                     log.info("of hosted content %d links and %d files were let go", collected.links, collected.files)
 
     async def once(self) -> Collected:
-        """Collect what there is. Raises `StoreError`."""
+        """Collect what there is; where the replicas cannot agree now, less. Raises `StoreError`."""
         links = 0
-        while (expired := await self._catalogue.expire(self._now() - self._grace, _BATCH)) > 0:
-            links += expired
+        try:
+            before = self._now() - self._grace
+            while repositories := await self._catalogue.expirable(before, _BATCH):
+                for repository in repositories:
+                    links += await self._expire(repository, before)
+        except NotNow as error:
+            log.info("what is not needed any more of hosted content stays for now: %s", error)
+            return Collected(links, 0)
+        return Collected(links, await self._bury())
+
+    async def _expire(self, repository: str, before: float) -> int:
+        """Take from a repository what nobody touched since ``before``; how many blobs. Raises `NotNow`."""
+        links = 0
+        async with self._together.changing(repository) as turn:
+            while (expired := await self._catalogue.expire(repository, before, _BATCH, moment=turn.moment)) > 0:
+                links += expired
+            if links:
+                await self._together.told()
+        return links
+
+    async def _bury(self) -> int:
+        """Let go of bytes that no repository of these records has; how many files."""
         files = 0
         after = ""
         while digests := await self._catalogue.doomed(after, _BATCH):
@@ -90,7 +114,7 @@ class Gc:
             cached = await self._cached(set(digests))
             gone = await self._catalogue.bury(digests, functools.partial(self._decide, cached))
             files += len(gone)
-        return Collected(links, files)
+        return files
 
     async def _cached(self, digests: set[Digest]) -> set[Digest]:
         """Those that the cache links too: they are its business, and its upstream may not answer now."""

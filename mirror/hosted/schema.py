@@ -10,6 +10,15 @@ def _digest(column: str) -> str:
     return f"{column} TEXT NOT NULL CHECK ({column} NOT GLOB 'sha???:*[^0-9a-f]*' AND length({column}) IN (71, 135))"
 
 
+def _live(table: str, key: str, at: str) -> str:
+    """Entries for the rows of a table, with the moments at which they came to be as they are."""
+    return f"""
+INSERT INTO entry (kind, repository, key, moment, gone, seq)
+SELECT '{table}', repository, {key}, CAST(min(max({at}, 0.000001), 4e9) * 1000000 AS INTEGER), 0,
+    row_number() OVER (ORDER BY {at}, repository, {key}) + (SELECT coalesce(max(seq), 0) FROM entry)
+FROM {table};"""
+
+
 # `named` is what a manifest names, foreign layers included. `doomed` are digests that have lost a link: whether
 # their bytes can go is found out later, and must not be forgotten when the process is killed in between.
 _FIRST = f"""
@@ -69,5 +78,41 @@ CREATE TABLE doomed (
 INSERT INTO meta VALUES ('min_reader', '1');
 """
 
-STEPS: Sequence[str] = (_FIRST,)
-TABLES = frozenset({"meta", "blob", "manifest", "named", "tag", "doomed"})
+# `entry` says of each blob, manifest and tag that is or was there when that was decided (`moment`, microseconds since
+# the epoch), and in which order these records came to know of it (`seq`). What is gone is only in here. `cursor` says
+# how far the entries of other replicas' records were read. A release that knows nothing of entries would change rows
+# without them.
+_ENTRIES = f"""
+CREATE TABLE entry (
+    kind TEXT NOT NULL CHECK (kind IN ('blob', 'manifest', 'tag')),
+    repository TEXT NOT NULL,
+    key TEXT NOT NULL,
+    moment INTEGER NOT NULL CHECK (typeof(moment) = 'integer' AND moment > 0),
+    gone INTEGER NOT NULL CHECK (gone IN (0, 1)),
+    size INTEGER,
+    touched_at REAL,
+    before REAL,
+    seq INTEGER NOT NULL CHECK (typeof(seq) = 'integer' AND seq > 0),
+    PRIMARY KEY (kind, repository, key)
+) WITHOUT ROWID;
+CREATE UNIQUE INDEX entry_in_order ON entry (seq);
+CREATE INDEX entry_by_moment ON entry (moment);
+CREATE INDEX entry_gone ON entry (moment) WHERE gone;
+
+CREATE TABLE cursor (
+    identity TEXT NOT NULL PRIMARY KEY,
+    seq INTEGER NOT NULL CHECK (typeof(seq) = 'integer' AND seq >= 0),
+    started_at REAL NOT NULL CHECK (typeof(started_at) = 'real'),
+    version INTEGER NOT NULL
+) WITHOUT ROWID;
+
+{_live("blob", "digest", "touched_at")}
+{_live("manifest", "digest", "pushed_at")}
+{_live("tag", "tag", "moved_at")}
+
+INSERT INTO meta VALUES ('identity', lower(hex(randomblob(16))));
+UPDATE meta SET value = '2' WHERE key = 'min_reader';
+"""
+
+STEPS: Sequence[str] = (_FIRST, _ENTRIES)
+TABLES = frozenset({"meta", "blob", "manifest", "named", "tag", "doomed", "entry", "cursor"})

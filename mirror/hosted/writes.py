@@ -2,11 +2,13 @@
 
 ``most`` is the largest number of bytes that a repository may have, None: any. ``there`` says whether the disk has the
 bytes of a digest, in that size; it is asked within the transaction that links them, for `bury` unlinks within one.
+Each change writes entries (`ledger`), from which other replicas learn of it.
 """
 
 import json
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 
 from mirror.digest import Digest
 from mirror.errors import (
@@ -19,8 +21,9 @@ from mirror.errors import (
     StoreError,
     Unsupported,
 )
-from mirror.hosted import reads
-from mirror.hosted.records import BlobLink, Described
+from mirror.hosted import ledger, reads
+from mirror.hosted.ledger import Noted
+from mirror.hosted.records import BlobLink, Described, HostedTag
 from mirror.oci import Descriptor
 
 There = Callable[[Digest, int], bool]
@@ -28,19 +31,40 @@ There = Callable[[Digest, int], bool]
 _SHOWN = 5
 
 
+@dataclass(frozen=True, slots=True)
+class When:
+    """When a change is made: ``at`` in seconds since the epoch, and its number, None where it gets one here."""
+
+    at: float
+    moment: int | None = None
+
+
 def link_blob(
-    connection: sqlite3.Connection, repository: str, link: BlobLink, there: There, most: int | None
-) -> BlobLink:
+    connection: sqlite3.Connection,
+    repository: str,
+    digest: Digest,
+    size: int,
+    when: When,
+    there: There,
+    most: int | None,
+) -> None:
     """Let the repository have a blob whose bytes the disk has. Raises `SizeInvalid`, `StoreError`."""
-    if not there(link.digest, link.size):
-        raise StoreError(f"the bytes of {link.digest} went before they were taken down; push it again", retry_after=1)
-    if reads.blob(connection, repository, link.digest) is None:
-        _refuse_too_much(connection, repository, link.size, most)
+    if not there(digest, size):
+        raise StoreError(f"the bytes of {digest} went before they were taken down; push it again", retry_after=1)
+    before = reads.blob(connection, repository, digest)
+    if before is None:
+        _refuse_too_much(connection, repository, size, most)
+    moment = ledger.number(connection, when.moment, when.at)
+    put_blob(connection, repository, BlobLink(digest, size, max(when.at, before.touched_at if before else 0.0)))
+    ledger.note(connection, "blob", repository, str(digest), Noted(moment, False))
+
+
+def put_blob(connection: sqlite3.Connection, repository: str, link: BlobLink) -> None:
+    """Write the row of a blob, and no entry."""
     connection.execute(
         "INSERT OR REPLACE INTO blob (repository, digest, size, touched_at) VALUES (?, ?, ?, ?)",
         (repository, str(link.digest), link.size, link.touched_at),
     )
-    return link
 
 
 def mount_blob(
@@ -48,15 +72,16 @@ def mount_blob(
     repository: str,
     digest: Digest,
     source: str,
-    now: float,
+    when: When,
     there: There,
     most: int | None,
-) -> BlobLink | None:
-    """Let the repository have a blob of ``source``; None when that does not have it whole. Raises `SizeInvalid`."""
+) -> bool:
+    """Let the repository have a blob of ``source``; False when that does not have it whole. Raises `SizeInvalid`."""
     link = reads.blob(connection, source, digest)
     if link is None or not there(digest, link.size):
-        return None
-    return link_blob(connection, repository, BlobLink(digest, link.size, now), there, most)
+        return False
+    link_blob(connection, repository, digest, link.size, when, there, most)
+    return True
 
 
 def touch(connection: sqlite3.Connection, repository: str, digest: Digest, now: float) -> bool:
@@ -65,6 +90,8 @@ def touch(connection: sqlite3.Connection, repository: str, digest: Digest, now: 
         "UPDATE blob SET touched_at = max(touched_at, ?) WHERE repository = ? AND digest = ?",
         (now, repository, str(digest)),
     )
+    if changed.rowcount:
+        ledger.touch(connection, repository, str(digest))
     return changed.rowcount > 0
 
 
@@ -73,7 +100,7 @@ def put_manifest(
     repository: str,
     described: Described,
     tags: Sequence[str],
-    now: float,
+    when: When,
     there: There,
     most: int | None,
     *,
@@ -96,6 +123,16 @@ def put_manifest(
             f"the manifest is there already, as {before.media_type}, and may become another type's only by who has the "
             "right `overwrite` (auth.rules in the mirror's settings)"
         )
+    moment = ledger.number(connection, when.moment, when.at)
+    put_described(connection, repository, described, when.at)
+    ledger.note(connection, "manifest", repository, str(pushed.digest), Noted(moment, False))
+    for name in tags:
+        _move_tag(connection, repository, name, pushed.digest, When(when.at, moment), overwrite=overwrite)
+
+
+def put_described(connection: sqlite3.Connection, repository: str, described: Described, pushed_at: float) -> None:
+    """Write the row of a manifest, and those of what it names, and no entry."""
+    pushed = described.manifest
     connection.execute(
         f"INSERT OR REPLACE INTO manifest (repository, {reads.MANIFEST}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
         (
@@ -106,56 +143,83 @@ def put_manifest(
             str(described.subject.digest) if described.subject is not None else None,
             described.artifact_type,
             json.dumps(dict(pushed.annotations), ensure_ascii=False),
-            now,
+            pushed_at,
         ),
     )
     connection.executemany(
         "INSERT OR IGNORE INTO named (repository, manifest, child) VALUES (?, ?, ?)",
         [(repository, str(pushed.digest), str(to.digest)) for to in pushed.named],
     )
-    for name in tags:
-        _put_tag(connection, repository, name, pushed.digest, now, overwrite=overwrite)
 
 
-def delete_tag(connection: sqlite3.Connection, repository: str, name: str) -> None:
+def put_tag(connection: sqlite3.Connection, repository: str, tag: HostedTag) -> None:
+    """Write the row of a tag, and no entry."""
+    connection.execute(
+        "INSERT OR REPLACE INTO tag (repository, tag, digest, moved_at, serial) VALUES (?, ?, ?, ?, ?)",
+        (repository, tag.tag, str(tag.digest), tag.moved_at, tag.serial),
+    )
+
+
+def delete_tag(connection: sqlite3.Connection, repository: str, name: str, when: When) -> None:
     """Raises `ManifestUnknown`."""
-    gone = connection.execute("DELETE FROM tag WHERE repository = ? AND tag = ?", (repository, name))
-    if not gone.rowcount:
+    if not take_tag(connection, repository, name):
         raise ManifestUnknown(f"there is no tag {name} in this repository")
+    moment = ledger.number(connection, when.moment, when.at)
+    ledger.note(connection, "tag", repository, name, Noted(moment, True))
 
 
-def delete_manifest(connection: sqlite3.Connection, repository: str, digest: Digest) -> None:
+def delete_manifest(connection: sqlite3.Connection, repository: str, digest: Digest, when: When) -> None:
     """Delete a manifest, and the tags that name it. Raises `ManifestUnknown`."""
-    key = repository, str(digest)
-    if not connection.execute("DELETE FROM manifest WHERE repository = ? AND digest = ?", key).rowcount:
+    if not take_manifest(connection, repository, digest):
         raise ManifestUnknown(f"there is no manifest {digest} in this repository")
-    connection.execute("DELETE FROM tag WHERE repository = ? AND digest = ?", key)
+    moment = ledger.number(connection, when.moment, when.at)
+    ledger.note(connection, "manifest", repository, str(digest), Noted(moment, True))
+    for name in reads.tags_of(connection, repository, digest):
+        take_tag(connection, repository, name)
+        ledger.note(connection, "tag", repository, name, Noted(moment, True))
+
+
+def delete_blob(connection: sqlite3.Connection, repository: str, digest: Digest, when: When) -> None:
+    """Raises `BlobUnknown`; `Unsupported` while a manifest of the repository names the blob."""
+    link = reads.blob(connection, repository, digest)
+    if link is None:
+        raise BlobUnknown(f"there is no blob {digest} in this repository")
+    if (manifest := reads.naming(connection, repository, digest)) is not None:
+        raise Unsupported(f"{digest} is named by the manifest {manifest} of this repository; delete that first")
+    moment = ledger.number(connection, when.moment, when.at)
+    take_blob(connection, repository, digest)
+    ledger.note(connection, "blob", repository, str(digest), Noted(moment, True, link.size, link.touched_at))
+
+
+def expire(connection: sqlite3.Connection, repository: str, before: float, limit: int, when: When) -> int:
+    """Take up to ``limit`` blobs that no manifest names, and that nobody touched since, from the repository."""
+    links = reads.expired(connection, repository, before, limit)
+    moment = ledger.number(connection, when.moment, when.at)
+    for link in links:
+        take_blob(connection, repository, link.digest)
+        noted = Noted(moment, True, link.size, link.touched_at, before)
+        ledger.note(connection, "blob", repository, str(link.digest), noted)
+    return len(links)
+
+
+def take_blob(connection: sqlite3.Connection, repository: str, digest: Digest) -> None:
+    """Delete the row of a blob, with no entry; its bytes are doomed."""
+    connection.execute("DELETE FROM blob WHERE repository = ? AND digest = ?", (repository, str(digest)))
+    doom(connection, [digest])
+
+
+def take_manifest(connection: sqlite3.Connection, repository: str, digest: Digest) -> bool:
+    """Delete the row of a manifest and those of what it names, with no entry; its bytes are doomed. False: no row."""
+    key = repository, str(digest)
+    found = connection.execute("DELETE FROM manifest WHERE repository = ? AND digest = ?", key).rowcount > 0
     connection.execute("DELETE FROM named WHERE repository = ? AND manifest = ?", key)
     doom(connection, [digest])
+    return found
 
 
-def delete_blob(connection: sqlite3.Connection, repository: str, digest: Digest) -> None:
-    """Raises `BlobUnknown`; `Unsupported` while a manifest of the repository names the blob."""
-    key = repository, str(digest)
-    if reads.blob(connection, repository, digest) is None:
-        raise BlobUnknown(f"there is no blob {digest} in this repository")
-    names = connection.execute("SELECT manifest FROM named WHERE repository = ? AND child = ? LIMIT 1", key).fetchone()
-    if names is not None:
-        raise Unsupported(f"{digest} is named by the manifest {names[0]} of this repository; delete that first")
-    connection.execute("DELETE FROM blob WHERE repository = ? AND digest = ?", key)
-    doom(connection, [digest])
-
-
-def expire(connection: sqlite3.Connection, before: float, limit: int) -> int:
-    """Take up to ``limit`` blobs that no manifest names, and that nobody touched since, from their repositories."""
-    rows = connection.execute(
-        "SELECT repository, digest FROM blob WHERE touched_at < ? AND NOT EXISTS"
-        " (SELECT 1 FROM named WHERE named.repository = blob.repository AND named.child = blob.digest) LIMIT ?",
-        (before, limit),
-    ).fetchall()
-    connection.executemany("DELETE FROM blob WHERE repository = ? AND digest = ?", rows)
-    doom(connection, [Digest.parse(digest) for _, digest in rows])
-    return len(rows)
+def take_tag(connection: sqlite3.Connection, repository: str, name: str) -> bool:
+    """Delete the row of a tag, with no entry. False: there is none."""
+    return connection.execute("DELETE FROM tag WHERE repository = ? AND tag = ?", (repository, name)).rowcount > 0
 
 
 def doom(connection: sqlite3.Connection, digests: Iterable[Digest]) -> None:
@@ -181,8 +245,8 @@ def bury(
     return gone
 
 
-def _put_tag(
-    connection: sqlite3.Connection, repository: str, name: str, digest: Digest, now: float, *, overwrite: bool
+def _move_tag(
+    connection: sqlite3.Connection, repository: str, name: str, digest: Digest, when: When, *, overwrite: bool
 ) -> None:
     before = reads.tag(connection, repository, name)
     if before is not None and before.digest == digest:
@@ -192,10 +256,9 @@ def _put_tag(
             f"the tag {name} names {before.digest}, and may be let name another manifest only by who has the right "
             "`overwrite` (auth.rules in the mirror's settings); push under another tag"
         )
-    connection.execute(
-        "INSERT OR REPLACE INTO tag (repository, tag, digest, moved_at, serial) VALUES (?, ?, ?, ?, ?)",
-        (repository, name, str(digest), now, before.serial + 1 if before is not None else 1),
-    )
+    serial = before.serial + 1 if before is not None else 1
+    put_tag(connection, repository, HostedTag(name, digest, when.at, serial))
+    ledger.note(connection, "tag", repository, name, Noted(ledger.number(connection, when.moment, when.at), False))
 
 
 def _refuse_dangling(connection: sqlite3.Connection, table: str, repository: str, named: Sequence[Descriptor]) -> None:

@@ -36,12 +36,16 @@ class Shelf:
         self.directory = DataDirectory.attach(path)
         self.store = BlobStore(self.directory)
         self.database = path / "hosted.sqlite"
-        self.catalogue = Catalogue(self.database, self.there, most=most, now=now)
+        self.catalogue = Catalogue(self.database, self.there, self.body, most=most, now=now)
 
     def there(self, digest: Digest, size: int) -> bool:
         """Whether the disk has the bytes."""
         path = self.directory.blob(digest)
         return path.exists() and path.stat().st_size == size
+
+    def body(self, digest: Digest) -> bytes:
+        """The bytes of a manifest."""
+        return self.directory.blob(digest).read_bytes()
 
     async def push_blob(self, repository: str, content: bytes) -> Digest:
         """Push a blob."""

@@ -9,6 +9,7 @@ import pytest
 from mirror.digest import Digest
 from mirror.errors import StoreError
 from mirror.hosted.gc import Collected, Gc
+from mirror.hosted.together import ByItself
 from tests.hosted.cache import Cached
 from tests.hosted.shelf import OTHER, REPOSITORY, Shelf, shelf
 from tests.support.artifacts import OCI_LAYER, image, raw, wasm_module
@@ -29,7 +30,7 @@ class Ahead:
 
 
 def collector(hosted: Shelf, clock: Ahead, cache: Cached | None = None) -> Gc:
-    return Gc(hosted.catalogue, cache or Cached(), hosted.directory, GRACE, clock)
+    return Gc(hosted.catalogue, cache or Cached(), hosted.directory, GRACE, clock, together=ByItself())
 
 
 async def test_a_blob_that_no_manifest_names_goes_after_the_grace_and_not_before(tmp_path: Path) -> None:
@@ -148,7 +149,7 @@ async def test_what_a_killed_collector_left_is_done_by_the_next(tmp_path: Path) 
     async with shelf(tmp_path, clock) as hosted:
         digest = await hosted.push_blob(REPOSITORY, b"a layer")
         clock.by = 2 * GRACE
-        assert await hosted.catalogue.expire(clock(), 10) == 1
+        assert await hosted.catalogue.expire(REPOSITORY, clock(), 10) == 1
     async with shelf(tmp_path, clock) as hosted:
         assert await collector(hosted, clock).once() == Collected(0, 1)
         assert not hosted.store.holds(digest)

@@ -20,8 +20,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from mirror.digest import Digest
 from mirror.errors import Denied, ManifestBlobUnknown, NotFound, Unsupported
-from mirror.hosted import catalogue
+from mirror.hosted import access
 from mirror.hosted.gc import Collected, Gc
+from mirror.hosted.together import ByItself
 from mirror.metadata.thread import Ticket, WorkThread
 from tests.hosted.cache import Cached
 from tests.hosted.shelf import OTHER, REPOSITORY, Clock, Shelf, describe
@@ -71,7 +72,7 @@ class Hosted(RuleBasedStateMachine):
     def begin(self, cached: bool) -> None:
         """An empty directory, and two workers on it."""
         self.patch = pytest.MonkeyPatch()
-        self.patch.setattr(catalogue, "WorkThread", AtOnce)
+        self.patch.setattr(access, "WorkThread", AtOnce)
         self.folder = Path(tempfile.mkdtemp(prefix="hosted-"))
         self.runner = asyncio.Runner()
         self.clock = Clock()
@@ -103,7 +104,8 @@ class Hosted(RuleBasedStateMachine):
     def collector(self, who: int) -> Gc:
         """The collector of a worker."""
         worker = self.workers[who]
-        return Gc(worker.catalogue, self.caches[who], worker.directory, GRACE, self.clock, self.named_at.__getitem__)
+        cache, named_at = self.caches[who], self.named_at.__getitem__
+        return Gc(worker.catalogue, cache, worker.directory, GRACE, self.clock, named_at, together=ByItself())
 
     def file(self, who: int, content: bytes) -> Digest:
         """Bytes come to lie on the disk."""

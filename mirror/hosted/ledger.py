@@ -1,0 +1,121 @@
+"""The entries of the records, in SQL: what was decided of each key, when, and in which order it came to be known here.
+
+What is there stands in the tables of `mirror.hosted.writes`, with an entry beside it; what is gone, only as an entry.
+Everything here blocks.
+"""
+
+import sqlite3
+from dataclasses import dataclass
+from typing import Literal
+
+from mirror.hosted.entries import VERSION, Cursor
+
+Kind = Literal["blob", "manifest", "tag"]
+
+_NEXT = "(SELECT coalesce(max(seq), 0) + 1 FROM entry)"
+
+
+@dataclass(frozen=True, slots=True)
+class Noted:
+    """An entry, without what its row says. ``size`` and ``touched_at`` are those of a blob that is gone."""
+
+    moment: int
+    gone: bool
+    size: int | None = None
+    touched_at: float | None = None
+    before: float | None = None
+
+
+def number(connection: sqlite3.Connection, moment: int | None, now: float) -> int:
+    """The moment of a change: the given one, or one that is later than all that were; ``now`` in seconds."""
+    return moment if moment is not None else max(int(now * 1_000_000), latest(connection) + 1)
+
+
+def note(connection: sqlite3.Connection, kind: Kind, repository: str, key: str, noted: Noted) -> None:
+    """Write what was decided here. Whoever decides has seen what was before: the moment becomes a later one."""
+    _write(connection, kind, repository, key, noted, "max(excluded.moment, moment + 1)")
+
+
+def put(connection: sqlite3.Connection, kind: Kind, repository: str, key: str, noted: Noted) -> None:
+    """Write what was decided elsewhere, or by a rule that holds everywhere, with its very moment."""
+    _write(connection, kind, repository, key, noted, "excluded.moment")
+
+
+def touch(connection: sqlite3.Connection, repository: str, digest: str) -> None:
+    """The blob's time has changed, which the others need to know."""
+    connection.execute(
+        f"UPDATE entry SET seq = {_NEXT} WHERE kind = 'blob' AND repository = ? AND key = ?", (repository, digest)
+    )
+
+
+def noted(connection: sqlite3.Connection, kind: Kind, repository: str, key: str) -> Noted | None:
+    """What is known of a key, or None."""
+    row = connection.execute(
+        "SELECT moment, gone, size, touched_at, before FROM entry WHERE kind = ? AND repository = ? AND key = ?",
+        (kind, repository, key),
+    ).fetchone()
+    return None if row is None else Noted(row[0], bool(row[1]), *row[2:])
+
+
+def latest(connection: sqlite3.Connection) -> int:
+    """The highest moment; 0 where there is no entry."""
+    (moment,) = connection.execute("SELECT coalesce(max(moment), 0) FROM entry").fetchone()
+    return int(moment)
+
+
+def head(connection: sqlite3.Connection) -> int:
+    """The last ``seq``; 0 where there is no entry."""
+    (seq,) = connection.execute("SELECT coalesce(max(seq), 0) FROM entry").fetchone()
+    return int(seq)
+
+
+def identity(connection: sqlite3.Connection) -> str:
+    """What tells these records from all others."""
+    (found,) = connection.execute("SELECT value FROM meta WHERE key = 'identity'").fetchone()
+    return str(found)
+
+
+def cursor(connection: sqlite3.Connection, of: str) -> Cursor | None:
+    """How far the entries of other records are known; None where they were not read, or not by a release that
+    understood as much as this one does.
+    """
+    row = connection.execute(
+        "SELECT identity, seq, started_at FROM cursor WHERE identity = ? AND version >= ?", (of, VERSION)
+    ).fetchone()
+    return None if row is None else Cursor(*row)
+
+
+def set_cursor(connection: sqlite3.Connection, cursor: Cursor) -> None:
+    """Note how far entries are known."""
+    connection.execute(
+        "INSERT OR REPLACE INTO cursor (identity, seq, started_at, version) VALUES (?, ?, ?, ?)",
+        (cursor.of, cursor.seq, cursor.started_at, VERSION),
+    )
+
+
+def forget(connection: sqlite3.Connection, before: int, limit: int) -> int:
+    """Drop up to ``limit`` entries of what went before a moment. Not the last: no ``seq`` is given twice."""
+    return connection.execute(
+        "DELETE FROM entry WHERE (kind, repository, key) IN (SELECT kind, repository, key FROM entry"
+        " WHERE gone AND moment < ? AND seq < (SELECT max(seq) FROM entry) LIMIT ?)",
+        (before, limit),
+    ).rowcount
+
+
+def _write(connection: sqlite3.Connection, kind: Kind, repository: str, key: str, noted: Noted, moment: str) -> None:
+    connection.execute(
+        "INSERT INTO entry (kind, repository, key, moment, gone, size, touched_at, before, seq)"
+        f" VALUES (?, ?, ?, ?, ?, ?, ?, ?, {_NEXT})"
+        f" ON CONFLICT (kind, repository, key) DO UPDATE SET moment = {moment}, gone = excluded.gone,"
+        " size = excluded.size, touched_at = excluded.touched_at, before = excluded.before, seq = excluded.seq",
+        (
+            kind,
+            repository,
+            key,
+            noted.moment,
+            noted.gone,
+            noted.size,
+            noted.touched_at,
+            noted.before,
+        ),
+    )
