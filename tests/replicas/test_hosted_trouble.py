@@ -65,13 +65,13 @@ def on_disks(replicas: Replicas, digest: Digest) -> int:
 async def push_when_taken(author: Author, artifact: Artifact, tag: str) -> None:
     """Push, as soon as pushes are taken again."""
 
-    async def begun() -> Reply | None:
+    async def begins() -> bool:
         reply = await author.ask("POST", "blobs/uploads/")
-        assert (reply.status, reply.status == 503 and reply.code) in {(202, False), (503, "UNAVAILABLE")}, reply
-        return reply if reply.status == 202 else None
+        assert reply.status == 202 or (reply.status, reply.code) == (503, "UNAVAILABLE"), reply
+        return reply.status == 202
 
-    asked: Callable[[], Awaitable[Reply | None]] = begun
-    await eventually(asked, timeout=TAKEN_AGAIN_WITHIN, what="pushes are taken")
+    taken: Callable[[], bool | Awaitable[bool]] = begins
+    await eventually(taken, timeout=TAKEN_AGAIN_WITHIN, what="pushes are taken")
     assert (await author.push(artifact, tag)).status == 201
 
 
