@@ -7,12 +7,18 @@ from dataclasses import dataclass
 
 from mirror.cluster.alone import Alone
 from mirror.cluster.secret import Secret
+from mirror.copies import Copies
+from mirror.edge.peers import Room
+from mirror.fills import Fills
+from mirror.hosted.catalogue import Catalogue
+from mirror.hosted.together import Together
 from mirror.metadata.base import Metadata
 from mirror.metadata.sqlite import SqliteMetadata
 from mirror.peers import Peers
 from mirror.resolve import Leases
 from mirror.sharing import Sharing, Unshared
 from mirror.store import leases
+from mirror.store.blobs import BlobStore
 from mirror.store.directory import DataDirectory
 from mirror.tags import Others
 
@@ -21,8 +27,24 @@ Answers = Callable[[], Awaitable[bool]]
 
 
 @dataclass(frozen=True, slots=True)
+class Hosts:
+    """How replicas host together: what they agree on, the bytes on their disks, where they ask one another."""
+
+    together: Together
+    copies: Copies
+    rooms: Mapping[str, Room]
+
+
+Unite = Callable[[AsyncExitStack, Catalogue, BlobStore, Fills], Awaitable[Hosts]]
+"""Has the hosted content of this replica be that of all."""
+
+
+@dataclass(frozen=True, slots=True)
 class Around:
-    """The parts of the mirror that know whether there are other replicas. ``stores`` are by their kind."""
+    """The parts of the mirror that know whether there are other replicas. ``stores`` are by their kind.
+
+    ``unite`` is None where there are no others, or none that could be asked for hosted content.
+    """
 
     metadata: Metadata
     others: Others
@@ -31,6 +53,7 @@ class Around:
     sharing: Sharing
     secret: Secret | None
     stores: Mapping[str, Answers]
+    unite: Unite | None = None
 
 
 def alone(directory: DataDirectory, local: SqliteMetadata) -> Around:

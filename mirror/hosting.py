@@ -1,5 +1,12 @@
 """Hosted content: what was pushed here is answered from here, and from nowhere else. Reads like `mirror.pull`.
 
+Where there are replicas, each has all records: what the others have changed is known before tags are read, and before
+anything is said not to be there. Bytes that lie on another disk flow through this one.
+
+To who only asks for a blob (HEAD: clients that push, and send what is not there) it is there by its record, unless
+every replica that can be asked says that it has not got the bytes. One that is merely busy does not make a blob unknown
+that agents could have; and where those that had it are gone, the author is asked for the bytes again.
+
 In front of both stands `Routed`: a reference leads to hosted content, or to the pull through an upstream.
 """
 
@@ -9,11 +16,14 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
-from mirror.answer import Answer, Held, Hit, Whole
+from mirror.answer import Announced, Answer, Body, Held, Hit, Whole
+from mirror.config.hosted import LACKING
+from mirror.copies import Copies
 from mirror.digest import Digest
 from mirror.errors import BlobUnknown, ManifestUnknown, NameUnknown, NotFound, StoreError
 from mirror.hosted.catalogue import Catalogue
-from mirror.hosted.records import ManifestRecord
+from mirror.hosted.records import BlobLink, ManifestRecord
+from mirror.hosted.together import Together
 from mirror.listing import MAX_PAGE, Page
 from mirror.names import Place
 from mirror.oci import OCI_INDEX, Reference
@@ -46,52 +56,75 @@ class Hosting:
     """Answers for manifests, blobs and lists of hosted repositories. ``now`` gives seconds since the epoch."""
 
     def __init__(
-        self, catalogue: Catalogue, store: BlobStore, grace: float, now: Callable[[], float] = time.time
+        self,
+        catalogue: Catalogue,
+        store: BlobStore,
+        grace: float,
+        together: Together,
+        copies: Copies | None = None,
+        now: Callable[[], float] = time.time,
     ) -> None:
-        """``grace``: seconds for which a blob stays of which somebody was told that it is there."""
+        """``grace``: seconds for which a blob stays of which somebody was told that it is there.
+
+        ``copies`` are those on the disks of other replicas, None where there are no others.
+        """
         self._catalogue = catalogue
         self._store = store
         self._grace = grace
+        self._together = together
+        self._copies = copies
         self._now = now
         self._bodies: Lru[Digest, bytes] = Lru(2_000)
 
     async def manifest(self, reference: Reference) -> Answer:
         """The manifest that ``reference`` names."""
         if reference.tag is not None:
-            record = await self._catalogue.tagged(reference.repository, reference.tag)
-        else:
-            assert reference.digest is not None
-            record = await self._catalogue.manifest(reference.repository, reference.digest)
+            await self._together.current()
+        record = await self._record(reference)
+        if record is None:
+            await self._together.asked()
+            record = await self._record(reference)
         if record is None:
             raise await self._absent(reference, ManifestUnknown(f"{reference} is not there"))
-        return Answer(record.media_type, record.digest, Whole(self._body(record)), Hit())
+        return Answer(record.media_type, record.digest, Whole(await self._body(record)), Hit())
 
     async def blob(self, reference: Reference, *, read: bool) -> Answer:
-        """The blob with ``reference``'s digest, if this repository has it. Who is told (HEAD) may count on it.
-
-        One that the disk lost is not there for who only asks, so that a client that pushes sends it again.
-        """
+        """The blob with ``reference``'s digest, if this repository has it. Who is told (HEAD) may count on it."""
         digest = reference.digest
         assert digest is not None
         link = await self._catalogue.blob(reference.repository, digest)
         if link is None:
+            await self._together.asked()
+            link = await self._catalogue.blob(reference.repository, digest)
+        if link is None:
             raise await self._absent(reference, BlobUnknown(f"{reference} is not there"))
         blob = self._held(digest, link.size)
-        if blob is None and read:
-            raise _damaged(digest)
-        counts = blob is not None and (
+        there: Body
+        if blob is not None:
+            there = Held(blob)
+        elif read:
+            return self._elsewhere(link)
+        elif self._copies is not None and await self._copies.may_be_had(digest):
+            there = Announced(link.size)
+        else:
+            raise _push_again(reference)
+        counts = (
             self._catalogue.damage is not None  # then nothing goes
             or link.touched_at > self._now() - self._grace / 10
             or await self._catalogue.touch(reference.repository, digest)
         )
-        if blob is None or not counts:
-            raise BlobUnknown(f"{reference} is not there (any more); push it again")
-        return Answer(OCTETS, digest, Held(blob), Hit())
+        if not counts:
+            raise _push_again(reference)
+        return Answer(OCTETS, digest, there, Hit())
 
     async def tags(self, place: Place, *, n: int | None, last: str | None) -> Page:
         """A page of tags."""
+        await self._together.current()
         most = MAX_PAGE if n is None else min(n, MAX_PAGE)
         found = await self._catalogue.tags(place.repository, most + 1, last)
+        if found is None:
+            await self._together.asked()
+            found = await self._catalogue.tags(place.repository, most + 1, last)
         if found is None:
             raise _no_repository(place.upstream, place.repository)
         tags = list(found[:most])
@@ -100,6 +133,7 @@ class Hosting:
 
     async def referrers(self, place: Place, digest: Digest, *, artifact_type: str | None, page: str | None) -> Page:
         """The index of what refers to ``digest``, which need not be there. ``page`` is a digest to go on after."""
+        await self._together.current()
         found, following = await self._catalogue.referrers(
             place.repository, digest, artifact_type, page, _MAX_REFERRERS
         )
@@ -113,22 +147,38 @@ class Hosting:
             return absence
         return _no_repository(reference.upstream, reference.repository)
 
-    def _body(self, record: ManifestRecord) -> bytes:
-        """The bytes of a manifest, as they were pushed."""
-        body = self._bodies.get(record.digest)
+    async def _record(self, reference: Reference) -> ManifestRecord | None:
+        if reference.tag is not None:
+            return await self._catalogue.tagged(reference.repository, reference.tag)
+        assert reference.digest is not None
+        return await self._catalogue.manifest(reference.repository, reference.digest)
+
+    def _elsewhere(self, link: BlobLink) -> Answer:
+        """A blob that is to be read, and whose bytes this disk has not got."""
+        if self._copies is None:
+            raise _damaged(link.digest)
+        return self._copies.blob(link.digest, link.size)
+
+    async def _body(self, record: ManifestRecord) -> bytes:
+        """The bytes of a manifest, as they were pushed; where this disk has lost them, from another replica."""
+        body = self._bodies.get(record.digest) or self._read(record)
+        if body is None and self._copies is not None:
+            body = await self._copies.manifest(record.digest, record.size)
         if body is None:
-            blob = self._held(record.digest, record.size)
-            if blob is None:
-                raise _damaged(record.digest)
-            body = bytes(blob.read(0, blob.size))
-            if Digest.of(body, record.digest.algorithm) != record.digest:
-                log.error(
-                    "the file of the hosted manifest %s is damaged: it has other bytes; restore it", record.digest
-                )
-                raise _damaged(record.digest)
-            if len(body) <= _REMEMBERED:
-                self._bodies.put(record.digest, body)
+            raise _damaged(record.digest)
+        if len(body) <= _REMEMBERED:
+            self._bodies.put(record.digest, body)
         return body
+
+    def _read(self, record: ManifestRecord) -> bytes | None:
+        blob = self._held(record.digest, record.size)
+        if blob is None:
+            return None
+        body = bytes(blob.read(0, blob.size))
+        if Digest.of(body, record.digest.algorithm) == record.digest:
+            return body
+        log.error("the file of the hosted manifest %s is damaged: it has other bytes; restore it", record.digest)
+        return None
 
     def _held(self, digest: Digest, size: int) -> Blob | None:
         """The bytes, if the disk has them and as many as were pushed; what it has lost is said loudly."""
@@ -139,8 +189,9 @@ class Hosting:
             return None
         if blob is not None and blob.size == size:
             return blob
-        found = "is missing" if blob is None else f"has {blob.size} bytes instead of {size}"
-        log.error("the file of the hosted %s %s; push it again, or restore it from a backup", digest, found)
+        if blob is not None or self._copies is None:  # else it lies on other disks, as the settings say
+            found = "is missing" if blob is None else f"has {blob.size} bytes instead of {size}"
+            log.error("the file of the hosted %s %s; push it again, or restore it from a backup", digest, found)
         return None
 
 
@@ -174,10 +225,7 @@ class Routed:
     def _hosted(self, upstream: str) -> Hosting | None:
         """Who answers for hosted content, if ``upstream`` names that."""
         if upstream == self._prefix and self._hosting is None:
-            raise NameUnknown(
-                f"nothing is hosted under {upstream}/ by a mirror that has replicas (metadata.url names a Redis)",
-                detail={"setting": "metadata.url"},
-            )
+            raise NameUnknown(f"nothing is hosted under {upstream}/: {LACKING}", detail={"setting": "cluster"})
         return self._hosting if upstream == self._prefix else None
 
 
@@ -192,6 +240,10 @@ def _descriptor(record: ManifestRecord) -> dict[str, object]:
     if record.annotations:
         described["annotations"] = dict(record.annotations)
     return described
+
+
+def _push_again(reference: Reference) -> BlobUnknown:
+    return BlobUnknown(f"{reference} is not there (any more); push it again")
 
 
 def _damaged(digest: Digest) -> StoreError:

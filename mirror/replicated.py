@@ -5,18 +5,25 @@ import contextlib
 import socket
 import time
 
-from mirror.around import Around, answers_of, run_within
+from mirror.around import Around, Hosts, answers_of, run_within
 from mirror.cluster.alone import Alone
 from mirror.cluster.beat import Beat
 from mirror.cluster.leases import SharedLeases
+from mirror.cluster.moments import Moments
 from mirror.cluster.secret import Secret
 from mirror.config import Settings
+from mirror.copies import Copies
+from mirror.edge.peerhosted import HostedRoom
+from mirror.fills import Fills
+from mirror.hosted.catalogue import Catalogue
 from mirror.metadata.redis import RedisMetadata
 from mirror.metadata.resilient import ResilientMetadata
 from mirror.metadata.sqlite import SqliteMetadata
 from mirror.peers import Peers
+from mirror.replication import Replication
 from mirror.shared.client import RedisClient
 from mirror.sharing import Shared, Unshared
+from mirror.store.blobs import BlobStore
 from mirror.store.directory import DataDirectory
 from mirror.store.leases import Leases
 from mirror.upstream.transport import Transport
@@ -47,7 +54,8 @@ async def replicated(
     await beat.once()
     stack.push_async_callback(beat.leave)
     run_within(stack, beat.run())
-    leases = SharedLeases(client, Leases(directory.leases), address, f"{socket.gethostname()}/{directory.identity()}")
+    own = Leases(directory.leases)
+    leases = SharedLeases(client, own, address, f"{socket.gethostname()}/{directory.identity()}")
     if settings.cluster.secret_file is None:
         return Around(metadata, beat, leases, Alone(), Unshared(), None, stores)
     secret = Secret(settings.cluster.secret_file)
@@ -64,4 +72,29 @@ async def replicated(
         time.time,
     )
     stack.push_async_callback(peers.aclose)
-    return Around(metadata, beat, leases, peers, Shared(leases, peers, redis, address), secret, stores)
+    sharing = Shared(leases, peers, redis, address)
+
+    async def unite(stack: contextlib.AsyncExitStack, catalogue: Catalogue, store: BlobStore, fills: Fills) -> Hosts:
+        hosted = settings.hosted
+        copies = Copies(hosted.prefix, store, fills, peers, settings.wasm.max_module_size)
+        stack.push_async_callback(copies.aclose)
+        replication = Replication(
+            catalogue,
+            store,
+            peers,
+            beat,
+            Moments(client),
+            leases,
+            own,
+            address,
+            hosted.replicas,
+            hosted.ack,
+            copies.bring,
+            clock,
+        )
+        stack.push_async_callback(replication.aclose)
+        await replication.begin()
+        run_within(stack, replication.run())
+        return Hosts(replication, copies, {"hosted": HostedRoom(replication, secret)})
+
+    return Around(metadata, beat, leases, peers, sharing, secret, stores, unite if address else None)

@@ -34,11 +34,9 @@ from mirror.fills import Fills
 from mirror.hosted.catalogue import Catalogue
 from mirror.hosted.gc import Gc
 from mirror.hosted.together import ByItself, Together
-from mirror.hosted.together import ByItself
 from mirror.hosting import Hosting, Routed
 from mirror.listing import Listing
 from mirror.manifests import Manifests
-from mirror.metadata.base import Metadata
 from mirror.metadata.sqlite import SqliteMetadata
 from mirror.metrics import Metrics
 from mirror.modules import Modules

@@ -9,6 +9,12 @@ from mirror.config.section import Section
 from mirror.config.values import Duration, Kind, Size, Switch, Whole, shown
 from mirror.errors import NameInvalid
 
+LACKING = (
+    "replicas host together, and for that each needs cluster.advertise, its own address, and cluster.secret_file, a "
+    "secret of all; one of them is not set"
+)
+"""Why nothing is hosted by a mirror whose `metadata.url` names a Redis, where that is so."""
+
 
 def parse_component(value: object) -> str:
     """One component of a repository's name."""
@@ -35,7 +41,7 @@ class HostedSettings(Section):
         2,
         ge=1,
         description="On the disks of how many replicas each pushed blob lies, or of all, where there are fewer. "
-        "Without `metadata.url` there is one disk.",
+        "Without `metadata.url` there is one disk; with it, `cluster.advertise` and `cluster.secret_file` are needed.",
     )
     ack: Literal["one", "all"] = Field(
         "one",

@@ -78,4 +78,9 @@ def _oddities(settings: Settings) -> list[str]:
         has_own = bool(upstream.endpoints) and upstream.endpoints[-1].credentials is not None
         if upstream.push == "through" and not asks_upstream and not has_own:
             found.append(f"upstreams.{name}: nothing can be pushed through without credentials for its last endpoint")
+    if lacking := settings.lacking_to_host:
+        found.append(
+            f"hosted: nothing can be pushed to {settings.hosted.prefix}/ without {' and '.join(lacking)}, by which "
+            "replicas ask one another; or set hosted.enabled: false, if that is not wanted"
+        )
     return found

@@ -1,7 +1,7 @@
 """The settings: every key, with its default and its help in one place. Frozen; can be pickled, secrets included."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -246,6 +246,14 @@ class Settings(Section):
         found = split(self.listen)
         assert found is not None, "it was parsed when it was set"
         return found
+
+    @property
+    def lacking_to_host(self) -> Sequence[str]:
+        """The settings without which replicas cannot host together; nothing where all is set, or nobody wants to."""
+        if not (self.hosted.enabled and self.metadata.shared):
+            return ()
+        needed = {"cluster.advertise": self.cluster.advertise, "cluster.secret_file": self.cluster.secret_file}
+        return [key for key, value in needed.items() if value is None]
 
     def upstream_at(self, host: str) -> str | None:
         """The name of the upstream that a client means by ``host`` (in ``Host`` without the port, or in ``ns``)."""

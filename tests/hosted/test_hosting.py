@@ -10,6 +10,7 @@ from mirror.answer import Held, Hit, Whole
 from mirror.config import Settings
 from mirror.digest import Digest
 from mirror.errors import BlobUnknown, ManifestUnknown, NameInvalid, NameUnknown, StoreError
+from mirror.hosted.together import ByItself
 from mirror.hosting import Hosting, Routed
 from mirror.listing import MAX_PAGE
 from mirror.names import Names, Place
@@ -31,7 +32,7 @@ def at(digest: Digest, repository: str = REPOSITORY) -> Reference:
 
 
 def hosting(hosted: Shelf, clock: Clock | None = None) -> Hosting:
-    return Hosting(hosted.catalogue, hosted.store, GRACE, clock or time.time)
+    return Hosting(hosted.catalogue, hosted.store, GRACE, ByItself(), now=clock or time.time)
 
 
 async def test_a_manifest_is_answered_exactly_by_tag_and_by_digest(tmp_path: Path) -> None:
@@ -172,13 +173,15 @@ async def test_hosting_that_is_switched_off_says_which_setting_did_it(prefix: st
     assert off.place("team/x", ns=None, host="") == Place("ghcr.io", "team/x")
 
 
-async def test_where_there_are_replicas_nothing_is_hosted_and_it_is_said_why(tmp_path: Path) -> None:
+async def test_where_replicas_cannot_ask_one_another_nothing_is_hosted_and_the_settings_for_it_are_named(
+    tmp_path: Path,
+) -> None:
     async with shelf(tmp_path) as hosted:
         elsewhere = hosting(hosted)
         routed = Routed("hosted", None, elsewhere, elsewhere)
-        with pytest.raises(NameUnknown, match=r"metadata\.url"):
+        with pytest.raises(NameUnknown, match=r"cluster\.advertise.*cluster\.secret_file"):
             await routed.manifest(at(_ABSENT))
-        with pytest.raises(NameUnknown, match=r"metadata\.url"):
+        with pytest.raises(NameUnknown, match=r"cluster\.secret_file"):
             await routed.tags(PLACE, n=None, last=None)
 
 

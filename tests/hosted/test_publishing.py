@@ -13,11 +13,13 @@ from mirror.digest import Digest
 from mirror.errors import Denied, DiskFull, ManifestBlobUnknown, ManifestInvalid
 from mirror.hosted.catalogue import Catalogue
 from mirror.hosted.records import BlobLink
+from mirror.hosted.together import ByItself
 from mirror.metadata.sqlite import SqliteMetadata
 from mirror.names import Place
 from mirror.oci import DOCKER_MANIFEST, OCI_MANIFEST, Manifest
 from mirror.publish import Chunk
 from mirror.publishing import Hosted
+from mirror.sharing import Unshared
 from mirror.store.blobs import BlobStore
 from mirror.store.directory import DataDirectory
 from mirror.store.uploads import Uploads
@@ -41,7 +43,10 @@ async def hosted(folder: Path, check: str) -> AsyncIterator[tuple[Hosted, Catalo
         admission = Admission(check, 1 << 20, directory.spool)
         stack.callback(admission.close)
         try:
-            yield Hosted(uploads, store, catalogue, metadata, admission, 1 << 20), catalogue, store
+            publisher = Hosted(
+                uploads, store, catalogue, metadata, admission, 1 << 20, ByItself(), Unshared().announce
+            )
+            yield publisher, catalogue, store
         finally:
             await catalogue.aclose()
             await metadata.aclose()
