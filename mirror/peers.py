@@ -155,6 +155,29 @@ class Peers:
                 return peer.address
         return None
 
+    async def holds(self, digest: Digest) -> bool | None:
+        """Whether one of the others that are alive holds the blob whole.
+
+        None when nobody says so, and not all have answered within half a second.
+        """
+        others = [peer for peer in self._others(self._addresses()) if self._trusts(peer, digest)]
+
+        async def says(peer: _Peer) -> bool:
+            try:
+                response, _ = await self._ask(peer, "HEAD", f"{ROOT}blobs/{digest}?held=1", f"the blob {digest}")
+            except BlobUnknown:
+                return False
+            await drain(response)
+            return True
+
+        silent = len(others)
+        async with contextlib.aclosing(self._answers((others,), says)) as answers:
+            async for _, held in answers:
+                if held:
+                    return True
+                silent -= 1
+        return None if silent else False
+
     async def content(self, digest: Digest, limit: int, hinted: Sequence[str] = ()) -> bytes | None:
         """Small content, a manifest, from a replica that holds it: at most ``limit`` bytes that have the digest.
 
