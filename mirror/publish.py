@@ -21,13 +21,15 @@ class Chunk:
     """A request's body, on its way. Whoever takes it in reads it as fast as it can write, and never holds it whole.
 
     ``start`` is the first byte's position in the blob as the client says (``Content-Range``), None: wherever the
-    upload stands. ``length`` in bytes as announced, None: not announced. ``content`` raises `BodyCut` when the client
-    leaves, and `RequestError` when it sends more or less than it announced; what it gave out before stands.
+    upload stands. ``implied``: the client has not said it, but another replica, to which the request came. ``length``
+    in bytes as announced, None: not announced. ``content`` raises `BodyCut` when the client leaves, and `RequestError`
+    when it sends more or less than it announced; what it gave out before stands.
     """
 
     content: AsyncIterator[bytes]
     start: int | None = None
     length: int | None = None
+    implied: bool = False
 
 
 class Upload(Protocol):

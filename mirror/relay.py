@@ -88,7 +88,11 @@ class Relay:
         at = self.standing
         self._sending = Pipe(
             lambda content: self._origin.append(
-                self._repository, at.location, content, start=chunk.start, length=chunk.length
+                self._repository,
+                at.location,
+                content,
+                start=None if chunk.implied else chunk.start,
+                length=chunk.length,
             )
         )
         if at.kept:
@@ -140,7 +144,7 @@ class Relay:
 
 def _is_framed(chunk: Chunk) -> bool:
     """Whether upstream was told how many bytes will come: see `Pushing.append`."""
-    return chunk.start is not None and bool(chunk.length)
+    return chunk.start is not None and not chunk.implied and bool(chunk.length)
 
 
 def _agrees(told: int | None, size: int) -> bool:

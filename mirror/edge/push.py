@@ -4,14 +4,17 @@ Source: OCI distribution specification 1.1, "Push" and "Content management".
 """
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
 from urllib.parse import parse_qs
 
 from starlette.types import Receive, Scope, Send
 
 from mirror.auth.rules import Action
 from mirror.config import HostedSettings
+from mirror.config.hosted import LACKING
 from mirror.digest import Digest
 from mirror.edge import uploads
 from mirror.edge.account import OPERATION, UPSTREAM
@@ -19,7 +22,7 @@ from mirror.edge.auth import Gate
 from mirror.edge.body import whole_of
 from mirror.edge.headers import warnings
 from mirror.edge.respond import Cut, header, send_error
-from mirror.edge.uploads import Push
+from mirror.edge.uploads import Forwarding, Push
 from mirror.errors import (
     ChunkInvalid,
     Denied,
@@ -29,6 +32,7 @@ from mirror.errors import (
     Unauthorized,
     Unsupported,
     UploadStalled,
+    UploadUnknown,
     UpstreamInvalid,
 )
 from mirror.metrics import Metrics
@@ -53,13 +57,21 @@ _MAX_TAGS = 20
 _LARGE = 64 * 1024
 """Bytes of a manifest from which on it is parsed in a thread."""
 
-_ALONE = (
-    "nothing can be pushed here, or deleted: this release hosts only without replicas, and the mirror's metadata.url "
-    "names a Redis"
-)
+_UNHOSTED = f"nothing can be pushed here, or deleted: {LACKING}"
 
 _TELLS_NOTHING = frozenset({"", "application/json", "application/octet-stream", "text/plain"})
 _SCHEMA_1 = "application/vnd.docker.distribution.manifest.v1"
+
+
+@dataclass(frozen=True, slots=True)
+class Passed:
+    """What another replica says of a request that it passes on: who asks; and `Push.start`, or that only the upload's
+    ``size`` is asked.
+    """
+
+    principal: str
+    start: int | None = None
+    size: bool = False
 
 
 class Pushes:
@@ -72,48 +84,90 @@ class Pushes:
         gate: Gate,
         metrics: Metrics,
         hosted: HostedSettings,
+        forwarding: Forwarding | None = None,
     ) -> None:
+        """``forwarding``: for the uploads of other replicas, where there are any."""
         self._names = names
         self._publishers = publishers
         self._gate = gate
         self._metrics = metrics
         self._hosted = hosted.prefix
         self._max_manifest_size = hosted.max_manifest_size
+        self._forwarding = forwarding
 
     async def answer(
         self, scope: Scope, receive: Receive, send: Send, path: RegistryPath, asked: Mapping[str, str]
     ) -> None:
         """Answer it. Raises `MirrorError` before anything was sent, and `Cut` when the client has left."""
-        method: str = scope["method"]
-        allowed = _allowed(path)
+        place, publisher = self._placed(scope, path, asked)
+        principal = await self._gate.principal(scope)
+        push = self._push(scope, receive, send, path, asked, place, publisher, principal)
+        async with _answering(push, path):
+            if not await self._is_passed_on(push, path.upload):
+                await self._carry_out(push, path)
+
+    async def passed(
+        self, scope: Scope, receive: Receive, send: Send, path: RegistryPath, asked: Mapping[str, str], passed: Passed
+    ) -> int | None:
+        """Answer a request for an upload that came in at another replica; never by asking a third one.
+
+        How far the upload is, where only that is asked: then nothing is sent. Raises as `answer`.
+        """
+        if path.upload is None:
+            raise UploadUnknown("another replica passes on what is no request for an upload")
+        place, publisher = self._placed(scope, path, asked)
+        if header(scope, b"authorization") is not None and await self._gate.principal(scope) != passed.principal:
+            raise Unauthorized("the credentials are not those of whom the request is said to come from")
+        push = self._push(scope, receive, send, path, asked, place, publisher, passed.principal, passed.start)
+        if passed.size:
+            self._allow(push, Action.PUSH)
+            return (await publisher.find(place, passed.principal, path.upload)).size
+        async with _answering(push, path):
+            await self._carry_out(push, path)
+        return None
+
+    def _placed(self, scope: Scope, path: RegistryPath, asked: Mapping[str, str]) -> tuple[Place, Publisher]:
+        """Where it is to happen, and who does it."""
+        method, allowed = scope["method"], _allowed(path)
         if path.resource is Resource.BASE:
             raise _unsupported(method, allowed)
         place = self._names.place(path.name, ns=asked.get("ns"), host=header(scope, b"host") or "")
         scope[UPSTREAM] = place.upstream
         publisher = self._publishers.get(place.upstream)
         if publisher is None:
-            words = _ALONE if place.upstream == self._hosted else _not_through(place.upstream)
+            words = _UNHOSTED if place.upstream == self._hosted else _not_through(place.upstream)
             raise Unsupported(words, allow=() if path.resource is Resource.UPLOAD else ("GET", "HEAD"))
         if method not in allowed:
             raise _unsupported(method, allowed)
-        principal = await self._gate.principal(scope)
+        return place, publisher
 
+    def _push(
+        self,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        path: RegistryPath,
+        asked: Mapping[str, str],
+        place: Place,
+        publisher: Publisher,
+        principal: str,
+        start: int | None = None,
+    ) -> Push:
         def elsewhere(name: str) -> Place:
             return self._names.place(name, ns=asked.get("ns"), host=header(scope, b"host") or "")
 
         def readable(other: Place) -> bool:
             return self._may(principal, Action.PULL, other)
 
-        push = Push(scope, receive, send, path.name, place, asked, principal, publisher, elsewhere, readable)
-        try:
-            await self._carry_out(push, path)
-        except ChunkInvalid as error:  # says where the upload is too; that of a mere POST is over
-            extra = [("location", uploads.where(push, path.upload))] if path.upload is not None else []
-            await send_error(send, method, error, extra=extra)
-        except UploadStalled as error:  # what is left of its body will not come
-            await send_error(send, method, error, extra=[("connection", "close")])
-        except BodyCut as cut:
-            raise Cut from cut
+        return Push(scope, receive, send, path.name, place, asked, principal, publisher, elsewhere, readable, start)
+
+    async def _is_passed_on(self, push: Push, upload: str | None) -> bool:
+        """Whether it is about the upload of another replica, which has answered it then."""
+        if self._forwarding is None or upload is None or (owner := self._forwarding.owner(upload)) is None:
+            return False
+        self._allow(push, Action.PUSH)
+        await self._forwarding.pass_on(push, upload, owner)
+        return True
 
     async def _carry_out(self, push: Push, path: RegistryPath) -> None:
         method = push.scope["method"]
@@ -201,6 +255,21 @@ class Pushes:
 
     def _too_large(self) -> str:
         return f"a manifest may have hosted.max_manifest_size, {self._max_manifest_size:,} bytes, at most"
+
+
+@contextlib.asynccontextmanager
+async def _answering(push: Push, path: RegistryPath) -> AsyncIterator[None]:
+    """Answer what has more to say than any error."""
+    method = push.scope["method"]
+    try:
+        yield
+    except ChunkInvalid as error:  # says where the upload is too; that of a mere POST is over
+        extra = [("location", uploads.where(push, path.upload))] if path.upload is not None else []
+        await send_error(push.send, method, error, extra=extra)
+    except UploadStalled as error:  # what is left of its body will not come
+        await send_error(push.send, method, error, extra=[("connection", "close")])
+    except BodyCut as cut:
+        raise Cut from cut
 
 
 def takes(method: str, path: RegistryPath) -> bool:

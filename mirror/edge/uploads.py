@@ -5,7 +5,8 @@ Source: OCI distribution specification 1.1, "Pushing blobs"; ``Docker-Upload-UUI
 
 import contextlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Protocol
 from urllib.parse import urlencode
 
 from starlette.types import Receive, Scope, Send
@@ -26,6 +27,7 @@ class Push:
     """A request that changes something. ``name`` is the repository as the client calls it, ``asked`` its query.
 
     ``elsewhere`` is the place of another name that the client gives; ``readable`` says whether it may read a place.
+    ``start`` is where the upload has to stand, as the replica has found it to which the request came, if not here.
     """
 
     scope: Scope
@@ -38,6 +40,7 @@ class Push:
     publisher: Publisher
     elsewhere: Callable[[str], Place]
     readable: Callable[[Place], bool]
+    start: int | None = None
 
     async def answer(self, status: int, headers: list[tuple[str, str]]) -> None:
         """Send an answer without a body."""
@@ -58,6 +61,23 @@ class Push:
         await self.answer(201, [*found, *(headers or [])])
 
 
+class Forwarding(Protocol):
+    """Who passes on requests for the uploads of other replicas: `mirror.edge.forward`."""
+
+    @property
+    def name(self) -> str:
+        """What the ids of this replica's own uploads begin with."""
+        ...
+
+    def owner(self, upload: str) -> str | None:
+        """The other replica that has the upload; None where none does that is known."""
+        ...
+
+    async def pass_on(self, push: Push, upload: str, owner: str) -> None:
+        """Answer what the owner answers. Raises `MirrorError` before anything was sent, and `BodyCut`."""
+        ...
+
+
 async def begin(push: Push) -> None:
     """``POST``: a new upload; or a whole blob with ``?digest=``; or one of another repository with ``?mount=``."""
     asked = push.asked
@@ -76,7 +96,7 @@ async def begin(push: Push) -> None:
 
 async def proceed(push: Push, upload: Upload) -> None:
     """``PATCH``: a chunk, with ``Content-Range`` or without."""
-    await upload.append(chunk_of(push.scope, push.receive))
+    await upload.append(_chunk(push))
     await push.answer(202, _standing(push, upload))
 
 
@@ -111,7 +131,12 @@ def _standing(push: Push, upload: Upload) -> list[tuple[str, str]]:
 
 
 def _last(push: Push) -> Chunk | None:
-    return None if is_empty(push.scope) else chunk_of(push.scope, push.receive)
+    return None if is_empty(push.scope) else _chunk(push)
+
+
+def _chunk(push: Push) -> Chunk:
+    chunk = chunk_of(push.scope, push.receive)
+    return chunk if chunk.start is not None else replace(chunk, start=push.start, implied=True)
 
 
 async def _whole(push: Push, digest: Digest) -> None:
