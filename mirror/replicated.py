@@ -30,6 +30,7 @@ from mirror.upstream.transport import Transport
 from mirror.upstream.trust import trust_in
 
 _PEER_CONNECTS_WITHIN = 1.0
+_READY = False
 _PEER_IDLE_FOR = 2.0
 """Seconds after which another replica that sends nothing is asked anew, or, when its lease has ended, no more."""
 
@@ -97,4 +98,11 @@ async def replicated(
         run_within(stack, replication.run())
         return Hosts(replication, copies, {"hosted": HostedRoom(replication, secret)})
 
-    return Around(metadata, beat, leases, peers, sharing, secret, stores, unite if address else None)
+    def upload_room(pushes: Pushes) -> tuple[str, Room]:
+        return ROOM, PeerUploads(secret, pushes)
+
+    trust = trust_in(settings.cluster.ca_file, "cluster.ca_file", clock)
+    passing = Passing(beat.addresses, address, secret, trust, clock, time.time)
+    forward = Forward(passing, with_credentials=settings.auth.mode == "upstream")
+    united = unite if address else None
+    return Around(metadata, beat, leases, peers, sharing, secret, stores, united, forward, upload_room)
