@@ -9,6 +9,8 @@ from mirror.cluster.alone import Alone
 from mirror.cluster.secret import Secret
 from mirror.copies import Copies
 from mirror.edge.peers import Room
+from mirror.edge.push import Pushes
+from mirror.edge.uploads import Forwarding
 from mirror.fills import Fills
 from mirror.hosted.catalogue import Catalogue
 from mirror.hosted.together import Together
@@ -43,7 +45,8 @@ Unite = Callable[[AsyncExitStack, Catalogue, BlobStore, Fills], Awaitable[Hosts]
 class Around:
     """The parts of the mirror that know whether there are other replicas. ``stores`` are by their kind.
 
-    ``unite`` is None where there are no others, or none that could be asked for hosted content.
+    ``unite`` is None where there are no others, or none that could be asked for hosted content. ``forwarding`` knows
+    the uploads of the others, ``upload_room`` makes what answers them of this one's.
     """
 
     metadata: Metadata
@@ -54,6 +57,8 @@ class Around:
     secret: Secret | None
     stores: Mapping[str, Answers]
     unite: Unite | None = None
+    forwarding: Forwarding | None = None
+    upload_room: Callable[[Pushes], tuple[str, Room]] | None = None
 
 
 def alone(directory: DataDirectory, local: SqliteMetadata) -> Around:

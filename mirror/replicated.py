@@ -13,12 +13,17 @@ from mirror.cluster.moments import Moments
 from mirror.cluster.secret import Secret
 from mirror.config import Settings
 from mirror.copies import Copies
+from mirror.edge.forward import Forward
 from mirror.edge.peerhosted import HostedRoom
+from mirror.edge.peers import Room
+from mirror.edge.peeruploads import PeerUploads
+from mirror.edge.push import Pushes
 from mirror.fills import Fills
 from mirror.hosted.catalogue import Catalogue
 from mirror.metadata.redis import RedisMetadata
 from mirror.metadata.resilient import ResilientMetadata
 from mirror.metadata.sqlite import SqliteMetadata
+from mirror.passing import ROOM, Passing
 from mirror.peers import Peers
 from mirror.replication import Replication
 from mirror.shared.client import RedisClient

@@ -74,18 +74,21 @@ async def wired(settings: Settings, directory: DataDirectory, draining: Callable
         names = Names(settings)
         gate = Gate(settings)
         stack.push_async_callback(gate.aclose)
-        pushes = Pushes(names, _publishers(stack, ground, pulls), gate, ground.metrics, settings.hosted)
+        around = ground.around
+        publishers = _publishers(stack, ground, pulls)
+        pushes = Pushes(names, publishers, gate, ground.metrics, settings.hosted, around.forwarding)
         rooms: dict[str, ASGIApp] = {
             "/v2": Registry(names, pulls.everything, pulls.everything, gate, pushes),
             MODULES: ModulesApp(names, pulls.modules, gate),
             ADMIN: Admin(Guard(settings), names, pulls.modules),
             METRICS: MetricsApp(ground.exposition),
         }
-        if (secret := ground.around.secret) is not None:
+        if (secret := around.secret) is not None:
             advertised = settings.cluster.advertise or ""
-            rooms["/peer/"] = PeerApp(
-                secret, ground.store, pulls.fills.tail, ground.local, advertised, rooms=pulls.peer_rooms
-            )
+            of_peers = dict(pulls.peer_rooms)
+            if around.upload_room is not None:
+                of_peers.update([around.upload_room(pushes)])
+            rooms["/peer/"] = PeerApp(secret, ground.store, pulls.fills.tail, ground.local, advertised, rooms=of_peers)
         yield App(rooms, draining, log_access=settings.log.access == "all", metrics=ground.metrics)
 
 
@@ -233,7 +236,7 @@ def _publishers(stack: contextlib.AsyncExitStack, ground: _Ground, pulls: _Pulls
     settings, around = ground.settings, ground.around
     admission = Admission(settings.wasm.check, settings.wasm.max_module_size, ground.directory.spool)
     stack.callback(admission.close)
-    uploads = _uploads(stack, settings, ground.directory)
+    uploads = _uploads(stack, settings, ground)
     limit = settings.hosted.max_blob_size
     here = Here(
         uploads,
@@ -286,10 +289,17 @@ def _catalogue(stack: contextlib.AsyncExitStack, settings: Settings, directory: 
     return catalogue
 
 
-def _uploads(stack: contextlib.AsyncExitStack, settings: Settings, directory: DataDirectory) -> Uploads:
+def _uploads(stack: contextlib.AsyncExitStack, settings: Settings, ground: _Ground) -> Uploads:
     """The uploads that are under way on this disk, hosted or on their way to an upstream."""
     hosted = settings.hosted
-    uploads = Uploads(directory, time.time, expires=hosted.upload_expires, max_uploads=hosted.max_uploads)
+    forwarding = ground.around.forwarding
+    uploads = Uploads(
+        ground.directory,
+        time.time,
+        expires=hosted.upload_expires,
+        max_uploads=hosted.max_uploads,
+        replica=forwarding.name if forwarding is not None else "",
+    )
     stack.callback(uploads.close)
     run_within(stack, uploads.run())
     return uploads

@@ -32,11 +32,12 @@ HOUSE = """
     cluster: alone secret documents beat leases moments
     tags
     accesses
-    upstream: stream origins proxy dial watched trust transport answers blob challenges tokens renewal helpers
+    upstream: stream origins proxy dial watched trust transport duplex answers blob challenges tokens renewal helpers
     upstream: credentials auth backoff breaker ratelimit standing queue session client pipe pushing endpoints
     upstream: hedge rounds failover
     peers
     replication
+    passing
     answer
     download
     sharing
@@ -64,7 +65,8 @@ HOUSE = """
     repackaging
     exposition
     auth: rules htpasswd
-    edge: ranges headers account respond auth body uploads push metrics registry peers peerhosted modules admin app
+    edge: ranges headers account respond auth body uploads push forward metrics registry peers peerhosted peeruploads
+    edge: modules admin app
     around
     replicated
     wiring
