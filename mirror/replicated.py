@@ -109,5 +109,5 @@ async def replicated(
     trust = trust_in(settings.cluster.ca_file, "cluster.ca_file", clock)
     passing = Passing(beat.addresses, address, secret, trust, clock, time.time)
     forward = Forward(passing, with_credentials=settings.auth.mode == "upstream")
-    united = unite if address else None
+    united = unite if address and _READY else None
     return Around(metadata, beat, leases, peers, sharing, secret, stores, united, forward, upload_room)
