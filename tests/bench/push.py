@@ -1,5 +1,9 @@
-"""What a push costs: blobs of 64 MiB beside docker-registry, one at a time and 16 at once, and the mirror's memory."""
+"""What a push costs: blobs of 64 MiB beside docker-registry, one at a time and 16 at once, and the mirror's memory.
 
+And with replicas, beside a mirror that is alone: as `hosted.ack` says, with a copy on another disk before the answer.
+"""
+
+import contextlib
 import http.client
 import shutil
 import threading
@@ -12,7 +16,9 @@ from tests.bench.lab import REPOSITORY, Lab
 from tests.bench.table import Comparison, Row, seconds
 from tests.bench.taking import Taking
 from tests.support.process import MirrorProcess
+from tests.support.redis import RedisServer
 from tests.support.registry import DockerRegistry
+from tests.support.replicas import Replicas
 
 _SIZE = 64 * 1024**2
 _SMALL = 1024**2
@@ -55,6 +61,7 @@ def measure(lab: Lab, rounds: int | None) -> list[Row]:
         rows.append(_row(f"{_AT_ONCE} such pushes at once", Comparison(found[mirror.url], found[peer.url])))
     peak = max(peaks)
     rows += _forwarded(lab, rounds or _FORWARDS)
+    rows += _replicated(lab, rounds or _ROUNDS)
     rows.append(
         Row(
             f"private memory, {_AT_ONCE} pushes of 64 MiB at once",
@@ -100,6 +107,38 @@ def _forwarded(lab: Lab, rounds: int) -> list[Row]:
         )
         for name, one in (("median", Comparison(ours, theirs)), ("worst", Comparison([max(ours)], [max(theirs)])))
     ]
+
+
+def _replicated(lab: Lab, rounds: int) -> list[Row]:
+    """Pushes to one of three replicas, beside those to a mirror that is alone."""
+    if shutil.which("redis-server") is None:
+        return [
+            Row("push with replicas: skipped, redis-server is not installed (Debian: apt-get install redis-server)")
+        ]
+    rows = []
+    nowhere = {"bench": "http://127.0.0.1:1"}
+    with contextlib.ExitStack() as stack:
+        alone = stack.enter_context(lab.mirror())
+        for ack in ("one", "all"):
+            redis = stack.enter_context(RedisServer(lab.folder / f"redis-{ack}"))
+            settings = {"hosted": {"ack": ack}}
+            replicas = stack.enter_context(Replicas(lab.folder / f"ack-{ack}", nowhere, redis, settings=settings))
+            ours: list[float] = []
+            theirs: list[float] = []
+            for number in range(rounds):
+                url = replicas.urls[number % len(replicas)]
+                for at, found in ((alone.url, theirs), (url, ours)):
+                    found.append(_SIZE / _push(at, f"/v2/{_HOSTED}", lab.layer(_SIZE), chunked=False))
+            compared = Comparison(ours, theirs)
+            rows.append(
+                Row(
+                    f"push of 64 MiB to one of three replicas, hosted.ack: {ack}",
+                    f"{compared.ours / 1e6:,.0f} MB/s",
+                    f"{compared.theirs / 1e6:,.0f} MB/s to a mirror that is alone",
+                    compared.ratio,
+                )
+            )
+    return rows
 
 
 def _row(what: str, compared: Comparison) -> Row:
