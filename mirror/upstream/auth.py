@@ -7,6 +7,7 @@ reply is the answer.
 Source: Distribution's token authentication (https://distribution.github.io/distribution/spec/auth/token/).
 """
 
+import enum
 import re
 from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass
@@ -23,6 +24,17 @@ from mirror.upstream.tokens import Login, Token, TokenKey, TokenRequest
 _MAX_TOKENS = 4096
 _NAME = "\x00"
 _SCOPE = f"repository:{_NAME}:pull"
+
+
+class Whose(enum.Enum):
+    """Whose login it is: the mirror's, as its settings have it; a client's; or one of a client that is on trial.
+
+    On trial it is shown unasked, and tokens that it has got before do not count: it may have been changed since.
+    """
+
+    MIRRORS = "this mirror's"
+    CLIENTS = "a client's"
+    ON_TRIAL = "on trial"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +55,8 @@ class Reply:
 class Authenticator:
     """What has been learnt of one endpoint: how it challenges, and the tokens for its repositories.
 
-    ``setting`` is the key of its credentials in the settings, for messages. ``clock`` gives seconds.
+    ``setting`` is the key of its credentials in the settings, for messages. ``clock`` gives seconds. Each login has an
+    authenticator of its own, so that none is ever asked with another's tokens.
     """
 
     def __init__(
@@ -57,8 +70,12 @@ class Authenticator:
         self._service: _TokenService | None = None  # of the last Bearer challenge
         self._wants_basic = False
 
+    def acquainted_as(self, other: "Authenticator") -> None:
+        """Take over what another one knows of the endpoint, and which is no secret: how it challenges."""
+        self._service, self._wants_basic = other._service, other._wants_basic
+
     def flow(
-        self, repository: str, login: Login | None, scope: str | None = None
+        self, repository: str, login: Login | None, scope: str | None = None, whose: Whose = Whose.MIRRORS
     ) -> Generator[Send | TokenRequest, Reply | Token, None]:
         """The steps of one request about ``repository``. Raises `UpstreamDenied` when none is left.
 
@@ -68,7 +85,7 @@ class Authenticator:
         that each pull saves the round trip to a 401. A 400 may mean that a token has ended: ECR Public answers so, and
         without a challenge (https://github.com/aws/containers-roadmap/issues/2835). To a push it is an answer.
         """
-        used = yield from self._foreseen(repository, login, scope)
+        used = yield from self._foreseen(repository, login, scope, whose)
         reply = yield from _sent(used)
         if reply.status == 400 and scope is None and used is not None and self._service is not None:
             self._drop(used)
@@ -77,46 +94,50 @@ class Authenticator:
             return
         challenge = self._choose(reply)
         if challenge is None:
-            raise self.denied(401, login)
+            raise self.denied(401, login, whose)
         if challenge.scheme == "basic":
             self._wants_basic, self._service = True, None
             if login is None or login.is_identity_token or used == login.basic():
-                raise self.denied(401, login)
+                raise self.denied(401, login, whose)
             reply = yield from _sent(login.basic())
             if reply.status == 401:
-                raise self.denied(401, login)
+                raise self.denied(401, login, whose)
         else:
             request = self._challenged(challenge, repository, login, scope)
             self._drop(used)
-            token = yield from self._token(request)
+            token = yield from self._token(request, whose)
             reply = yield from _sent(token.bearer())
             if reply.status == 401:
-                raise self.refused(request, 401)
+                raise self.refused(request, 401, whose)
 
     def forget_service(self) -> None:
         """Wait for the next challenge: the token service that is known failed, and may have moved."""
         self._service = None
 
-    def forget_tokens(self) -> None:
-        """Ask for all tokens again: those that are known belong to a login that was refused."""
-        self._tokens.clear()
-
-    def denied(self, status: int, login: Login | None, told: str = "") -> UpstreamDenied:
-        """The error for a refusal: names the endpoint, and the setting that would help; and what was ``told``."""
+    def denied(self, status: int, login: Login | None, whose: Whose = Whose.MIRRORS) -> UpstreamDenied:
+        """The error for a refusal: names the endpoint, and the setting that would help, where it is the mirror's."""
         host = host_of(self._endpoint)
+        if whose is not Whose.MIRRORS:
+            words = "asks for credentials" if login is None else "refuses your credentials"
+            return UpstreamDenied(f"{host} {words} ({status})", detail={"endpoint": host, "status": status})
         message = (
             f"{host} asks for credentials ({status}); set {self._setting}"
             if login is None
             else f"{host} refuses this mirror's credentials ({status}); check {self._setting}"
         )
-        message += f"; it says: {told}" if told else ""
         return UpstreamDenied(message, detail={"endpoint": host, "status": status, "setting": self._setting})
 
-    def refused(self, request: TokenRequest, status: int) -> UpstreamDenied:
+    def refused(self, request: TokenRequest, status: int, whose: Whose = Whose.MIRRORS) -> UpstreamDenied:
         """The error for a token service that gives no token, or one that does not help."""
         if not request.withheld:
-            return self.denied(status, request.login)
+            return self.denied(status, request.login, whose)
         host, realm = host_of(self._endpoint), host_of(httpx.URL(request.key.realm))
+        if whose is not Whose.MIRRORS:
+            return UpstreamDenied(
+                f"{host} wants your credentials to go to {realm}; they went nowhere, for that host is not among the "
+                "endpoint's auth_hosts in the mirror's settings",
+                detail={"endpoint": host, "status": status},
+            )
         return UpstreamDenied(
             f"{host} wants the credentials of {self._setting} to go to {realm}; they went nowhere, for that host is "
             "not among the endpoint's auth_hosts",
@@ -124,23 +145,30 @@ class Authenticator:
         )
 
     def _foreseen(
-        self, repository: str, login: Login | None, scope: str | None
+        self, repository: str, login: Login | None, scope: str | None, whose: Whose
     ) -> Generator[TokenRequest, Reply | Token, SecretStr | None]:
         """The ``Authorization`` that the endpoint is likely to want; None before its first challenge."""
         if self._service is not None:
             realm, service, usual = self._service.scoped(repository)
-            token = yield from self._token(self._token_request(realm, service, scope or usual, login))
+            wanted = usual if scope is None else scope
+            token = yield from self._token(self._token_request(realm, service, wanted, login), whose)
             return token.bearer()
-        if self._wants_basic and login is not None and not login.is_identity_token:
+        known = self._wants_basic or whose is Whose.ON_TRIAL
+        if known and login is not None and not login.is_identity_token:
             return login.basic()
         return None
 
-    def _token(self, request: TokenRequest) -> Generator[TokenRequest, Reply | Token, Token]:
+    def _token(self, request: TokenRequest, whose: Whose) -> Generator[TokenRequest, Reply | Token, Token]:
+        on_trial = whose is Whose.ON_TRIAL
+        if on_trial and request.withheld:
+            raise self.refused(request, 401, whose)
         token = self._tokens.get(request.key)
-        if token is not None and self._clock() < token.refresh_at:
+        if token is not None and self._clock() < token.refresh_at and not on_trial:
             return token
         fresh = yield request
         assert isinstance(fresh, Token)
+        if on_trial and request.login is not None and fresh.is_nobodys:
+            raise self.refused(request, 401, whose)
         self._keep(request.key, fresh)
         return fresh
 
@@ -169,7 +197,8 @@ class Authenticator:
         realm, name, usual = service.scoped(repository)
         wanted = scope if scope is not None and "scope" not in challenge.parameters else usual
         request = self._token_request(realm, name, wanted, login)
-        self._service = service
+        if repository or "scope" not in challenge.parameters:  # that of /v2/ itself may name any repository
+            self._service = service
         return request
 
     def _token_request(self, realm: str, service: str, scope: str, login: Login | None) -> TokenRequest:

@@ -5,6 +5,7 @@ Source: OCI distribution specification 1.1, "Pull", "Content Discovery".
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Self
 from urllib.parse import parse_qsl, urlencode
 
 import httpx
@@ -24,6 +25,7 @@ from mirror.upstream import answers
 from mirror.upstream.answers import ManifestHead, ReferrersPage, TagPage, failure, refuse_disguise
 from mirror.upstream.blob import BlobStream
 from mirror.upstream.session import Session, drain, read_body
+from mirror.upstream.tokens import Login
 from mirror.upstream.transport import Transport
 
 _MAX_PAGE = 4 * 1024 * 1024
@@ -44,15 +46,30 @@ class Endpoint:
     endpoint.
     """
 
-    def __init__(self, session: Session, *, prefix: str = "", own: Transport | None = None) -> None:
+    def __init__(
+        self, session: Session, *, prefix: str = "", own: Transport | None = None, decides: bool = True
+    ) -> None:
+        """``decides``: that it refuses somebody is upstream's word, and no other endpoint is asked after it."""
         self._session = session
         self._prefix = prefix
         self._own = own
+        self.decides = decides
+
+    def on_trial(self, login: Login | None) -> Self:
+        """The same endpoint as a client with this login finds it; it is closed with this one."""
+        return type(self)(self._session.of_client(login, on_trial=True), prefix=self._prefix)
 
     @property
     def host(self) -> str:
         """How messages name it."""
         return self._session.host
+
+    async def greet(self) -> None:
+        """Ask for ``/v2/``, as `docker login` does: raises `UpstreamDenied` where the endpoint does not know us."""
+        response = await self._session.ask("GET", "/v2/", "", _ACCEPT_JSON, scope="")
+        if response.status_code >= 500 or response.status_code == 429:
+            raise await self._failure(response, "/v2/", NameUnknown)
+        await drain(response)
 
     async def head_manifest(self, repository: str, target: str) -> ManifestHead:
         """What the endpoint says of a manifest; by GET where it refuses HEAD, or does not tell the digest."""

@@ -15,6 +15,7 @@ from pydantic import SecretStr
 
 from mirror.config import Credentials
 from mirror.config.upstreams import parse_helper
+from mirror.errors import UpstreamDenied
 from mirror.upstream.helpers import Helper
 from mirror.upstream.origins import host_of, origin_of
 from mirror.upstream.renewal import KeptLogin
@@ -31,8 +32,10 @@ class LoginSource(Protocol):
 
     async def login(self, repository: str) -> Login | None: ...
 
-    async def instead_of(self, refused: Login | None, repository: str) -> Login | None:
-        """Another login than ``refused``, which the endpoint refused just now; None if there is none."""
+    async def instead_of(
+        self, refused: Login | None, repository: str, failure: UpstreamDenied | None = None
+    ) -> Login | None:
+        """Another login than ``refused``, which the endpoint refused just now with ``failure``; None: there is none."""
         ...
 
     async def aclose(self) -> None: ...
@@ -55,7 +58,7 @@ def source_of(
         return KeptLogin(Helper(name, server, f"{setting}.{key}", environment).ask, clock)
 
     if credentials is None:
-        return _Fixed(None)
+        return OnlyOne(None)
     if credentials.helper is not None:
         return _FromHelper(helper(credentials.helper, "helper"))
     if credentials.docker_config is not None:
@@ -67,17 +70,21 @@ def source_of(
         key = f"{setting}.password_file"
         return _PasswordFile(username, Watched({key: credentials.password_file}, _password, clock))
     assert credentials.password is not None
-    return _Fixed(Login(username, credentials.password))
+    return OnlyOne(Login(username, credentials.password))
 
 
 @dataclass(frozen=True, slots=True)
-class _Fixed:
+class OnlyOne:
+    """One login, or none, for every repository."""
+
     known: Login | None
 
     async def login(self, repository: str) -> Login | None:
         return self.known
 
-    async def instead_of(self, refused: Login | None, repository: str) -> Login | None:
+    async def instead_of(
+        self, refused: Login | None, repository: str, failure: UpstreamDenied | None = None
+    ) -> Login | None:
         return None
 
     async def aclose(self) -> None:
@@ -91,7 +98,9 @@ class _FromHelper:
     async def login(self, repository: str) -> Login | None:
         return await self.helper.login()
 
-    async def instead_of(self, refused: Login | None, repository: str) -> Login | None:
+    async def instead_of(
+        self, refused: Login | None, repository: str, failure: UpstreamDenied | None = None
+    ) -> Login | None:
         return await self.helper.instead_of(refused)
 
     async def aclose(self) -> None:
@@ -113,7 +122,9 @@ class _PasswordFile:
     async def login(self, repository: str) -> Login | None:
         return Login(self.username, await self.password.get())
 
-    async def instead_of(self, refused: Login | None, repository: str) -> Login | None:
+    async def instead_of(
+        self, refused: Login | None, repository: str, failure: UpstreamDenied | None = None
+    ) -> Login | None:
         fresh = await self.login(repository)
         return None if fresh == refused else fresh
 
@@ -162,7 +173,9 @@ class _DockerConfig:
         helper = self._asked(config, repository)
         return self._entry(config, repository) if helper is None else await helper.login()
 
-    async def instead_of(self, refused: Login | None, repository: str) -> Login | None:
+    async def instead_of(
+        self, refused: Login | None, repository: str, failure: UpstreamDenied | None = None
+    ) -> Login | None:
         helper = self._asked(await self._config.get(), repository)
         if helper is not None:
             return await helper.instead_of(refused)

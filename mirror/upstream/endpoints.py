@@ -7,8 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 import httpx
 
 from mirror.config import UpstreamSettings
+from mirror.upstream.auth import Whose
 from mirror.upstream.client import Endpoint
 from mirror.upstream.credentials import source_of
+from mirror.upstream.lenders import Lenders
 from mirror.upstream.origins import host_of
 from mirror.upstream.proxy import Proxies
 from mirror.upstream.pushing import ANSWERS_WITHIN, Pushing
@@ -25,6 +27,7 @@ def endpoints_of(
     clock: Callable[[], float],
     observe: Callable[[str, httpx.Response], None] | None = None,
     environment: Mapping[str, str] = os.environ,
+    lenders: Lenders | None = None,
 ) -> Sequence[Endpoint]:
     """The endpoints of the upstream ``name``, in order; ``settings`` are its effective ones.
 
@@ -32,12 +35,24 @@ def endpoints_of(
     and without ``transport`` each has its own, through the proxies that ``environment`` names.
     Helpers are run with that environment.
     ``observe`` is called with an endpoint's host and each answer that it has sent itself.
+
+    ``lenders`` are the clients whose credentials the last one is asked with. A refusal by one before it, which is asked
+    without any, is then no word about them.
     """
     endpoints = []
+    last = len(settings.endpoints) - 1
     for index, one in enumerate(settings.endpoints):
-        session, own = _session_of(name, settings, index, transport, clock, environment, observe)
-        endpoints.append(Endpoint(session, prefix=one.repository_prefix or "", own=own))
+        logins = lenders if index == last else None
+        session, own = _session_of(name, settings, index, transport, clock, environment, observe, logins)
+        decides = lenders is None or index == last or one.credentials is not None
+        endpoints.append(Endpoint(session, prefix=one.repository_prefix or "", own=own, decides=decides))
     return endpoints
+
+
+def lenders_of(settings: UpstreamSettings, clock: Callable[[], float]) -> Lenders | None:
+    """For the clients of an upstream in ``auth.mode: upstream``; None where the mirror has credentials of its own."""
+    origin = settings.endpoints[-1]
+    return Lenders(origin.repository_prefix or "", clock) if origin.credentials is None else None
 
 
 def origin_to_push_to(
@@ -68,6 +83,7 @@ def _session_of(
     clock: Callable[[], float],
     environment: Mapping[str, str],
     observe: Callable[[str, httpx.Response], None] | None = None,
+    lenders: Lenders | None = None,
 ) -> tuple[Session, Transport | None]:
     """A conversation with one of the endpoints, and its transport where nobody else uses that."""
     one, last = settings.endpoints[index], len(settings.endpoints) - 1
@@ -83,7 +99,8 @@ def _session_of(
         one.url,
         auth_hosts=one.auth_hosts,
         redirect_hosts=one.redirect_hosts,
-        logins=source_of(one.credentials, url, setting, clock, environment),
+        logins=lenders or source_of(one.credentials, url, setting, clock, environment),
+        whose=Whose.MIRRORS if lenders is None else Whose.CLIENTS,
         setting=setting,
         transport=chosen,
         clock=clock,

@@ -31,7 +31,8 @@ from mirror.store.board import Board
 from mirror.upstream.answers import ManifestHead, ReferrersPage, TagPage
 from mirror.upstream.backoff import Backoff
 from mirror.upstream.blob import BlobStream
-from mirror.upstream.endpoints import endpoints_of
+from mirror.upstream.endpoints import endpoints_of, lenders_of
+from mirror.upstream.lent import Lent
 from mirror.upstream.queue import FairQueue
 from mirror.upstream.rounds import HeldStream, NobodyAsked, OutOfTime, Question, Rounds
 from mirror.upstream.standing import COOL_FOR, EndpointState, NotAsked, Standings
@@ -68,9 +69,11 @@ class Upstream:
         sleep: Callable[[float], Awaitable[None]],
         random: Callable[[], float],
         metrics: Metrics,
+        lent: Lent | None = None,
     ) -> None:
-        """``transport`` is closed with it."""
+        """``transport`` is closed with it. ``lent``: what clients' own credentials are good for, where that counts."""
         self.name = name
+        self.lent = lent
         self.policy = policy
         self._rounds = rounds
         self._standings = standings
@@ -93,24 +96,35 @@ class Upstream:
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         random: Callable[[], float] = random.random,
         metrics: Metrics | None = None,
+        clients_decide: bool = False,
     ) -> Self:
-        """The upstream ``name``, as its effective settings have it; ``board`` is what its workers share."""
+        """The upstream ``name``, as its effective settings have it; ``board`` is what its workers share.
+
+        ``clients_decide``: what a client may do here depends on its own credentials, which are used where the mirror
+        has none (``auth.mode: upstream``).
+        """
         clock, metrics = clock or _loop_time, metrics or Metrics()
         standings = Standings(name, board or Board(), clock)
+        lenders = lenders_of(settings, clock) if clients_decide else None
 
         def observe(host: str, response: httpx.Response) -> None:
             standings.observe(host, response.headers)
 
-        rounds = Rounds(
+        endpoints = endpoints_of(name, settings, transport=transport, clock=clock, observe=observe, lenders=lenders)
+        rounds_of = functools.partial(
+            Rounds,
             name,
-            endpoints_of(name, settings, transport=transport, clock=clock, observe=observe),
-            standings,
-            FairQueue(settings.max_requests),
-            hedge_after=settings.hedge_after,
+            standings=standings,
+            queue=FairQueue(settings.max_requests),
             longest_rest=settings.policy.hold_for,
             clock=clock,
             metrics=metrics,
         )
+        rounds = rounds_of(endpoints=endpoints, hedge_after=settings.hedge_after)
+        lent = None
+        if clients_decide:
+            origin = rounds_of(endpoints=endpoints[-1:], hedge_after=None)
+            lent = Lent(name, origin, lenders, policy=settings.policy, clock=clock)
         return cls(
             name,
             rounds,
@@ -122,6 +136,7 @@ class Upstream:
             sleep=sleep,
             random=random,
             metrics=metrics,
+            lent=lent,
         )
 
     @property

@@ -90,6 +90,11 @@ class Rounds:
     async def ask(self, question: Question[T], deadline: float) -> T:
         """The first good answer; raises the failure of the origin (the last endpoint) when there is none."""
         failures: dict[Endpoint, MirrorError] = {}
+
+        def is_final(failure: MirrorError) -> bool:
+            told = isinstance(failure, UpstreamDenied)
+            return told and any(one.decides for one, said in failures.items() if said is failure)
+
         askable = []
         for endpoint in self._ordered(question):
             against = self._standings.against(endpoint.host, pressing=question.pressing, yielding=question.yielding)
@@ -107,12 +112,12 @@ class Rounds:
                     turns,
                     after=self._hedge_after if question.hedged else None,
                     has_room=lambda: self._queue.has_room,
-                    is_final=lambda failure: isinstance(failure, UpstreamDenied),
+                    is_final=is_final,
                     discard=_discard,
                 )
-            except UpstreamDenied:
-                raise
             except MirrorError as failure:
+                if is_final(failure):
+                    raise
                 log.debug("%s: %s", self._upstream, failure)
         origins = failures[self.endpoints[-1]]
         if all(isinstance(one, NotAsked) for one in failures.values()):

@@ -1,8 +1,10 @@
 """Asking one endpoint: proving who we are, following redirects, and never telling a secret to anyone else."""
 
 import asyncio
+import copy
 from collections.abc import AsyncIterable, Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Self
 
 import httpx
 
@@ -10,9 +12,10 @@ from mirror import __version__
 from mirror.errors import UpstreamDenied, UpstreamError, UpstreamInvalid, UpstreamTimeout, UpstreamUnavailable
 from mirror.flight import Flights
 from mirror.oci import parse_object
+from mirror.tags import Lru
 from mirror.upstream.answers import failure, length, refuse_disguise, words_of
-from mirror.upstream.auth import Authenticator, Reply, Send
-from mirror.upstream.credentials import LoginSource
+from mirror.upstream.auth import Authenticator, Reply, Send, Whose
+from mirror.upstream.credentials import LoginSource, OnlyOne
 from mirror.upstream.origins import host_of, is_named, origin_of
 from mirror.upstream.tokens import Login, Token, TokenRequest, read_token
 from mirror.upstream.transport import Transport
@@ -26,6 +29,8 @@ _MAX_ERROR = 64 * 1024
 _MAX_TOKEN_ANSWER = 1024 * 1024
 _TOKEN_WITHIN = 15.0
 """Seconds for a token service's whole answer."""
+_MAX_LOGINS = 1000
+"""Logins whose tokens are kept; of more, those that were not used for the longest are forgotten."""
 
 Body = bytes | AsyncIterable[bytes]
 """What a request carries; a stream can be sent only once."""
@@ -45,8 +50,12 @@ class Session:
         transport: Transport,
         clock: Callable[[], float],
         observe: Callable[[httpx.Response], None] | None = None,
+        whose: Whose = Whose.MIRRORS,
     ) -> None:
-        """``observe`` is called with the header of each answer that the endpoint itself has sent."""
+        """``observe`` is called with the header of each answer that the endpoint itself has sent.
+
+        ``logins`` are the mirror's, or clients', as ``whose`` says.
+        """
         self.url = httpx.URL(url)
         self.host = host_of(self.url)
         self._auth_hosts = tuple(auth_hosts)
@@ -55,8 +64,18 @@ class Session:
         self._transport = transport
         self.clock = clock
         self._observe = observe
-        self._auth = Authenticator(self.url, self._auth_hosts, setting, clock)
+        self._whose = whose
+        self._setting = setting
+        self._learnt = Authenticator(self.url, self._auth_hosts, setting, clock)  # by whoever asked last
+        self._auths: Lru[Login | None, Authenticator] = Lru(_MAX_LOGINS)
         self._tokens: Flights[Token] = Flights()
+
+    def of_client(self, login: Login | None, *, on_trial: bool = False) -> Self:
+        """The same conversation as a client would have it, with this login; it is closed with this one."""
+        theirs = copy.copy(self)
+        theirs._logins = OnlyOne(login)
+        theirs._whose = Whose.ON_TRIAL if on_trial else Whose.CLIENTS
+        return theirs
 
     async def ask(
         self,
@@ -81,17 +100,19 @@ class Session:
             return await self._follow(_request(method, url, headers, body), self._redirect_hosts)
         login = await self._logins.login(repository)
         asked = _Asked(method, url, repository, headers, body, scope)
-        try:
-            return await self._ask_as(login, asked)
-        except UpstreamDenied:
-            fresh = await self._logins.instead_of(login, repository)
-            if fresh is None:
-                raise
-        self._auth.forget_tokens()
-        return await self._ask_as(fresh, asked)
+        while True:
+            try:
+                return await self._ask_as(login, asked)
+            except UpstreamDenied as failure:
+                fresh = await self._logins.instead_of(login, repository, failure)
+                if fresh is None:
+                    raise
+                self._auths.drop(login)
+                login = fresh
 
     async def _ask_as(self, login: Login | None, asked: "_Asked") -> httpx.Response:
-        flow = self._auth.flow(asked.repository, login, asked.scope)
+        auth = self._auth_of(login)
+        flow = auth.flow(asked.repository, login, asked.scope, self._whose)
         response: httpx.Response | None = None
         try:
             step = next(flow)
@@ -100,7 +121,7 @@ class Session:
                     await drain(response)
                     response = None
                 if isinstance(step, TokenRequest):
-                    step = flow.send(await self._token(step))
+                    step = flow.send(await self._token(step, auth))
                     continue
                 response = await self._follow(self._next_request(asked, step), self._redirect_hosts)
                 # A host that a redirect led to has no say in how we prove who we are.
@@ -109,13 +130,24 @@ class Session:
         except StopIteration:
             assert response is not None
             if response.status_code == 403 and self.sent(response):
-                told = words_of(response, await drain(response)) if asked.scope is not None else ""
-                raise self._auth.denied(403, login, told) from None
+                raise await _in_words(auth.denied(403, login, self._whose), response, asked) from None
             return response
+        except UpstreamDenied as failure:
+            raise await _in_words(failure, response, asked) from None
         except BaseException:
             if response is not None:
                 await response.aclose()
             raise
+
+    def _auth_of(self, login: Login | None) -> Authenticator:
+        """What is known of how the endpoint takes this login, and its tokens: no other login's."""
+        auth = self._auths.get(login)
+        if auth is None:
+            auth = Authenticator(self.url, self._auth_hosts, self._setting, self.clock)
+            auth.acquainted_as(self._learnt)
+            self._auths.put(login, auth)
+        self._learnt = auth
+        return auth
 
     def sent(self, response: httpx.Response) -> bool:
         """Whether the endpoint itself sent ``response``, and not a host that it redirected to."""
@@ -184,16 +216,16 @@ class Session:
     def _invalid(self, what: str) -> UpstreamInvalid:
         return UpstreamInvalid(f"{self.host} {what}", detail={"endpoint": self.host})
 
-    async def _token(self, wanted: TokenRequest) -> Token:
+    async def _token(self, wanted: TokenRequest, auth: Authenticator) -> Token:
         """The token, asked for once for all who need it now."""
-        task, _ = self._tokens.join((wanted.key, wanted.login), lambda: self._get_token(wanted))
+        task, _ = self._tokens.join(wanted, lambda: self._get_token(wanted, auth))
         try:
             return await asyncio.shield(task)
         except UpstreamError:
-            self._auth.forget_service()
+            auth.forget_service()
             raise
 
-    async def _get_token(self, wanted: TokenRequest) -> Token:
+    async def _get_token(self, wanted: TokenRequest, auth: Authenticator) -> Token:
         host, what = host_of(httpx.URL(wanted.key.realm)), "a token"
         try:
             async with asyncio.timeout(_TOKEN_WITHIN):
@@ -212,7 +244,7 @@ class Session:
                 f"the token service {host} did not answer within {_TOKEN_WITHIN:g} s", detail={"endpoint": self.host}
             ) from error
         if response.status_code in (401, 403):
-            raise self._auth.refused(wanted, response.status_code)
+            raise auth.refused(wanted, response.status_code, self._whose)
         raise failure(response, body, f"the token service {host}", what, UpstreamInvalid)
 
     async def _send_for_token(self, request: httpx.Request) -> httpx.Response:
@@ -231,6 +263,15 @@ class _Asked:
     body: Body
     scope: str | None
     sent: bool = False
+
+
+async def _in_words(failure: UpstreamDenied, response: httpx.Response | None, asked: _Asked) -> UpstreamDenied:
+    """A refusal of what changes something, with what the endpoint says of it in ``response``, which is closed."""
+    told = ""
+    if response is not None:
+        body = await drain(response)
+        told = words_of(response, body) if asked.scope else ""
+    return UpstreamDenied(f"{failure.message}; it says: {told}", detail=failure.detail) if told else failure
 
 
 def _request(method: str, url: httpx.URL, headers: Mapping[str, str] | None, body: Body) -> httpx.Request:

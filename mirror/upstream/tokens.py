@@ -4,10 +4,11 @@ Sources: Distribution's token authentication (https://distribution.github.io/dis
 (…/auth/oauth/); RFC 7617 (Basic); RFC 6750 (Bearer).
 """
 
+import json
 import re
-from base64 import b64encode
+from base64 import b64encode, urlsafe_b64decode
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -27,7 +28,7 @@ _CLIENT_ID = "wasm-mirror"
 class Login:
     """What proves who the mirror is: a name and its password, or an identity token (``username`` is then empty)."""
 
-    username: str
+    username: str = field(repr=False)
     secret: SecretStr
     is_identity_token: bool = False
 
@@ -53,6 +54,21 @@ class Token:
 
     value: SecretStr
     refresh_at: float
+
+    @property
+    def is_nobodys(self) -> bool:
+        """Whether it says that the token service did not recognise who asked for it.
+
+        Source: Distribution's token authentication, "JWT", ``sub``: empty if the client did not authenticate.
+        """
+        parts = self.value.get_secret_value().split(".")
+        if len(parts) != 3:
+            return False
+        try:
+            claims = json.loads(urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)))
+        except (ValueError, RecursionError):
+            return False
+        return isinstance(claims, dict) and claims.get("sub") == ""
 
     def bearer(self) -> SecretStr:
         """The value of ``Authorization``."""
