@@ -61,6 +61,18 @@ class Names:
             return self._in(self._default, name)
         raise _unknown(first)
 
+    def upstream(self, *, ns: str | None, host: str) -> str | None:
+        """The upstream that a request without a repository is for; None where it could be any, or none of them."""
+        if ns is not None and (named := self._hosts.get(ns.lower().removesuffix(":443"))) is not None:
+            return named
+        if ns is not None and not self._is_own(ns):
+            return None
+        if not self._is_own(host) and (named := self._hosts.get(_without_port(host.lower()))) is not None:
+            return named
+        if self._default is not None:
+            return self._default
+        return next(iter(self._library)) if len(self._library) == 1 else None
+
     def _in(self, upstream: str, repository: str, *, by_namespace: bool = False) -> Place:
         if self._library[upstream] and "/" not in repository:
             repository = parse_name(f"library/{repository}")

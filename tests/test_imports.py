@@ -37,6 +37,9 @@ HOUSE = """
     upstream: credentials lenders auth backoff breaker ratelimit standing queue session client pipe pushing endpoints
     upstream: hedge rounds lent failover
     peers
+    following
+    spread
+    upkeep
     replication
     passing
     answer

@@ -115,6 +115,11 @@ class Secret:
         found = _SIGNATURE.fullmatch(signature) if signature is not None else None
         return found is not None and self._is_ours(found[1], _answer(nonce, body))
 
+    def derived(self, purpose: str) -> bytes:
+        """A key of 32 bytes for ``purpose``, the same at all replicas; another one once another secret signs."""
+        self._look()
+        return hmac.digest(self._secrets[0], f"wasm-mirror {purpose} 1".encode(), "sha256")
+
     def _signatures(self, message: bytes) -> str:
         self._look()
         return "".join(f",s={_mac(secret, message)}" for secret in (self._secrets[0], *self._retired))

@@ -17,7 +17,6 @@ from collections.abc import Mapping
 
 from starlette.types import Receive, Scope, Send
 
-from mirror.auth.rules import Action
 from mirror.digest import Digest
 from mirror.edge.account import LOOKUP, UPSTREAM, of_failure
 from mirror.edge.auth import Gate, send_refusal
@@ -26,7 +25,7 @@ from mirror.edge.respond import header, query, send_answer, send_json
 from mirror.errors import DigestInvalid, MirrorError, NotFound, Unsupported
 from mirror.modules import Modules
 from mirror.names import Names, Place
-from mirror.oci import Reference, parse_reference
+from mirror.oci import Reference, Resource, parse_reference
 from mirror.wasm.description import as_json
 
 ROOT = "/modules/"
@@ -50,22 +49,37 @@ class ModulesApp:
             principal = await self._gate.reader(scope)
             reference, place = self._reference(scope, asked)
             namespace = place.upstream if place.by_namespace else None
-            self._gate.allow(principal, Action.PULL, place)
-            if scope["method"] not in ("GET", "HEAD"):
-                raise Unsupported("modules are read here, by GET and HEAD; push artifacts to the registry itself")
-            wanted = _sha256(asked.get("sha256"))
-            if "info" in asked:
-                description = as_json(await self._modules.describe(reference))
-                await send_json(send, scope["method"], description, always(namespace), "application/json")
-                return
-            answer = await self._modules.module(reference, wanted)
-            extra = [("x-wasm-sha256", answer.digest.hex)]
-            await send_answer(
-                scope, receive, send, answer, now=time.time(), namespace=namespace, ranged=True, extra=extra
-            )
+            passage = await self._gate.pull(scope, principal, place, Resource.MANIFEST, reference.tag, reference.digest)
+            if passage is None:
+                await self._answer(scope, receive, send, reference, asked, namespace)
+            else:
+                await passage.through(
+                    lambda send: self._answer(scope, receive, send, reference, asked, namespace), send
+                )
         except MirrorError as error:
             scope[LOOKUP] = of_failure(error)
             await send_refusal(send, scope["method"], error, namespace)
+
+    async def _answer(
+        self,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        reference: Reference,
+        asked: Mapping[str, str],
+        namespace: str | None,
+    ) -> None:
+        """Answer a request that may be answered."""
+        if scope["method"] not in ("GET", "HEAD"):
+            raise Unsupported("modules are read here, by GET and HEAD; push artifacts to the registry itself")
+        wanted = _sha256(asked.get("sha256"))
+        if "info" in asked:
+            description = as_json(await self._modules.describe(reference))
+            await send_json(send, scope["method"], description, always(namespace), "application/json")
+            return
+        answer = await self._modules.module(reference, wanted)
+        extra = [("x-wasm-sha256", answer.digest.hex)]
+        await send_answer(scope, receive, send, answer, now=time.time(), namespace=namespace, ranged=True, extra=extra)
 
     def _reference(self, scope: Scope, asked: Mapping[str, str]) -> tuple[Reference, Place]:
         """What is asked for, and the repository that it is in."""

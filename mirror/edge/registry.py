@@ -11,13 +11,12 @@ from urllib.parse import urlencode
 
 from starlette.types import Receive, Scope, Send
 
-from mirror.auth.rules import Action
 from mirror.edge.account import LOOKUP, OPERATION, UPSTREAM, of_failure
 from mirror.edge.auth import Gate, send_refusal
 from mirror.edge.headers import always, cache_status
 from mirror.edge.push import Pushes, takes
 from mirror.edge.respond import header, query, send_answer, send_json
-from mirror.errors import MirrorError, PaginationInvalid
+from mirror.errors import MirrorError, PaginationInvalid, UpstreamDenied
 from mirror.hosting import Listings
 from mirror.listing import Page
 from mirror.names import Names, Place
@@ -45,33 +44,53 @@ class Registry:
             path = parse_path(scope["path"])
             scope[OPERATION] = path.resource.value
             if takes(scope["method"], path):
-                await self._pushes.answer(scope, receive, send, path, asked)
+                await self._push(scope, receive, send, path, asked)
                 return
             if path.resource is Resource.BASE:
-                await self._gate.greet(scope)
+                await self._gate.greet(
+                    scope, self._names.upstream(ns=asked.get("ns"), host=header(scope, b"host") or "")
+                )
                 await send_json(send, scope["method"], {}, always(None), "application/json")
                 return
             principal = await self._gate.reader(scope)
             place = self._names.place(path.name, ns=asked.get("ns"), host=header(scope, b"host") or "")
             scope[UPSTREAM] = place.upstream
             namespace = place.upstream if place.by_namespace else None
-            self._gate.allow(principal, Action.PULL, place)
-            match path.resource:
-                case Resource.MANIFEST:
-                    reference = Reference(place.upstream, place.repository, path.tag, path.digest)
-                    answer = await self._pull.manifest(reference)
-                    await send_answer(scope, receive, send, answer, now=time.time(), namespace=namespace, ranged=False)
-                case Resource.BLOB:
-                    reference = Reference(place.upstream, place.repository, digest=path.digest)
-                    answer = await self._pull.blob(reference, read=scope["method"] == "GET")
-                    await send_answer(scope, receive, send, answer, now=time.time(), namespace=namespace, ranged=True)
-                case Resource.TAGS:
-                    await self._tags(scope, send, path, place, asked, namespace)
-                case Resource.REFERRERS:
-                    await self._referrers(scope, send, path, place, asked, namespace)
+            passage = await self._gate.pull(scope, principal, place, path.resource, path.tag, path.digest)
+            if passage is None:
+                await self._answer(scope, receive, send, path, place, asked)
+            else:
+                await passage.through(lambda send: self._answer(scope, receive, send, path, place, asked), send)
         except MirrorError as error:
             scope[LOOKUP] = of_failure(error)
             await send_refusal(send, scope["method"], error, namespace)
+
+    async def _push(
+        self, scope: Scope, receive: Receive, send: Send, path: RegistryPath, asked: Mapping[str, str]
+    ) -> None:
+        try:
+            await self._pushes.answer(scope, receive, send, path, asked)
+        except UpstreamDenied as denied:
+            raise self._gate.refused(denied) from denied
+
+    async def _answer(
+        self, scope: Scope, receive: Receive, send: Send, path: RegistryPath, place: Place, asked: Mapping[str, str]
+    ) -> None:
+        """Answer a request that may be answered."""
+        namespace = place.upstream if place.by_namespace else None
+        match path.resource:
+            case Resource.MANIFEST:
+                reference = Reference(place.upstream, place.repository, path.tag, path.digest)
+                answer = await self._pull.manifest(reference)
+                await send_answer(scope, receive, send, answer, now=time.time(), namespace=namespace, ranged=False)
+            case Resource.BLOB:
+                reference = Reference(place.upstream, place.repository, digest=path.digest)
+                answer = await self._pull.blob(reference, read=scope["method"] == "GET")
+                await send_answer(scope, receive, send, answer, now=time.time(), namespace=namespace, ranged=True)
+            case Resource.TAGS:
+                await self._tags(scope, send, path, place, asked, namespace)
+            case Resource.REFERRERS:
+                await self._referrers(scope, send, path, place, asked, namespace)
 
     async def _tags(
         self,

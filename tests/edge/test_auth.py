@@ -11,7 +11,8 @@ from starlette.types import Scope
 
 from mirror.auth.rules import Action
 from mirror.config import Settings
-from mirror.edge.auth import CHALLENGE, Gate, basic, send_refusal
+from mirror.edge.auth import CHALLENGE, Gate, send_refusal
+from mirror.edge.basic import basic
 from mirror.errors import Denied, MirrorError, Unauthorized
 from mirror.names import Place
 from tests.auth.support import basic as as_user
