@@ -12,8 +12,8 @@ A signed request is good for some minutes, so somebody who has overheard one may
   ``Content-Range``, or else as the owner has told this replica a moment before (`Passing.ask` with ``Question.size``).
   Held against the upload while nobody else writes to it, that lets a body be taken in once: then the upload does not
   end there any more. 416, and nothing changes.
-* one whose first sending never arrived, or with another body: only for who can keep the first one back, and that one
-  can also change the bytes on their way. They do not have the digest, and the upload fails. Against that there is TLS.
+* any of them before its first sending has arrived, with another body: whoever can keep the first one back can change
+  its bytes as well. They do not have the digest, and the upload fails. Against that there is TLS.
 
 Credentials of clients are passed on only where the owner has to show them to an upstream (`auth.mode: upstream`), and
 only after it has proved, with the signature of an answer, that it knows the secret: addresses stand in Redis.
@@ -25,6 +25,7 @@ import re
 from base64 import b64decode, b64encode
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from urllib.parse import urlencode
 
 import httpcore
@@ -57,6 +58,7 @@ _ANSWERS_WITHIN = 600.0
 """The same for one that is: at the end it may have to read all of an upload again, or wait for an upstream."""
 
 _COME_BACK = 1.0
+_MAX_OTHERS = 64
 _MAX_TARGET = 16 * 1024
 _MAX_ANSWER = 128 * 1024
 _MAX_SIZE = 1 << 62
@@ -176,7 +178,8 @@ class Passing:
         name = replica_in(upload)
         if name is None or name == self.name:
             return None
-        return next((one for one in self._addresses() if one != self._own and name_of(one) == name), None)
+        others = islice(self._addresses(), _MAX_OTHERS)
+        return next((one for one in others if one != self._own and name_of(one) == name), None)
 
     async def size(self, owner: str, question: Question) -> Reply:
         """How far the upload of ``question`` is, or what stands against it. Raises as `ask`."""

@@ -136,7 +136,9 @@ def _last(push: Push) -> Chunk | None:
 
 def _chunk(push: Push) -> Chunk:
     chunk = chunk_of(push.scope, push.receive)
-    return chunk if chunk.start is not None else replace(chunk, start=push.start, implied=True)
+    if chunk.start is not None or push.start is None:
+        return chunk
+    return replace(chunk, start=push.start, implied=True)
 
 
 async def _whole(push: Push, digest: Digest) -> None:

@@ -1,7 +1,8 @@
 """A request whose answer may come before its body has ended: one, on a connection of its own.
 
 Nothing is sent twice, for a body that comes from a client is there once; so no connection is kept for a next request,
-which might find it dead. Source: RFC 9112, sections 6, 7.1 and 9.3.
+which might find it dead. The other side is not asked to close it: it might do so while more of the body is on its way,
+and an answer that is followed by a reset may never be read. Source: RFC 9112, sections 6, 7.1 and 9.6.
 """
 
 import asyncio
@@ -44,7 +45,7 @@ class Outgoing:
 
     def head(self) -> bytes:
         """All that goes before the content."""
-        own = [("host", host_of(self.url)), ("connection", "close"), *self.headers]
+        own = [("host", host_of(self.url)), *self.headers]
         if self.content is not None:
             own.append(
                 ("transfer-encoding", "chunked") if self.length is None else ("content-length", str(self.length))
