@@ -43,5 +43,35 @@ class Flights(Generic[T]):
             task.exception()  # everyone may have left; a failure that nobody hears is no error of the loop
 
 
+class Rounds(Generic[T]):
+    """One piece of work for all who ask for it before it begins. What was under way already may have missed what they
+    want to know of.
+    """
+
+    def __init__(self, work: Callable[[], Awaitable[T]]) -> None:
+        self._work = work
+        self._running: asyncio.Task[T] | None = None
+        self._next: asyncio.Task[T] | None = None
+
+    def join(self) -> "asyncio.Task[T]":
+        """The task of the round that begins next; it ends whoever leaves."""
+        if self._next is None:
+            self._next = asyncio.create_task(self._after(self._running))
+        return self._next
+
+    async def aclose(self) -> None:
+        """Stop it."""
+        tasks = [task for task in (self._running, self._next) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _after(self, before: "asyncio.Task[T] | None") -> T:
+        if before is not None:
+            await asyncio.wait([before])
+        self._running, self._next = self._next, None
+        return await self._work()
+
+
 async def _run(work: Callable[[], Awaitable[T]]) -> T:
     return await work()

@@ -9,9 +9,6 @@ from mirror.errors import LeaseLost, StoreError
 from mirror.shared import keys
 from mirror.shared.client import RedisClient
 
-LAST = 9_000_000_000_000_000
-"""No moment is as great: beyond, the numbers of Lua have gaps."""
-
 _NEXT = """
 -- KEYS: generation, lease. ARGV: what stands in the lease, or nothing; how long it lasts from now on, in milliseconds;
 -- the greatest number that the replica knows; whether the number is noted. Nothing when the lease is lost.
@@ -25,6 +22,7 @@ local last = kind == 'string' and redis.call('GET', KEYS[1])
 last = last and string.match(last, '^%d+$') and tonumber(last) or 0
 if last >= 9e15 then last = 0 end
 local now = redis.call('TIME')
+-- Beyond 9e15 the numbers of Lua have gaps.
 local number = math.max(now[1] * 1000000 + now[2], last + 1, tonumber(ARGV[3]) + 1)
 if number >= 9e15 then return redis.error_reply('a moment that replicas know makes no sense') end
 if ARGV[4] == '1' then

@@ -8,7 +8,7 @@ import contextlib
 import fcntl
 import hashlib
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 _POLL = 0.01
@@ -27,7 +27,7 @@ class Leases:
 
         A disk that cannot keep leases costs a second request, never a pull.
         """
-        path = self._folder / hashlib.blake2b(name.encode(), digest_size=16).hexdigest()
+        path = self._path(name)
         try:
             fd = await _locked(path)
         except OSError:
@@ -39,6 +39,21 @@ class Leases:
             with contextlib.suppress(OSError):
                 path.unlink()
             os.close(fd)
+
+    @contextlib.contextmanager
+    def attempt(self, name: str) -> Iterator[bool]:
+        """Hold the lease, if nobody else does now; gives whether it is held. Raises `OSError`."""
+        path = self._path(name)
+        fd = try_lock(path)
+        try:
+            yield fd is not None
+        finally:
+            if fd is not None:
+                path.unlink(missing_ok=True)
+                os.close(fd)
+
+    def _path(self, name: str) -> Path:
+        return self._folder / hashlib.blake2b(name.encode(), digest_size=16).hexdigest()
 
 
 async def _locked(path: Path) -> int:
