@@ -33,6 +33,7 @@ from mirror.errors import (
     Unsupported,
     UploadStalled,
     UploadUnknown,
+    UpstreamDenied,
     UpstreamInvalid,
 )
 from mirror.metrics import Metrics
@@ -100,7 +101,7 @@ class Pushes:
     ) -> None:
         """Answer it. Raises `MirrorError` before anything was sent, and `Cut` when the client has left."""
         place, publisher = self._placed(scope, path, asked)
-        principal = await self._gate.principal(scope)
+        principal = await self._gate.principal(scope, place)
         push = self._push(scope, receive, send, path, asked, place, publisher, principal)
         async with _answering(push, path):
             if not await self._is_passed_on(push, path.upload):
@@ -116,14 +117,18 @@ class Pushes:
         if path.upload is None:
             raise UploadUnknown("another replica passes on what is no request for an upload")
         place, publisher = self._placed(scope, path, asked)
-        if header(scope, b"authorization") is not None and await self._gate.principal(scope) != passed.principal:
+        with_credentials = header(scope, b"authorization") is not None  # they come along where upstream decides
+        if with_credentials and await self._gate.principal(scope, place) != passed.principal:
             raise Unauthorized("the credentials are not those of whom the request is said to come from")
         push = self._push(scope, receive, send, path, asked, place, publisher, passed.principal, passed.start)
-        if passed.size:
-            self._allow(push, Action.PUSH)
-            return (await publisher.find(place, passed.principal, path.upload)).size
-        async with _answering(push, path):
-            await self._carry_out(push, path)
+        try:
+            if passed.size:
+                self._allow(push, Action.PUSH)
+                return (await publisher.find(place, passed.principal, path.upload)).size
+            async with _answering(push, path):
+                await self._carry_out(push, path)
+        except UpstreamDenied as denied:
+            raise self._gate.refused(denied) from denied
         return None
 
     def _placed(self, scope: Scope, path: RegistryPath, asked: Mapping[str, str]) -> tuple[Place, Publisher]:
