@@ -12,6 +12,8 @@ from mirror.accesses import Accesses
 from mirror.admission import Admission
 from mirror.around import Around, alone, run_within
 from mirror.auth.htpasswd import check_users
+from mirror.auth.keyed import key_in, keyed
+from mirror.auth.verdicts import Verdicts
 from mirror.checks import Checks
 from mirror.cluster.secret import Secret
 from mirror.config import Settings, UpstreamSettings
@@ -26,6 +28,7 @@ from mirror.edge.metrics import ROOT as METRICS
 from mirror.edge.metrics import MetricsApp
 from mirror.edge.modules import ROOT as MODULES
 from mirror.edge.modules import ModulesApp
+from mirror.edge.passthrough import PassThrough
 from mirror.edge.peers import PeerApp, Room
 from mirror.edge.push import Pushes
 from mirror.edge.registry import Registry
@@ -35,6 +38,7 @@ from mirror.hosted.catalogue import Catalogue
 from mirror.hosted.gc import Gc
 from mirror.hosted.together import ByItself, Together
 from mirror.hosting import Hosting, Routed
+from mirror.links import Links
 from mirror.listing import Listing
 from mirror.manifests import Manifests
 from mirror.metadata.sqlite import SqliteMetadata
@@ -55,11 +59,13 @@ from mirror.store.leases import Leases
 from mirror.store.tallies import Tally
 from mirror.store.uploads import Uploads
 from mirror.suspicion import Suspicion
-from mirror.tags import Links, Tags
+from mirror.tags import Tags
 from mirror.through import Here, Through
 from mirror.unpack import Unpacker
 from mirror.upstream.endpoints import origin_to_push_to
 from mirror.upstream.failover import Upstream
+from mirror.upstream.lenders import Logins
+from mirror.wasm.repackage import original_tag
 
 _COLLECT_EVERY = 600.0
 """Seconds between two looks for hosted content that nothing names; half the grace, where that is less."""
@@ -72,7 +78,7 @@ async def wired(settings: Settings, directory: DataDirectory, draining: Callable
         ground = await _ground(stack, settings, directory)
         pulls = await _pulls(stack, ground)
         names = Names(settings)
-        gate = Gate(settings)
+        gate = Gate(settings, passthrough=_passthrough(ground, pulls))
         stack.push_async_callback(gate.aclose)
         around = ground.around
         publishers = _publishers(stack, ground, pulls)
@@ -108,6 +114,7 @@ class _Ground:
     accesses: Accesses
     tags: Tags
     links: Links
+    logins: Logins
 
     @property
     def through(self) -> dict[str, Upstream]:
@@ -129,6 +136,7 @@ class _Pulls:
     modules: Modules
     together: Together
     peer_rooms: Mapping[str, Room]
+    suspicion: Suspicion
 
 
 async def _ground(stack: contextlib.AsyncExitStack, settings: Settings, directory: DataDirectory) -> _Ground:
@@ -146,7 +154,11 @@ async def _ground(stack: contextlib.AsyncExitStack, settings: Settings, director
     stack.push_async_callback(exposition.aclose)
     board = Board(directory.board)
     stack.callback(board.close)
-    upstreams = {name: Upstream.of(name, of, board=board, metrics=metrics) for name, of in settings.upstreams.items()}
+    clients_decide = settings.auth.mode == "upstream"
+    upstreams = {
+        name: Upstream.of(name, of, board=board, metrics=metrics, clients_decide=clients_decide)
+        for name, of in settings.upstreams.items()
+    }
     for upstream in upstreams.values():
         stack.push_async_callback(upstream.aclose)
     accesses = Accesses(metadata, time.time)
@@ -154,9 +166,21 @@ async def _ground(stack: contextlib.AsyncExitStack, settings: Settings, director
     for work in (local.run_backups(), accesses.run(), *((exposition.run(),) if tally is not None else ())):
         run_within(stack, work)
     tags = Tags(metadata, generation, around.others, around.elsewhere)
-    links = Links(metadata, around.elsewhere, lenient=settings.auth.mode == "none")
+    links = Links(metadata, generation, around.others, around.elsewhere, lenient=settings.auth.mode == "none")
     return _Ground(
-        settings, directory, metrics, exposition, store, local, around, catalogue, upstreams, accesses, tags, links
+        settings,
+        directory,
+        metrics,
+        exposition,
+        store,
+        local,
+        around,
+        catalogue,
+        upstreams,
+        accesses,
+        tags,
+        links,
+        Logins(),
     )
 
 
@@ -210,7 +234,7 @@ async def _pulls(stack: contextlib.AsyncExitStack, ground: _Ground) -> _Pulls:
         served = Confirmed(served, ground.through, store)
     hosting, together, peer_rooms = await _hosting(stack, ground, fills)
     everything = Routed(settings.hosted.prefix, hosting, served, listing)
-    return _Pulls(fills, manifests, pull, everything, modules_of(everything), together, peer_rooms)
+    return _Pulls(fills, manifests, pull, everything, modules_of(everything), together, peer_rooms, suspicion)
 
 
 async def _hosting(
@@ -229,6 +253,28 @@ async def _hosting(
     gc = Gc(catalogue, ground.around.metadata, ground.directory, grace, together=together)
     run_within(stack, gc.run(min(grace / 2, _COLLECT_EVERY)))
     return Hosting(catalogue, ground.store, grace, together, copies), together, rooms
+
+
+def _passthrough(ground: _Ground, pulls: _Pulls) -> PassThrough | None:
+    """Where the upstreams say what each client may do: who asks them."""
+    settings, secret = ground.settings, ground.around.secret
+    auth, repackaged = settings.auth, settings.wasm.repackage == "agents"
+    if auth.mode != "upstream":
+        return None
+    own = key_in(ground.directory.verdicts_key) if secret is None else b""
+    lent = {name: upstream.lent for name, upstream in ground.upstreams.items() if upstream.lent is not None}
+    verdicts = Verdicts(
+        ground.upstreams,
+        {name: of.endpoints[-1].url for name, of in settings.upstreams.items()},
+        lent,
+        ground.around.metadata,
+        keyed((lambda: own) if secret is None else lambda: secret.derived("verdicts")),
+        pulls.suspicion,
+        verdict_for=auth.verdict_for,
+        stale_verdict_for=auth.stale_verdict_for,
+        original=lambda tag: original_tag(tag, settings.wasm.repackage_suffix) if repackaged else None,
+    )
+    return PassThrough(verdicts, ground.logins, lent)
 
 
 def _publishers(stack: contextlib.AsyncExitStack, ground: _Ground, pulls: _Pulls) -> dict[str, Publisher]:
@@ -282,7 +328,7 @@ async def _around(
 
 def _catalogue(stack: contextlib.AsyncExitStack, settings: Settings, directory: DataDirectory) -> Catalogue | None:
     """The records of hosted content; None where there is none, or where replicas could not have it together."""
-    if not settings.hosted.enabled or settings.lacking_to_host:
+    if not settings.hosted.enabled or settings.cannot_host:
         return None
     catalogue = Catalogue.of(directory, most=settings.hosted.max_repository_size)
     stack.push_async_callback(catalogue.aclose)
