@@ -11,7 +11,7 @@ from mirror.errors import NameInvalid
 
 LACKING = (
     "replicas host together, and for that each needs cluster.advertise, its own address, and cluster.secret_file, a "
-    "secret of all; one of them is not set"
+    "secret of all, which are not set"
 )
 """Why nothing is hosted by a mirror whose `metadata.url` names a Redis, where that is so."""
 

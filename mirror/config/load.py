@@ -8,6 +8,7 @@ from pydantic import ValidationError
 from mirror.config import document as documents
 from mirror.config import environment, problems
 from mirror.config.document import Document
+from mirror.config.hosted import LACKING
 from mirror.config.hosts import is_loopback
 from mirror.config.models import Settings
 from mirror.config.problems import ConfigurationError, Origin
@@ -78,9 +79,8 @@ def _oddities(settings: Settings) -> list[str]:
         has_own = bool(upstream.endpoints) and upstream.endpoints[-1].credentials is not None
         if upstream.push == "through" and not asks_upstream and not has_own:
             found.append(f"upstreams.{name}: nothing can be pushed through without credentials for its last endpoint")
-    if lacking := settings.lacking_to_host:
+    if settings.cannot_host:
         found.append(
-            f"hosted: nothing can be pushed to {settings.hosted.prefix}/ without {' and '.join(lacking)}, by which "
-            "replicas ask one another; or set hosted.enabled: false, if that is not wanted"
+            f"hosted: nothing can be pushed to {settings.hosted.prefix}/: {LACKING}; set them, or hosted.enabled: false"
         )
     return found

@@ -1,7 +1,7 @@
 """The settings: every key, with its default and its help in one place. Frozen; can be pickled, secrets included."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -248,12 +248,9 @@ class Settings(Section):
         return found
 
     @property
-    def lacking_to_host(self) -> Sequence[str]:
-        """The settings without which replicas cannot host together; nothing where all is set, or nobody wants to."""
-        if not (self.hosted.enabled and self.metadata.shared):
-            return ()
-        needed = {"cluster.advertise": self.cluster.advertise, "cluster.secret_file": self.cluster.secret_file}
-        return [key for key, value in needed.items() if value is None]
+    def cannot_host(self) -> bool:
+        """Whether replicas that are to host together have no address and secret, by which they ask one another."""
+        return self.hosted.enabled and self.metadata.shared and self.cluster.secret_file is None
 
     def upstream_at(self, host: str) -> str | None:
         """The name of the upstream that a client means by ``host`` (in ``Host`` without the port, or in ``ns``)."""

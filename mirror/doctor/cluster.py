@@ -4,7 +4,7 @@ import asyncio
 import secrets
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -67,10 +67,12 @@ class ClusterCheck:
                 "not set: replicas agree on tags, and each downloads every blob for itself",
                 "set cluster.advertise to this replica's own address, and cluster.secret_file to a secret of all",
             )
+            self._hosted(subject)
             return
         secret = await self._secret(subject, file)
         members = await self._members(subject)
         self._addresses(subject, advertised, members)
+        self._hosted(subject, {*members, advertised} if members else ())
         trust = trust_in(self._settings.cluster.ca_file, "cluster.ca_file", time.monotonic)
         if secret is None or not (trust is None or await self._authorities(subject, trust)):
             return
@@ -152,6 +154,22 @@ class ClusterCheck:
                 "advertise",
                 f"{advertised} is reached from this machine alone, and other replicas are elsewhere",
                 "set cluster.advertise to an address that they reach",
+            )
+
+    def _hosted(self, subject: Subject, members: Collection[str] = ()) -> None:
+        """Whether replicas can host together, and are enough for the copies that are wanted."""
+        hosted = self._settings.hosted
+        if self._settings.cannot_host:
+            subject.warn(
+                "hosted",
+                f"nothing can be pushed to {hosted.prefix}/: replicas host together, and cannot ask one another",
+                "set cluster.advertise and cluster.secret_file, or hosted.enabled: false, if that is not wanted",
+            )
+        elif hosted.enabled and 0 < len(members) < hosted.replicas:
+            subject.warn(
+                "hosted",
+                f"what is pushed lies on {len(members)} of the {hosted.replicas} disks that hosted.replicas asks for",
+                "start more replicas, or let hosted.replicas be less",
             )
 
     def _own(self, subject: Subject, advertised: str, asked: Asked) -> None:

@@ -271,6 +271,28 @@ def test_credentials_that_not_everyone_may_use_are_none(tmp_path: Path, auth: st
     assert warnings == []
 
 
+@pytest.mark.parametrize(
+    ("cluster", "enabled", "told"),
+    [
+        ("{}", "true", True),
+        ("{}", "false", False),
+        ("{advertise: 'http://10.0.0.5:8080', secret_file: secret}", "true", False),
+    ],
+)
+def test_replicas_that_cannot_host_for_want_of_a_setting_are_a_warning(
+    tmp_path: Path, cluster: str, enabled: str, told: bool
+) -> None:
+    warnings: list[str] = []
+    redis = "metadata: {url: 'redis://redis:6379'}"
+    text = f"upstreams: {{ghcr.io: {{}}}}\n{redis}\ncluster: {cluster}\nhosted: {{enabled: {enabled}}}\n"
+    load_text(tmp_path, text, warnings=warnings)
+    assert len(warnings) == int(told)
+    if told:
+        assert warnings[0].startswith("hosted: nothing can be pushed to hosted/")
+        assert "cluster.advertise" in warnings[0]
+        assert "cluster.secret_file" in warnings[0]
+
+
 @pytest.mark.parametrize("auth", ["{file: users}", "{mode: htpasswd, file: users}", _PLAIN])
 @pytest.mark.parametrize(("listen", "far"), [("0.0.0.0:80", True), ("127.0.0.1:80", False), ("localhost:80", False)])
 def test_passwords_that_can_be_read_on_the_way_are_a_warning(tmp_path: Path, auth: str, listen: str, far: bool) -> None:

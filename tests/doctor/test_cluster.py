@@ -130,6 +130,31 @@ async def test_replicas_that_do_not_advertise_are_a_warning(tmp_path: Path) -> N
     assert "cluster.secret_file" in found["advertise"].advice
 
 
+@pytest.mark.parametrize("enabled", [True, False])
+async def test_what_replicas_lack_to_host_together_is_a_warning_where_they_are_to(
+    tmp_path: Path, enabled: bool
+) -> None:
+    found = await cluster(settings(tmp_path, None, hosted={"enabled": enabled, "prefix": "ours"}))
+    told = [finding for finding in found.findings if finding.check == "hosted"]
+    assert bool(told) == enabled
+    if enabled:
+        assert told[0].mark is Mark.WARN
+        assert told[0].said.startswith("nothing can be pushed to ours/")
+        assert "cluster.secret_file, or hosted.enabled: false" in told[0].advice
+
+
+@pytest.mark.needs("redis-server")
+@pytest.mark.parametrize(("wanted", "enough"), [(2, True), (3, False)])
+async def test_fewer_replicas_than_copies_are_a_warning(tmp_path: Path, wanted: int, enough: bool) -> None:
+    with RedisServer(tmp_path / "redis") as server, ReservedPort() as port:
+        beat(server, "pod-b/1/aa", "http://192.0.2.1:8080")
+        found = await cluster(
+            settings(tmp_path, f"http://127.0.0.1:{port.number}", redis=server.url, hosted={"replicas": wanted})
+        )
+    told = [finding.said for finding in found.findings if finding.check == "hosted"]
+    assert told == ([] if enough else ["what is pushed lies on 2 of the 3 disks that hosted.replicas asks for"])
+
+
 @pytest.mark.needs("redis-server")
 async def test_one_address_of_two_machines_is_told(tmp_path: Path) -> None:
     with RedisServer(tmp_path / "redis") as server, ReservedPort() as port:
