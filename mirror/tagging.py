@@ -27,25 +27,26 @@ T = TypeVar("T")
 
 
 class Tagging:
-    """Changes the tags of one upstream. ``now`` gives seconds since the epoch. All calls may raise `MirrorError`."""
+    """Changes the tags of one upstream. ``now`` gives seconds since the epoch. All calls may raise `MirrorError`.
+
+    ``origin`` is the upstream's, as the author of the change may use it.
+    """
 
     def __init__(
         self,
-        origin: Pushing,
         tags: Tags,
         manifests: Manifests,
         metadata: Metadata,
         leases: Leases,
         now: Callable[[], float],
     ) -> None:
-        self._origin = origin
         self._tags = tags
         self._manifests = manifests
         self._metadata = metadata
         self._leases = leases
         self._now = now
 
-    async def put(self, place: Place, tag: str, manifest: Manifest, *, overwrite: bool) -> Accepted:
+    async def put(self, origin: Pushing, place: Place, tag: str, manifest: Manifest, *, overwrite: bool) -> Accepted:
         """Have upstream take in ``manifest`` as ``tag``, whose record is renewed before anybody may ask about it."""
         reference = Reference(place.upstream, place.repository, tag=tag)
         accepted: Accepted | None = None
@@ -54,17 +55,17 @@ class Tagging:
             nonlocal accepted
             if accepted is None:
                 if not overwrite:
-                    await self._refuse_to_overwrite(place, tag, manifest.digest)
-                accepted = await self._origin.put_manifest(place.repository, tag, manifest)
+                    await self._refuse_to_overwrite(origin, place, tag, manifest.digest)
+                accepted = await origin.put_manifest(place.repository, tag, manifest)
                 await self._manifests.keep(reference, manifest)
-            elif await self._origin.named(place.repository, tag) != manifest.digest:
+            elif await origin.named(place.repository, tag) != manifest.digest:
                 return accepted  # somebody else has pushed it since
             await self._renew(reference, tag, manifest, fence)
             return accepted
 
         return await self._in_turn(reference, put)
 
-    async def delete(self, place: Place, tag: str) -> None:
+    async def delete(self, origin: Pushing, place: Place, tag: str) -> None:
         """Have upstream delete ``tag``, which is forgotten before anybody may ask about it."""
         reference = Reference(place.upstream, place.repository, tag=tag)
         deleted = False
@@ -72,9 +73,9 @@ class Tagging:
         async def delete(fence: Fence | None) -> None:
             nonlocal deleted
             if not deleted:
-                await self._origin.delete(place.repository, "manifests", tag)
+                await origin.delete(place.repository, "manifests", tag)
                 deleted = True
-            elif await self._origin.named(place.repository, tag) is not None:
+            elif await origin.named(place.repository, tag) is not None:
                 return  # somebody else has pushed it since
             await self._tags.forget(reference, self._now(), fence)
 
@@ -92,8 +93,8 @@ class Tagging:
 
             await self._in_turn(reference, forget)
 
-    async def _refuse_to_overwrite(self, place: Place, tag: str, digest: Digest) -> None:
-        named = await self._origin.named(place.repository, tag)
+    async def _refuse_to_overwrite(self, origin: Pushing, place: Place, tag: str, digest: Digest) -> None:
+        named = await origin.named(place.repository, tag)
         if named is not None and named != digest:
             raise Denied(
                 f"{place.upstream}/{place.repository}:{tag} exists and names {named}; to replace it takes the right to "

@@ -25,10 +25,11 @@ from mirror.errors import (
 )
 from mirror.hosted.records import FOREIGN
 from mirror.layers import keep_whole, whole
+from mirror.links import Links
 from mirror.manifests import Manifests
 from mirror.metadata.base import BlobRecord, Link, Metadata
 from mirror.names import Place, not_allowed
-from mirror.oci import Manifest, Reference
+from mirror.oci import Manifest, Reference, Resource
 from mirror.publish import Pushed
 from mirror.pull import Pulling
 from mirror.relay import Standing
@@ -40,9 +41,10 @@ from mirror.store.leases import Leases as DiskLeases
 from mirror.store.session import Session
 from mirror.store.uploads import Uploads
 from mirror.tagging import Tagging
-from mirror.tags import Links, Lru, Tags
+from mirror.tags import Lru, Tags
+from mirror.upstream.authors import Authors
 from mirror.upstream.failover import Upstream
-from mirror.upstream.pushing import Progress, Pushing
+from mirror.upstream.pushing import Progress
 
 log = logging.getLogger(__name__)
 
@@ -73,19 +75,20 @@ class Here:
 class Through:
     """Takes in what is pushed to the repositories of one upstream. A `mirror.publish.Publisher`."""
 
-    def __init__(self, upstream: Upstream, origin: Pushing, here: Here, *, may_push: bool) -> None:
-        """``may_push``: there are credentials to push with."""
+    def __init__(self, upstream: Upstream, authors: Authors, here: Here, *, may_push: bool) -> None:
+        """``may_push``: there are credentials to push with, the mirror's or the authors'."""
         self._upstream = upstream
-        self._origin = origin
+        self._authors = authors
         self._here = here
         self._may_push = may_push
-        self._tagging = Tagging(origin, here.tags, here.manifests, here.metadata, here.leases, here.now)
-        self._spare: Lru[str, deque[tuple[float, Progress]]] = Lru(_MAX_SPARE)
+        self._tagging = Tagging(here.tags, here.manifests, here.metadata, here.leases, here.now)
+        self._spare: Lru[tuple[str, str], deque[tuple[float, Progress]]] = Lru(_MAX_SPARE)
 
     async def begin(self, place: Place, principal: str, *, algorithm: str) -> Relayed:
         """A new upload, there and here."""
         self._open(place)
-        begun = self._unused(place.repository) or await self._origin.begin(place.repository)
+        origin = self._authors.origin(principal)
+        begun = self._unused(place, principal) or await origin.begin(place.repository)
         standing = Standing(begun.location, 0, kept=True, sure=True, min_chunk=begun.min_chunk)
         try:
             session = await self._here.uploads.begin(
@@ -93,7 +96,7 @@ class Through:
             )
         except MirrorError:
             with contextlib.suppress(MirrorError):
-                await self._origin.cancel(place.repository, begun.location)
+                await origin.cancel(place.repository, begun.location)
             raise
         return self._relayed(place, principal, session, standing)
 
@@ -115,11 +118,11 @@ class Through:
         self._open(place)
         if source is None or source.upstream != place.upstream or not self._upstream.allows(source.repository):
             return False
-        instead = await self._origin.mount(place.repository, digest, source.repository)
+        instead = await self._authors.origin(principal).mount(place.repository, digest, source.repository)
         if instead is not None:
-            spare = self._spare.get(place.repository) or deque(maxlen=16)
+            spare = self._spare.get((principal, place.repository)) or deque(maxlen=16)
             spare.append((self._here.now(), instead))
-            self._spare.put(place.repository, spare)
+            self._spare.put((principal, place.repository), spare)
             return False
         known = await self._here.links.get(source.upstream, source.repository, digest)
         await self._link(place, digest, known.size if known is not None else -1)
@@ -131,38 +134,39 @@ class Through:
         """Have upstream take in a manifest, under each of ``tags``; then it is held here, and what they name."""
         self._open(place)
         reference = Reference(place.upstream, place.repository, digest=manifest.digest)
-        warnings = await self._judged(reference, manifest)
+        origin = self._authors.origin(principal)
+        warnings = await self._judged(reference, manifest, principal)
         subject: Digest | None = None
         for tag in tags or (None,):
             if tag is None:
-                accepted = await self._origin.put_manifest(place.repository, str(manifest.digest), manifest)
+                accepted = await origin.put_manifest(place.repository, str(manifest.digest), manifest)
                 await self._here.manifests.keep(reference, manifest)
             else:
-                accepted = await self._tagging.put(place, tag, manifest, overwrite=overwrite)
+                accepted = await self._tagging.put(origin, place, tag, manifest, overwrite=overwrite)
             subject = accepted.subject or subject
             warnings += tuple(word for word in accepted.warnings if word not in warnings)
-        log.info("%s was pushed to %s by %s", reference, self._origin.host, principal or "anonymous")
+        log.info("%s was pushed to %s by %s", reference, origin.host, principal or "anonymous")
         return Pushed(manifest.digest, subject, warnings)
 
     async def delete_tag(self, place: Place, principal: str, tag: str) -> None:
         """Delete a tag there, and forget it here."""
         self._open(place)
-        await self._tagging.delete(place, tag)
+        await self._tagging.delete(self._authors.origin(principal), place, tag)
 
     async def delete_manifest(self, place: Place, principal: str, digest: Digest) -> None:
         """Delete a manifest there, and forget the tags that name it here. What was pulled stays readable by digest."""
         self._open(place)
-        await self._origin.delete(place.repository, "manifests", str(digest))
+        await self._authors.origin(principal).delete(place.repository, "manifests", str(digest))
         await self._tagging.forget(place, digest)
 
     async def delete_blob(self, place: Place, principal: str, digest: Digest) -> None:
         """Delete a blob there. What was pulled stays readable."""
         self._open(place)
-        await self._origin.delete(place.repository, "blobs", str(digest))
+        await self._authors.origin(principal).delete(place.repository, "blobs", str(digest))
 
     async def aclose(self) -> None:
         """Close all connections."""
-        await self._origin.aclose()
+        await self._authors.aclose()
 
     # For the uploads.
 
@@ -202,24 +206,24 @@ class Through:
             )
 
     def _relayed(self, place: Place, principal: str, session: Session, standing: Standing) -> Relayed:
-        here = self._here
-        return Relayed(self, self._origin, here.disk, place, principal, session, standing, here.max_blob_size)
+        here, origin = self._here, self._authors.origin(principal)
+        return Relayed(self, origin, here.disk, place, principal, session, standing, here.max_blob_size)
 
-    def _unused(self, repository: str) -> Progress | None:
-        """An upload that upstream has begun a moment ago, when it would not mount."""
-        spare = self._spare.get(repository)
+    def _unused(self, place: Place, principal: str) -> Progress | None:
+        """An upload that upstream has begun for this principal a moment ago, when it would not mount."""
+        spare = self._spare.get((principal, place.repository))
         while spare:
             begun_at, progress = spare.popleft()
             if self._here.now() - begun_at <= _SPARE_FOR:
                 return progress
-        self._spare.drop(repository)
+        self._spare.drop((principal, place.repository))
         return None
 
     async def _link(self, place: Place, digest: Digest, size: int) -> None:
         if await self._here.links.get(place.upstream, place.repository, digest) is None:
             await self._here.links.add([Link(place.upstream, place.repository, digest, "", size)])
 
-    async def _judged(self, reference: Reference, manifest: Manifest) -> tuple[str, ...]:
+    async def _judged(self, reference: Reference, manifest: Manifest, principal: str) -> tuple[str, ...]:
         """What agents will say; layers that were mounted, or not kept, are got first."""
         layers: dict[Digest, Blob] = {}
         foreign = {layer.digest for layer in manifest.layers if layer.media_type in FOREIGN}
@@ -228,9 +232,7 @@ class Through:
                 continue
             try:
                 async with asyncio.timeout(self._upstream.policy.hold_for):
-                    answer = await self._here.pull.blob(reference.at(digest), read=True)
-                    keep_whole(answer)
-                    layers[digest] = await whole(answer)
+                    layers[digest] = await self._layer(reference.at(digest), principal)
             except TimeoutError as error:
                 raise UpstreamTimeout(f"{digest}, which is to be looked into, has not come in time") from error
             except NotFound as error:
@@ -240,6 +242,21 @@ class Through:
                     detail=[{"digest": str(digest)}],
                 ) from error
         return await self._here.admission.warnings(reference, manifest, layers.get)
+
+    async def _layer(self, reference: Reference, principal: str) -> Blob:
+        """A layer, for an author who could pull it: what is said of it must not tell others what is in it."""
+
+        async def bring() -> Blob:
+            answer = await self._here.pull.blob(reference, read=True)
+            keep_whole(answer)
+            return await whole(answer)
+
+        lent, repository = self._upstream.lent, reference.repository
+        if lent is None:
+            return await bring()
+        login = self._authors.login(principal)
+        await lent.may_pull(repository, Resource.BLOB, str(reference.digest), login)
+        return await lent.lend(repository, principal, login, until=0.0).persist(bring)
 
 
 def _room(place: Place) -> str:

@@ -62,6 +62,7 @@ from mirror.suspicion import Suspicion
 from mirror.tags import Tags
 from mirror.through import Here, Through
 from mirror.unpack import Unpacker
+from mirror.upstream.authors import Authors
 from mirror.upstream.endpoints import origin_to_push_to
 from mirror.upstream.failover import Upstream
 from mirror.upstream.lenders import Logins
@@ -299,7 +300,8 @@ def _publishers(stack: contextlib.AsyncExitStack, ground: _Ground, pulls: _Pulls
         limit,
     )
     publishers: dict[str, Publisher] = {
-        name: _through(stack, upstream, settings.upstreams[name], here) for name, upstream in ground.through.items()
+        name: _through(stack, upstream, settings.upstreams[name], here, ground.logins)
+        for name, upstream in ground.through.items()
     }
     if (catalogue := ground.catalogue) is not None:
         publishers[settings.hosted.prefix] = Hosted(
@@ -351,10 +353,14 @@ def _uploads(stack: contextlib.AsyncExitStack, settings: Settings, ground: _Grou
     return uploads
 
 
-def _through(stack: contextlib.AsyncExitStack, upstream: Upstream, settings: UpstreamSettings, here: Here) -> Publisher:
-    """What is pushed to ``upstream``, whose effective settings are these."""
+def _through(
+    stack: contextlib.AsyncExitStack, upstream: Upstream, settings: UpstreamSettings, here: Here, logins: Logins
+) -> Publisher:
+    """What is pushed to ``upstream``, whose effective settings are these; ``logins`` are those of its clients."""
     origin = origin_to_push_to(upstream.name, settings, clock=asyncio.get_running_loop().time)
-    through = Through(upstream, origin, here, may_push=settings.endpoints[-1].credentials is not None)
+    theirs = upstream.lent is not None
+    may_push = theirs or settings.endpoints[-1].credentials is not None
+    through = Through(upstream, Authors(origin, logins if theirs else None), here, may_push=may_push)
     stack.push_async_callback(through.aclose)
     return through
 

@@ -27,14 +27,15 @@ HOUSE = """
     wasm: artifact functions hosts fields reasons agents description examine repackage
     store: generation leases overflow directory board blobs spool growing intake session uploads tallies
     shared: keys connect topology client
-    metadata: base schema salvage recovery session statements linked thread sqlite records scripts redis behind resilient
-    hosted: records together entries schema ledger reads writes merge database access exchange catalogue gc
+    metadata: base schema salvage recovery session statements linked thread sqlite records scripts redis behind
+    metadata: resilient
+    hosted: records together entries schema ledger reads rows writes merge database access exchange catalogue gc
     cluster: alone secret documents beat leases moments
     tags
     links
     accesses
     upstream: stream origins proxy dial watched trust transport duplex answers blob challenges tokens renewal helpers
-    upstream: credentials lenders auth backoff breaker ratelimit standing queue session client pipe pushing endpoints
+    upstream: credentials lenders auth backoff breaker ratelimit standing queue session client pipe pushing authors endpoints
     upstream: hedge rounds lent failover
     peers
     following

@@ -108,7 +108,7 @@ class Lenders:
         loan = self._of(repository).get(principal)
         if loan is None or loan.login != login:
             loan = Loan(functools.partial(self._renew, repository), principal, login, until)
-        loan.until = until
+        loan.until = max(loan.until, until)
         self._renew(repository, loan)
         return loan
 

@@ -10,6 +10,7 @@ import re
 from collections.abc import AsyncIterable, AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Self
 from urllib.parse import quote
 
 import httpx
@@ -21,6 +22,7 @@ from mirror.oci import MANIFEST_TYPES, Manifest
 from mirror.upstream import answers
 from mirror.upstream.origins import origin_of
 from mirror.upstream.session import Body, Session, drain
+from mirror.upstream.tokens import Login
 from mirror.upstream.transport import Transport
 
 ANSWERS_WITHIN = 60.0
@@ -76,6 +78,10 @@ class Pushing:
         self._prefix = prefix
         self._own = own
         self._acquainted = False
+
+    def of_client(self, login: Login | None) -> Self:
+        """The same origin, pushed to by a client with this login; it is closed with this one."""
+        return type(self)(self._session.of_client(login), prefix=self._prefix)
 
     @property
     def host(self) -> str:

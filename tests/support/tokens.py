@@ -6,7 +6,7 @@ import json
 import secrets
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 from urllib.parse import parse_qs
@@ -39,6 +39,12 @@ class TokenService:
     refresh_token: str | None = None
     """The refresh token that is taken, and given out to who asks for one."""
     accepts_post: bool = True
+    rights: Mapping[str, Mapping[str | None, str]] | None = None
+    """By repository and user (``None`` for anonymous), the actions that a token may be for; ``None``: all for all."""
+    lenient: bool = False
+    """Whether wrong credentials get the token of an anonymous client, and are not refused."""
+    tells_subject: bool = False
+    """Whether tokens are JWTs whose ``sub`` is the user, empty for anonymous."""
     service: str = "fake-registry"
     _issued: dict[str, Issued] = field(default_factory=dict, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
@@ -91,14 +97,19 @@ class TokenService:
         if user is None and not self.anonymous:
             return error(401, "UNAUTHORIZED", "credentials are needed")
         if user is not None and self.users.get(user) != password:
+            if self.lenient:
+                return self._grant(scope, None, with_refresh=False)
             return error(401, "UNAUTHORIZED", "wrong credentials")
         return self._grant(scope, user, with_refresh=asks_for_refresh)
 
     def _grant(self, scope: str, user: str | None, *, with_refresh: bool) -> Answer:
         token = secrets.token_urlsafe(24)
+        if self.tells_subject:
+            claims = base64.urlsafe_b64encode(json.dumps({"sub": user or ""}).encode()).decode().rstrip("=")
+            token = f"e30.{claims}.{token}"
         life = 60 if self.expires_in is None else self.expires_in
         with self._lock:
-            self._issued[token] = Issued(tuple(scope.split()), user, time.monotonic() + life)
+            self._issued[token] = Issued(tuple(self._granted(scope, user)), user, time.monotonic() + life)
         names = ("token", "access_token") if self.token_field == "both" else (self.token_field,)
         fields: dict[str, object] = dict.fromkeys(names, token)
         if self.expires_in is not None:
@@ -106,6 +117,15 @@ class TokenService:
         if with_refresh and self.refresh_token is not None:
             fields["refresh_token"] = self.refresh_token
         return Answer(200, {"content-type": "application/json"}, json.dumps(fields).encode())
+
+    def _granted(self, scope: str, user: str | None) -> Iterator[str]:
+        """What of the scopes that are asked for this user gets."""
+        for one in scope.split():
+            kind, name, actions = one.split(":")
+            allowed = actions if self.rights is None else self.rights.get(name, {}).get(user, "")
+            found = [action for action in actions.split(",") if action in allowed.split(",")]
+            if found:
+                yield f"{kind}:{name}:{','.join(found)}"
 
 
 def basic(authorization: str) -> tuple[str | None, str | None]:

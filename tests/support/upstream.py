@@ -48,6 +48,7 @@ class FaultyUpstream(Contents):
         self._bearer: TokenService | None = None
         self._realm: str | None = None
         self._basic: dict[str, str] | None = None
+        self._public = False
         self._rules: list[Rule] = []
         self._requests: list[Request] = []
         self._accepted = 0
@@ -115,9 +116,10 @@ class FaultyUpstream(Contents):
         self._realm = realm
         return self._bearer
 
-    def require_basic(self, users: dict[str, str]) -> None:
-        """Ask for Basic credentials: one of these names with its password."""
+    def require_basic(self, users: dict[str, str], *, public: bool = False) -> None:
+        """Ask for Basic credentials: one of these names with its password. ``public``: or none at all."""
         self._basic = users
+        self._public = public
 
     def take_pushes(self) -> Uploads:
         """Take in what is pushed from now on, and delete what is to be deleted."""
@@ -274,7 +276,7 @@ class FaultyUpstream(Contents):
             repository = self.uploads.repository_of(request.path) or repository
         if self._basic is not None:
             user, password = basic(authorization)
-            if user is None or self._basic.get(user) != password:
+            if (authorization or not self._public) and (user is None or self._basic.get(user) != password):
                 return _challenge('Basic realm="fake registry"')
         actions = _ACTIONS.get(request.method, "pull")
         if self._bearer is not None and not self._bearer.allows(authorization, repository, actions):
