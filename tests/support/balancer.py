@@ -23,6 +23,7 @@ _POLL_EVERY = 0.05  # seconds
 _ANSWER_WITHIN = 1.0  # seconds, as a Kubernetes probe has it
 _CONNECT_WITHIN = 5.0
 _PIECE = 262144  # bytes
+_HANDSHAKE = b"\x16"  # the first byte of a client that speaks TLS: RFC 8446, section 5.1
 _CONNECTION = re.compile(rb"(?im)^(connection|keep-alive):.*\r\n")
 
 
@@ -185,9 +186,15 @@ class Balancer:
 
 
 async def _only(reader: asyncio.StreamReader) -> bytes:
-    """The head of a request, so that its answer is the connection's last; whatever came, where no head came."""
+    """The head of a request, so that its answer is the connection's last; whatever came, where no head came.
+
+    Of TLS, which no head stands in front of, it is the first byte: clients try it before they speak plain HTTP.
+    """
     try:
-        head = await reader.readuntil(b"\r\n\r\n")
+        head = await reader.readexactly(1)
+        if head == _HANDSHAKE:
+            return head
+        head += await reader.readuntil(b"\r\n\r\n")
     except asyncio.IncompleteReadError as error:
         return error.partial
     except asyncio.LimitOverrunError as error:

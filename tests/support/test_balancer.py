@@ -70,6 +70,15 @@ async def test_a_client_that_keeps_connections_has_a_new_one_for_each_request() 
             assert balancer.passed == {up.host: 3}
 
 
+async def test_a_client_that_tries_tls_first_is_not_kept_waiting_for_a_head() -> None:
+    with FaultyUpstream() as up, Balancer([ready(up).host], follows=NEVER, each_request=True) as balancer:
+        reader, writer = await asyncio.open_connection(*address(balancer))
+        writer.write(b"\x16\x03\x01\x00\x05hello")
+        with contextlib.suppress(ConnectionError):  # the backend refuses it, in whichever way
+            await asyncio.wait_for(reader.read(), 5)
+        writer.close()
+
+
 async def test_a_backend_that_stops_being_ready_is_followed_after_the_delay_and_not_before() -> None:
     now = 0.0
     with FaultyUpstream() as up:
