@@ -24,7 +24,7 @@ from mirror.hosted.catalogue import Catalogue
 from mirror.hosted.together import Turn
 from mirror.peers import Peers
 from mirror.shared import keys
-from mirror.spread import Bring, Spread
+from mirror.spread import COPIED_WITHIN, Bring, Spread
 from mirror.store.blobs import BlobStore
 from mirror.store.leases import Leases
 from mirror.upkeep import Upkeep
@@ -48,11 +48,14 @@ _BEGUN_WITHIN = 10.0
 _AWAY_EVERY = 0.25
 """Seconds between two questions to the others while there is no Redis that would say that something has changed."""
 
+_VOUCHED_FOR = LASTS / 2
+"""Seconds after a change got its number for which the lease is sure to be held."""
+
 _RETRY_AFTER = 2
 
 
 class Replication:
-    """A `Together`. Call `begin` before anything is answered, have `run` run, and `aclose` it at the end.
+    """A `Together`. Call `begin` at first, have `run` run, and `aclose` it at the end.
 
     ``address`` is where the others reach this replica, ``replicas`` on how many disks a blob lies (`hosted.replicas`),
     ``ack`` is `hosted.ack`; ``bring`` gets the bytes of a blob here. ``clock`` gives seconds that never go back,
@@ -89,6 +92,9 @@ class Replication:
         self._clock = clock
         self._queues: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._shunned: dict[str, float] = {}
+        self._replicas = replicas
+        self._begun = asyncio.Event()
+        self._begun.set()
         self._seen = -1
         self._looked_at = float("-inf")
 
@@ -135,16 +141,20 @@ class Replication:
             raise _away() from error
 
     async def told(self) -> None:
-        """As `Together.told`. Raises `NotNow` where a replica neither hears of it nor can be shown."""
+        """As `Together.told`. Raises `NotNow` where a replica neither hears of it nor can be shown; with `hosted.ack:
+        all` also where it is not known to `hosted.replicas` of them, or to all that are there.
+        """
         await self._beat.once()
-        told = await asyncio.gather(*map(self._tell, self._peers.alive))
-        if all(told):
+        know = await self._tell_all(self._peers.alive)
+        if know.issuperset(self._peers.alive):
             return
         try:
             await self._moments.bump(await self.catalogue.latest())
         except StoreError as error:
             raise NotNow("other replicas could not be told of the change; try again", retry_after=2) from error
         await self._beat.seen_by_all()
+        if self._ack == "all":
+            await self._known_to_enough(know)
 
     async def copied(self, digests: Sequence[Digest]) -> None:
         """As `Together.copied`."""
@@ -159,7 +169,8 @@ class Replication:
         await self.spread.brought(digest, size)
 
     async def current(self) -> None:
-        """As `Together.current`."""
+        """As `Together.current`. Waits for `begin`, if that is under way."""
+        await self._begun.wait()
         moves, up = self._beat.moves, self._moments.up
         if up and self._beat.in_sight and moves == self._seen:
             return
@@ -170,14 +181,22 @@ class Replication:
         self._seen = moves
 
     async def asked(self) -> None:
-        """As `Together.asked`."""
+        """As `Together.asked`. Waits for `begin`, if that is under way."""
+        await self._begun.wait()
         await self.following.glance(_READ_WITHIN)
 
     async def begin(self) -> None:
-        """Know what the others know, before anything is answered from here: for 10 s at most. Never raises."""
+        """Know what the others know, before anything is answered from here: for 10 s at most. Never raises.
+
+        The others can ask this replica meanwhile: where all are started at once, each waits for all.
+        """
+        self._begun.clear()
         moves = self._beat.moves
-        await self.following.glance(_BEGUN_WITHIN)
-        self._seen = moves
+        try:
+            await self.following.glance(_BEGUN_WITHIN)
+            self._seen = moves
+        finally:
+            self._begun.set()
 
     async def run(self) -> None:
         """Follow the others, and keep the number of copies, until cancelled: one worker of this machine does."""
@@ -214,12 +233,30 @@ class Replication:
 
     async def _vouch(self, lease: Lease, key: str, began: float) -> None:
         """Raise `NotNow` if somebody else may have changed the repository since the lease was sure to be held."""
-        if lease.held and self._clock() - began < LASTS / 2:
+        if lease.held and self._clock() - began < _VOUCHED_FOR:
             return
         with contextlib.suppress(StoreError):
             if lease.held and await self._leases.renew(key, lease.value):
                 return
         raise NotNow("the change took too long, and may not stand; look, and try again", retry_after=_RETRY_AFTER)
+
+    async def _tell_all(self, addresses: Sequence[str]) -> set[str]:
+        """Tell these replicas; those that know by now."""
+        told = await asyncio.gather(*map(self._tell, addresses))
+        return {address for address, knows in zip(addresses, told, strict=True) if knows}
+
+    async def _known_to_enough(self, know: set[str]) -> None:
+        """Wait until so many replicas as are to have a blob know of a change, which some ``know``; raise `NotNow`."""
+        until = self._clock() + COPIED_WITHIN
+        while True:
+            there = [address for address in self._peers.alive if self.following.has_room(address)]
+            missing = min(self._replicas - 1, len(there)) - len(know.intersection(there))
+            if missing <= 0:
+                return
+            if self._clock() >= until:
+                raise NotNow(f"{missing} more replicas do not take in the change yet (hosted.ack: all)", retry_after=2)
+            await asyncio.sleep(_AWAY_EVERY)
+            know |= await self._tell_all([address for address in there if address not in know])
 
     async def _tell(self, address: str) -> bool:
         """Have a replica take in all that is known here; whether it has done so."""

@@ -100,10 +100,10 @@ class Spread:
 
     async def keep(self, digest: Digest, asker: str) -> Kept:
         """Another replica, which is there, asks this one to hold a blob. Raises `MirrorError`."""
-        if (size := await self._size(digest)) is None:
+        if (size := await self._catalogue.size_of(digest)) is None:
             if (failure := await asyncio.shield(self._following.hear(asker))) is not None:
                 raise failure
-            if (size := await self._size(digest)) is None:
+            if (size := await self._catalogue.size_of(digest)) is None:
                 return "no"
         getting = asyncio.create_task(self.brought(digest, size))
         done, _ = await asyncio.wait([getting], timeout=_ANSWER_WITHIN)
@@ -201,13 +201,6 @@ class Spread:
             and self._address in in_order(digest, self._places)[:disks]
             and not self._store.holds(digest)
         ]
-
-    async def _size(self, digest: Digest) -> int | None:
-        """The size of a blob that a repository has, or None."""
-        for repository in await self._catalogue.repositories_with(digest, 1):
-            if (link := await self._catalogue.blob(repository, digest)) is not None:
-                return link.size
-        return None
 
 
 def _kept(fields: Mapping[str, Any], address: str) -> Kept | MirrorError:
