@@ -30,14 +30,18 @@ Answers = Callable[[], Awaitable[bool]]
 
 @dataclass(frozen=True, slots=True)
 class Hosts:
-    """How replicas host together: what they agree on, the bytes on their disks, where they ask one another."""
+    """How replicas host together: what they agree on, the bytes on their disks, where they ask one another.
+
+    ``begun`` says whether this one knows by now what the others know.
+    """
 
     together: Together
     copies: Copies
     rooms: Mapping[str, Room]
+    begun: Callable[[], bool]
 
 
-Unite = Callable[[AsyncExitStack, Catalogue, BlobStore, Fills], Awaitable[Hosts]]
+Unite = Callable[[AsyncExitStack, Catalogue, BlobStore, Fills], Hosts]
 """Has the hosted content of this replica be that of all."""
 
 
@@ -77,8 +81,8 @@ def answers_of(local: SqliteMetadata) -> Answers:
     return answers
 
 
-def run_within(stack: AsyncExitStack, work: Coroutine[object, object, None]) -> None:
-    """Have ``work`` done until ``stack`` ends; then stop it."""
+def run_within(stack: AsyncExitStack, work: Coroutine[object, object, None]) -> "asyncio.Task[None]":
+    """Have ``work`` done until ``stack`` ends; then stop it. Gives its task."""
     task = asyncio.create_task(work)
 
     async def stop() -> None:
@@ -86,3 +90,4 @@ def run_within(stack: AsyncExitStack, work: Coroutine[object, object, None]) -> 
         await asyncio.gather(task, return_exceptions=True)
 
     stack.push_async_callback(stop)
+    return task

@@ -169,7 +169,7 @@ class Hosted:
                 await put(turn)
             await self._announce(manifest.digest)
             await self._together.told()
-        await self._together.copied([manifest.digest, *(blob.digest for blob in described.blobs)])
+        await self._together.copied([blob.digest for blob in described.blobs])
         log.info("%s (%s) was pushed by %s", reference, manifest.digest, principal or "anonymous")
         subject = described.subject.digest if described.subject is not None else None
         return Pushed(manifest.digest, subject, warnings)

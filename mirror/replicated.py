@@ -35,7 +35,6 @@ from mirror.upstream.transport import Transport
 from mirror.upstream.trust import trust_in
 
 _PEER_CONNECTS_WITHIN = 1.0
-_READY = False
 _PEER_IDLE_FOR = 2.0
 """Seconds after which another replica that sends nothing is asked anew, or, when its lease has ended, no more."""
 
@@ -80,7 +79,7 @@ async def replicated(
     stack.push_async_callback(peers.aclose)
     sharing = Shared(leases, peers, redis, address)
 
-    async def unite(stack: contextlib.AsyncExitStack, catalogue: Catalogue, store: BlobStore, fills: Fills) -> Hosts:
+    def unite(stack: contextlib.AsyncExitStack, catalogue: Catalogue, store: BlobStore, fills: Fills) -> Hosts:
         hosted = settings.hosted
         copies = Copies(hosted.prefix, store, fills, peers, settings.wasm.max_module_size)
         stack.push_async_callback(copies.aclose)
@@ -99,9 +98,9 @@ async def replicated(
             clock,
         )
         stack.push_async_callback(replication.aclose)
-        await replication.begin()
         run_within(stack, replication.run())
-        return Hosts(replication, copies, {"hosted": HostedRoom(replication, secret)})
+        beginning = run_within(stack, replication.begin())
+        return Hosts(replication, copies, {"hosted": HostedRoom(replication, secret)}, beginning.done)
 
     def upload_room(pushes: Pushes) -> tuple[str, Room]:
         return ROOM, PeerUploads(secret, pushes)
@@ -109,5 +108,5 @@ async def replicated(
     trust = trust_in(settings.cluster.ca_file, "cluster.ca_file", clock)
     passing = Passing(beat.addresses, address, secret, trust, clock, time.time)
     forward = Forward(passing, with_credentials=settings.auth.mode == "upstream")
-    united = unite if address and _READY else None
+    united = unite if address else None
     return Around(metadata, beat, leases, peers, sharing, secret, stores, united, forward, upload_room)

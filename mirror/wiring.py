@@ -77,7 +77,7 @@ async def wired(settings: Settings, directory: DataDirectory, draining: Callable
     """The application of one worker; on the way out, work under way is stopped so that it can be resumed."""
     async with contextlib.AsyncExitStack() as stack:
         ground = await _ground(stack, settings, directory)
-        pulls = await _pulls(stack, ground)
+        pulls = _pulls(stack, ground)
         names = Names(settings)
         gate = Gate(settings, passthrough=_passthrough(ground, pulls))
         stack.push_async_callback(gate.aclose)
@@ -96,7 +96,8 @@ async def wired(settings: Settings, directory: DataDirectory, draining: Callable
             if around.upload_room is not None:
                 of_peers.update([around.upload_room(pushes)])
             rooms["/peer/"] = PeerApp(secret, ground.store, pulls.fills.tail, ground.local, advertised, rooms=of_peers)
-        yield App(rooms, draining, log_access=settings.log.access == "all", metrics=ground.metrics)
+        log_access = settings.log.access == "all"
+        yield App(rooms, draining, log_access=log_access, metrics=ground.metrics, begun=pulls.begun)
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +128,8 @@ class _Ground:
 class _Pulls:
     """Who answers for manifests and blobs: ``pull`` for those of upstreams, ``everything`` for hosted ones too.
 
-    ``together`` is what replicas agree on about the latter, ``peer_rooms`` where they do.
+    ``together`` is what replicas agree on about the latter, ``peer_rooms`` where they do; ``begun`` says whether that
+    is known here.
     """
 
     fills: Fills
@@ -137,6 +139,7 @@ class _Pulls:
     modules: Modules
     together: Together
     peer_rooms: Mapping[str, Room]
+    begun: Callable[[], bool]
     suspicion: Suspicion
 
 
@@ -185,7 +188,7 @@ async def _ground(stack: contextlib.AsyncExitStack, settings: Settings, director
     )
 
 
-async def _pulls(stack: contextlib.AsyncExitStack, ground: _Ground) -> _Pulls:
+def _pulls(stack: contextlib.AsyncExitStack, ground: _Ground) -> _Pulls:
     settings, around, store, upstreams = ground.settings, ground.around, ground.store, ground.upstreams
     limit, metrics, accesses, links = settings.wasm.max_module_size, ground.metrics, ground.accesses, ground.links
     suspicion = Suspicion(asyncio.get_running_loop().time)
@@ -233,27 +236,33 @@ async def _pulls(stack: contextlib.AsyncExitStack, ground: _Ground) -> _Pulls:
         stack.push_async_callback(served.aclose)
     if ground.through:
         served = Confirmed(served, ground.through, store)
-    hosting, together, peer_rooms = await _hosting(stack, ground, fills)
+    hosting, together, peer_rooms, begun = _hosting(stack, ground, fills)
     everything = Routed(settings.hosted.prefix, hosting, served, listing)
-    return _Pulls(fills, manifests, pull, everything, modules_of(everything), together, peer_rooms, suspicion)
+    return _Pulls(fills, manifests, pull, everything, modules_of(everything), together, peer_rooms, begun, suspicion)
 
 
-async def _hosting(
+def _hosting(
     stack: contextlib.AsyncExitStack, ground: _Ground, fills: Fills
-) -> tuple[Hosting | None, Together, Mapping[str, Room]]:
-    """Who answers for hosted content, where there is any; with whom, and where they ask."""
+) -> tuple[Hosting | None, Together, Mapping[str, Room], Callable[[], bool]]:
+    """Who answers for hosted content, where there is any; with whom, where they ask, and whether they are known."""
     catalogue, grace = ground.catalogue, ground.settings.hosted.grace
     if catalogue is None:
-        return None, ByItself(), {}
+        return None, ByItself(), {}, _at_once
     together: Together = ByItself()
     copies: Copies | None = None
     rooms: Mapping[str, Room] = {}
+    begun: Callable[[], bool] = _at_once
     if ground.around.unite is not None:
-        hosts = await ground.around.unite(stack, catalogue, ground.store, fills)
-        together, copies, rooms = hosts.together, hosts.copies, hosts.rooms
+        hosts = ground.around.unite(stack, catalogue, ground.store, fills)
+        together, copies, rooms, begun = hosts.together, hosts.copies, hosts.rooms, hosts.begun
     gc = Gc(catalogue, ground.around.metadata, ground.directory, grace, together=together)
     run_within(stack, gc.run(min(grace / 2, _COLLECT_EVERY)))
-    return Hosting(catalogue, ground.store, grace, together, copies), together, rooms
+    return Hosting(catalogue, ground.store, grace, together, copies), together, rooms, begun
+
+
+def _at_once() -> bool:
+    """A mirror that is alone knows all there is."""
+    return True
 
 
 def _passthrough(ground: _Ground, pulls: _Pulls) -> PassThrough | None:

@@ -24,7 +24,8 @@ class App:
     """What the server runs.
 
     ``rooms`` are the applications, each under the beginning of the paths that it answers; the first that fits is
-    asked. ``draining`` tells whether the mirror is about to stop. Each request is counted in ``metrics``.
+    asked. ``draining`` tells whether the mirror is about to stop, ``begun`` whether it knows what it has to know before
+    it is asked. Each request is counted in ``metrics``.
     """
 
     def __init__(
@@ -34,7 +35,9 @@ class App:
         *,
         log_access: bool,
         metrics: Metrics | None = None,
+        begun: Callable[[], bool] = lambda: True,
     ) -> None:
+        self._begun = begun
         self._rooms = tuple(rooms.items())
         self._draining = draining
         self._metrics = metrics or Metrics()
@@ -94,6 +97,8 @@ class App:
     async def _ready(self, request: Request) -> Response:
         if self._draining():
             return PlainTextResponse("stopping\n", 503)
+        if not self._begun():
+            return PlainTextResponse("beginning\n", 503)
         return PlainTextResponse("ready\n")
 
 
