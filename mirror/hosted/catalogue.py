@@ -11,7 +11,7 @@ from typing import Self
 
 from mirror.digest import Digest
 from mirror.errors import NotFound, RequestError
-from mirror.hosted import reads, writes
+from mirror.hosted import reads, rows, writes
 from mirror.hosted.access import Access
 from mirror.hosted.exchange import Body, Exchange
 from mirror.hosted.records import BlobLink, Described, HostedTag, ManifestRecord
@@ -36,9 +36,8 @@ class Catalogue(Exchange):
         ``body``, which gives the bytes of a manifest. ``most`` is the largest number of bytes that a repository may
         have. ``now`` gives seconds since the epoch.
         """
-        super().__init__(Access(path), there, body)
+        super().__init__(Access(path), there, body, now)
         self._most = most
-        self._now = now
 
     @classmethod
     def of(cls, directory: DataDirectory, *, most: int | None = None) -> Self:
@@ -188,6 +187,10 @@ class Catalogue(Exchange):
         when = self._when(moment)
         return await self._access.write(lambda connection: writes.expire(connection, repository, before, limit, when))
 
+    async def doom(self, digests: Sequence[Digest]) -> None:
+        """Have it found out whether bytes can go: those of a copy, whose last link may have gone while it was made."""
+        await self._access.write(lambda connection: rows.doom(connection, digests))
+
     async def doomed(self, after: str, limit: int) -> Sequence[Digest]:
         """Digests that have lost a link, and whose bytes may have to go; in their order."""
         return await self._access.read(lambda connection: reads.doomed(connection, after, limit))
@@ -208,5 +211,5 @@ class Catalogue(Exchange):
         try:
             await self._access.write(change)
         except (RequestError, NotFound):
-            await self._access.write(lambda connection: writes.doom(connection, [digest]))
+            await self.doom([digest])
             raise

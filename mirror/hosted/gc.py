@@ -1,5 +1,8 @@
 """What nothing names any more: links go after a grace, and bytes when no link is left.
 
+Links go for all replicas, in agreement with them; bytes on this disk, by these records: whoever has linked a digest
+again that is not linked here yet, has its bytes.
+
 Runs during pushes. A push makes a file, then takes down its link: so a file younger than the grace is left alone, and
 the bytes go within a transaction, in which nobody can link them. Whoever runs it: workers may do so side by side.
 """
@@ -83,27 +86,26 @@ class Gc:
                     log.info("of hosted content %d links and %d files were let go", collected.links, collected.files)
 
     async def once(self) -> Collected:
-        """Collect what there is; where the replicas cannot agree now, less. Raises `StoreError`."""
+        """Collect what there is; where the replicas cannot agree now, nothing more. Raises `StoreError`."""
         links = 0
+        before = self._now() - self._grace
         try:
-            before = self._now() - self._grace
             while repositories := await self._catalogue.expirable(before, _BATCH):
                 for repository in repositories:
                     links += await self._expire(repository, before)
         except NotNow as error:
             log.info("what is not needed any more of hosted content stays for now: %s", error)
             return Collected(links, 0)
+        await self._catalogue.forget_tombstones()
         return Collected(links, await self._bury())
 
     async def _expire(self, repository: str, before: float) -> int:
-        """Take from a repository what nobody touched since ``before``; how many blobs. Raises `NotNow`."""
-        links = 0
+        """Take from a repository some of what nobody touched since ``before``; how many blobs. Raises `NotNow`."""
         async with self._together.changing(repository) as turn:
-            while (expired := await self._catalogue.expire(repository, before, _BATCH, moment=turn.moment)) > 0:
-                links += expired
-            if links:
+            expired = await self._catalogue.expire(repository, before, _BATCH, moment=turn.moment)
+            if expired:
                 await self._together.told()
-        return links
+        return expired
 
     async def _bury(self) -> int:
         """Let go of bytes that no repository of these records has; how many files."""

@@ -2,11 +2,9 @@
 
 import json
 import sqlite3
-from dataclasses import dataclass
+from typing import Literal
 
 from mirror.digest import Digest
-from mirror.hosted import ledger
-from mirror.hosted.entries import OfBlob, OfManifest, OfTag
 from mirror.hosted.records import BlobLink, HostedTag, ManifestRecord
 
 MANIFEST = "digest, media_type, size, subject, artifact_type, annotations, pushed_at"
@@ -14,19 +12,8 @@ MANIFEST = "digest, media_type, size, subject, artifact_type, annotations, pushe
 
 _ROW_BYTES = 512
 
-
-@dataclass(frozen=True, slots=True)
-class Unread:
-    """An `OfManifest` without the bytes of the manifest."""
-
-    repository: str
-    digest: Digest
-    moment: int
-    media_type: str
-    pushed_at: float
-
-
-Told = OfBlob | OfManifest | OfTag | Unread
+_NAMES = "EXISTS (SELECT 1 FROM manifest m WHERE m.repository = tag.repository AND m.digest = tag.digest)"
+"""A tag is there when its manifest is, which another replica may tell of later."""
 
 
 def exists(connection: sqlite3.Connection, repository: str) -> bool:
@@ -69,6 +56,16 @@ def is_linked(connection: sqlite3.Connection, digest: Digest) -> bool:
     )
 
 
+def size_of(connection: sqlite3.Connection, digest: Digest) -> int | None:
+    """Bytes of a blob or manifest of any repository; None where none has it."""
+    row = connection.execute(
+        "SELECT size FROM blob WHERE digest = :digest"
+        " UNION ALL SELECT size FROM manifest WHERE digest = :digest LIMIT 1",
+        {"digest": str(digest)},
+    ).fetchone()
+    return None if row is None else int(row[0])
+
+
 def manifest(connection: sqlite3.Connection, repository: str, digest: Digest) -> ManifestRecord | None:
     """The manifest of the repository, or None."""
     row = connection.execute(
@@ -80,7 +77,8 @@ def manifest(connection: sqlite3.Connection, repository: str, digest: Digest) ->
 def tag(connection: sqlite3.Connection, repository: str, name: str) -> HostedTag | None:
     """What the tag names, or None."""
     row = connection.execute(
-        "SELECT tag, digest, moved_at, serial FROM tag WHERE repository = ? AND tag = ?", (repository, name)
+        f"SELECT tag, digest, moved_at, serial FROM tag WHERE repository = ? AND tag = ? AND {_NAMES}",
+        (repository, name),
     ).fetchone()
     return None if row is None else HostedTag(row[0], Digest.parse(row[1]), *row[2:])
 
@@ -108,7 +106,7 @@ def naming(connection: sqlite3.Connection, repository: str, child: Digest) -> st
 def tags(connection: sqlite3.Connection, repository: str, last: str | None, limit: int) -> list[str]:
     """Up to ``limit`` tags after ``last``, in the specification's order, which is blind to case."""
     rows = connection.execute(
-        "SELECT tag FROM tag WHERE repository = ? AND (lower(tag), tag) > (lower(?), ?)"
+        f"SELECT tag FROM tag WHERE repository = ? AND (lower(tag), tag) > (lower(?), ?) AND {_NAMES}"
         " ORDER BY lower(tag), tag LIMIT ?",
         (repository, last or "", last or "", limit),
     )
@@ -143,10 +141,12 @@ def doomed(connection: sqlite3.Connection, after: str, limit: int) -> list[Diges
     return [Digest.parse(digest) for (digest,) in rows]
 
 
-def linked(connection: sqlite3.Connection, after: Digest | None, limit: int) -> list[tuple[Digest, int]]:
-    """Up to ``limit`` blobs of any repository with their sizes, in the order of digests, after the given one."""
+def linked(
+    connection: sqlite3.Connection, table: Literal["blob", "manifest"], after: Digest | None, limit: int
+) -> list[tuple[Digest, int]]:
+    """Up to ``limit`` blobs, or manifests, of any repository with their sizes, in the order of digests, after one."""
     rows = connection.execute(
-        "SELECT digest, max(size) FROM blob WHERE digest > ? GROUP BY digest ORDER BY digest LIMIT ?",
+        f"SELECT digest, max(size) FROM {table} WHERE digest > ? GROUP BY digest ORDER BY digest LIMIT ?",
         (str(after or ""), limit),
     )
     return [(Digest.parse(digest), size) for digest, size in rows]
@@ -170,61 +170,6 @@ def expired(connection: sqlite3.Connection, repository: str, before: float, limi
         (repository, before, limit),
     )
     return [BlobLink(Digest.parse(digest), size, touched_at) for digest, size, touched_at in rows]
-
-
-def told(connection: sqlite3.Connection, after: int, most: int, limit: int) -> tuple[list[Told], int, bool]:
-    """Up to ``limit`` entries after a ``seq``, that fit into about ``most`` bytes as JSON, or one; the ``seq`` of the
-    last one, and whether there are more. From the first on, where ``after`` is more than the last.
-    """
-    rows = connection.execute(
-        "SELECT e.seq, e.kind, e.repository, e.key, e.moment, e.gone, e.before,"
-        " coalesce(b.size, e.size), coalesce(b.touched_at, e.touched_at),"
-        " m.media_type, m.size, m.pushed_at, t.digest, t.moved_at, t.serial FROM entry e"
-        " LEFT JOIN blob b ON e.kind = 'blob' AND b.repository = e.repository AND b.digest = e.key"
-        " LEFT JOIN manifest m ON e.kind = 'manifest' AND m.repository = e.repository AND m.digest = e.key"
-        " LEFT JOIN tag t ON e.kind = 'tag' AND t.repository = e.repository AND t.tag = e.key"
-        " WHERE e.seq > ? ORDER BY e.seq LIMIT ?",
-        (after if after <= ledger.head(connection) else 0, limit + 1),
-    )
-    found: list[Told] = []
-    last = after if after <= ledger.head(connection) else 0
-    taken = 0
-    for seq, *row in rows:
-        taken += _ROW_BYTES + (row[9] or 0) * 4 // 3
-        if found and (taken > most or len(found) == limit):
-            return found, last, True
-        found.append(_told(*row))
-        last = seq
-    return found, last, False
-
-
-def _told(
-    kind: str,
-    repository: str,
-    key: str,
-    moment: int,
-    gone: int,
-    before: float | None,
-    size: int,
-    touched_at: float,
-    media_type: str,
-    _: int,
-    pushed_at: float,
-    digest: str,
-    moved_at: float,
-    serial: int,
-) -> Told:
-    if kind == "blob":
-        return OfBlob(repository, Digest.parse(key), moment, bool(gone), size, touched_at, before)
-    if kind == "tag":
-        return (
-            OfTag(repository, key, moment, None)
-            if gone
-            else OfTag(repository, key, moment, Digest.parse(digest), moved_at, serial)
-        )
-    if gone:
-        return OfManifest(repository, Digest.parse(key), moment, None)
-    return Unread(repository, Digest.parse(key), moment, media_type, pushed_at)
 
 
 def _record(row: tuple[str, str, int, str | None, str, str, float]) -> ManifestRecord:

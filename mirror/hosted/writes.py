@@ -5,9 +5,8 @@ bytes of a digest, in that size; it is asked within the transaction that links t
 Each change writes entries (`ledger`), from which other replicas learn of it.
 """
 
-import json
 import sqlite3
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from mirror.digest import Digest
@@ -21,7 +20,7 @@ from mirror.errors import (
     StoreError,
     Unsupported,
 )
-from mirror.hosted import ledger, reads
+from mirror.hosted import ledger, reads, rows
 from mirror.hosted.ledger import Noted
 from mirror.hosted.records import BlobLink, Described, HostedTag
 from mirror.oci import Descriptor
@@ -55,16 +54,8 @@ def link_blob(
     if before is None:
         _refuse_too_much(connection, repository, size, most)
     moment = ledger.number(connection, when.moment, when.at)
-    put_blob(connection, repository, BlobLink(digest, size, max(when.at, before.touched_at if before else 0.0)))
+    rows.put_blob(connection, repository, BlobLink(digest, size, max(when.at, before.touched_at if before else 0.0)))
     ledger.note(connection, "blob", repository, str(digest), Noted(moment, False))
-
-
-def put_blob(connection: sqlite3.Connection, repository: str, link: BlobLink) -> None:
-    """Write the row of a blob, and no entry."""
-    connection.execute(
-        "INSERT OR REPLACE INTO blob (repository, digest, size, touched_at) VALUES (?, ?, ?, ?)",
-        (repository, str(link.digest), link.size, link.touched_at),
-    )
 
 
 def mount_blob(
@@ -124,45 +115,15 @@ def put_manifest(
             "right `overwrite` (auth.rules in the mirror's settings)"
         )
     moment = ledger.number(connection, when.moment, when.at)
-    put_described(connection, repository, described, when.at)
+    rows.put_described(connection, repository, described, when.at)
     ledger.note(connection, "manifest", repository, str(pushed.digest), Noted(moment, False))
     for name in tags:
         _move_tag(connection, repository, name, pushed.digest, When(when.at, moment), overwrite=overwrite)
 
 
-def put_described(connection: sqlite3.Connection, repository: str, described: Described, pushed_at: float) -> None:
-    """Write the row of a manifest, and those of what it names, and no entry."""
-    pushed = described.manifest
-    connection.execute(
-        f"INSERT OR REPLACE INTO manifest (repository, {reads.MANIFEST}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-        (
-            repository,
-            str(pushed.digest),
-            pushed.media_type,
-            len(pushed.body),
-            str(described.subject.digest) if described.subject is not None else None,
-            described.artifact_type,
-            json.dumps(dict(pushed.annotations), ensure_ascii=False),
-            pushed_at,
-        ),
-    )
-    connection.executemany(
-        "INSERT OR IGNORE INTO named (repository, manifest, child) VALUES (?, ?, ?)",
-        [(repository, str(pushed.digest), str(to.digest)) for to in pushed.named],
-    )
-
-
-def put_tag(connection: sqlite3.Connection, repository: str, tag: HostedTag) -> None:
-    """Write the row of a tag, and no entry."""
-    connection.execute(
-        "INSERT OR REPLACE INTO tag (repository, tag, digest, moved_at, serial) VALUES (?, ?, ?, ?, ?)",
-        (repository, tag.tag, str(tag.digest), tag.moved_at, tag.serial),
-    )
-
-
 def delete_tag(connection: sqlite3.Connection, repository: str, name: str, when: When) -> None:
     """Raises `ManifestUnknown`."""
-    if not take_tag(connection, repository, name):
+    if not rows.take_tag(connection, repository, name):
         raise ManifestUnknown(f"there is no tag {name} in this repository")
     moment = ledger.number(connection, when.moment, when.at)
     ledger.note(connection, "tag", repository, name, Noted(moment, True))
@@ -170,12 +131,12 @@ def delete_tag(connection: sqlite3.Connection, repository: str, name: str, when:
 
 def delete_manifest(connection: sqlite3.Connection, repository: str, digest: Digest, when: When) -> None:
     """Delete a manifest, and the tags that name it. Raises `ManifestUnknown`."""
-    if not take_manifest(connection, repository, digest):
+    if not rows.take_manifest(connection, repository, digest):
         raise ManifestUnknown(f"there is no manifest {digest} in this repository")
     moment = ledger.number(connection, when.moment, when.at)
     ledger.note(connection, "manifest", repository, str(digest), Noted(moment, True))
     for name in reads.tags_of(connection, repository, digest):
-        take_tag(connection, repository, name)
+        rows.take_tag(connection, repository, name)
         ledger.note(connection, "tag", repository, name, Noted(moment, True))
 
 
@@ -187,7 +148,7 @@ def delete_blob(connection: sqlite3.Connection, repository: str, digest: Digest,
     if (manifest := reads.naming(connection, repository, digest)) is not None:
         raise Unsupported(f"{digest} is named by the manifest {manifest} of this repository; delete that first")
     moment = ledger.number(connection, when.moment, when.at)
-    take_blob(connection, repository, digest)
+    rows.take_blob(connection, repository, digest)
     ledger.note(connection, "blob", repository, str(digest), Noted(moment, True, link.size, link.touched_at))
 
 
@@ -196,35 +157,10 @@ def expire(connection: sqlite3.Connection, repository: str, before: float, limit
     links = reads.expired(connection, repository, before, limit)
     moment = ledger.number(connection, when.moment, when.at)
     for link in links:
-        take_blob(connection, repository, link.digest)
+        rows.take_blob(connection, repository, link.digest)
         noted = Noted(moment, True, link.size, link.touched_at, before)
         ledger.note(connection, "blob", repository, str(link.digest), noted)
     return len(links)
-
-
-def take_blob(connection: sqlite3.Connection, repository: str, digest: Digest) -> None:
-    """Delete the row of a blob, with no entry; its bytes are doomed."""
-    connection.execute("DELETE FROM blob WHERE repository = ? AND digest = ?", (repository, str(digest)))
-    doom(connection, [digest])
-
-
-def take_manifest(connection: sqlite3.Connection, repository: str, digest: Digest) -> bool:
-    """Delete the row of a manifest and those of what it names, with no entry; its bytes are doomed. False: no row."""
-    key = repository, str(digest)
-    found = connection.execute("DELETE FROM manifest WHERE repository = ? AND digest = ?", key).rowcount > 0
-    connection.execute("DELETE FROM named WHERE repository = ? AND manifest = ?", key)
-    doom(connection, [digest])
-    return found
-
-
-def take_tag(connection: sqlite3.Connection, repository: str, name: str) -> bool:
-    """Delete the row of a tag, with no entry. False: there is none."""
-    return connection.execute("DELETE FROM tag WHERE repository = ? AND tag = ?", (repository, name)).rowcount > 0
-
-
-def doom(connection: sqlite3.Connection, digests: Iterable[Digest]) -> None:
-    """Have it found out whether the bytes can go."""
-    connection.executemany("INSERT OR IGNORE INTO doomed (digest) VALUES (?)", [(str(digest),) for digest in digests])
 
 
 def bury(
@@ -257,7 +193,7 @@ def _move_tag(
             "`overwrite` (auth.rules in the mirror's settings); push under another tag"
         )
     serial = before.serial + 1 if before is not None else 1
-    put_tag(connection, repository, HostedTag(name, digest, when.at, serial))
+    rows.put_tag(connection, repository, HostedTag(name, digest, when.at, serial))
     ledger.note(connection, "tag", repository, name, Noted(ledger.number(connection, when.moment, when.at), False))
 
 
