@@ -32,7 +32,7 @@ class ReservedPort:
 
 def bound_socket(address: str, port: int) -> socket.socket:
     """A socket that is bound and does not listen yet."""
-    bound = socket.socket()
+    bound = socket.socket(proto=socket.IPPROTO_TCP)  # asyncio sends small pieces at once only where it sees this
     try:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         bound.bind((address, port))
