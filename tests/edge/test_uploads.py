@@ -263,10 +263,10 @@ async def test_what_is_asked_for_is_handed_on() -> None:
     assert shelf.put == [("begin", "sha512"), ("mount", source), ("begin", "sha256"), "v1", DIGEST, DIGEST]
 
 
-async def test_a_mirror_with_replicas_says_that_nothing_is_hosted_there() -> None:
+async def test_a_mirror_that_replicas_cannot_ask_says_which_settings_pushes_need() -> None:
     scope: Scope = {"type": "http", "method": "POST", "query_string": b"", "headers": [(b"host", b"localhost")]}
     pushes = Pushes(Names(SETTINGS), {}, Gate(SETTINGS), Metrics(), SETTINGS.hosted)
-    with pytest.raises(Unsupported, match=r"hosts only without replicas, and the mirror's metadata\.url") as refused:
+    with pytest.raises(Unsupported, match=r"cluster\.advertise, .* cluster\.secret_file") as refused:
         await pushes.answer(scope, nothing_more, Sent().send, parse_path(f"{ROOT}/blobs/uploads/"), {})
     assert refused.value.allow == ()
 

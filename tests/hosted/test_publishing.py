@@ -43,9 +43,7 @@ async def hosted(folder: Path, check: str) -> AsyncIterator[tuple[Hosted, Catalo
         admission = Admission(check, 1 << 20, directory.spool)
         stack.callback(admission.close)
         try:
-            publisher = Hosted(
-                uploads, store, catalogue, metadata, admission, 1 << 20, ByItself(), Unshared().announce
-            )
+            publisher = Hosted(uploads, store, catalogue, metadata, admission, 1 << 20, ByItself(), Unshared().announce)
             yield publisher, catalogue, store
         finally:
             await catalogue.aclose()
