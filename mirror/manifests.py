@@ -13,12 +13,13 @@ from mirror.errors import ManifestUnknown, UpstreamDenied, UpstreamError, Upstre
 from mirror.fill import Fill
 from mirror.fills import Fills
 from mirror.indexes import way_from
+from mirror.links import Links
 from mirror.meanwhile import first_of
 from mirror.metadata.base import Link
 from mirror.metrics import Metrics
 from mirror.oci import MAX_MANIFEST_SIZE, Manifest, Reference
 from mirror.store.blobs import BlobStore
-from mirror.tags import Links, Lru
+from mirror.tags import Lru
 from mirror.upstream.failover import Upstream
 from mirror.wasm import artifact
 
@@ -107,10 +108,12 @@ class Manifests:
 
     async def known(self, reference: Reference, digest: Digest) -> Manifest | None:
         """The manifest, if it is held here and this repository is known to hold it too."""
-        link = await self._links.get(reference.upstream, reference.repository, digest)
-        if link is None and self._links.incomplete and self._upstreams[reference.upstream].policy.offline:
-            return self.held(digest, "")
-        return self.held(digest, link.media_type) if link is not None and link.media_type else None
+        place = reference.upstream, reference.repository
+        link = await self._links.get(*place, digest)
+        if link is None:
+            offline = self._upstreams[reference.upstream].policy.offline
+            return self.held(digest, "") if offline and await self._links.lost(*place, digest) else None
+        return self.held(digest, link.media_type) if link.media_type else None
 
     async def obtain(self, reference: Reference, digest: Digest) -> Manifest:
         """The manifest with this digest out of the reference's repository, asking upstream where that is needed.
@@ -198,7 +201,8 @@ class Manifests:
         Where links were lost, upstream's silence is no word against it, and is not waited for longer than for a tag's.
         """
         upstream = self._upstreams[reference.upstream]
-        limit = upstream.policy.revalidate_for if self._links.incomplete else self.patience(reference.upstream)
+        lost = await self._links.lost(reference.upstream, reference.repository, manifest.digest)
+        limit = upstream.policy.revalidate_for if lost else self.patience(reference.upstream)
         deadline = asyncio.get_running_loop().time() + limit
         try:
             head = await upstream.head_manifest(
@@ -207,7 +211,7 @@ class Manifests:
         except UpstreamDenied:
             raise
         except UpstreamError:
-            if self._links.incomplete:
+            if lost:
                 return manifest
             return await self.fetch(reference, str(manifest.digest))  # which goes on asking
         claimed = Manifest.parse(manifest.body, head.media_type, manifest.digest)

@@ -30,7 +30,7 @@ from mirror.errors import (
     UpstreamTimeout,
     UpstreamUnavailable,
 )
-from mirror.metadata.base import Link, TagEntry, is_later
+from mirror.metadata.base import LinkEntry, TagEntry, is_later, stands_over
 from mirror.oci import parse_object
 from mirror.upstream.answers import failure, refuse_disguise
 from mirror.upstream.blob import BlobStream
@@ -221,20 +221,22 @@ class Peers:
                     latest = found
         return latest
 
-    async def link(self, upstream: str, repository: str, digest: Digest) -> Link | None:
-        """The link of a repository to a digest that a replica has in its own database: the first within half a second.
-
-        None when none has one.
+    async def link(self, upstream: str, repository: str, digest: Digest) -> LinkEntry | None:
+        """What stands of the link of a repository to a digest, by the replicas that tell within half a second what
+        they have in their own databases.
         """
         target = f"{ROOT}links/{upstream}/{repository}?{urlencode({'digest': str(digest)})}"
 
-        async def entry(peer: _Peer) -> Link | None:
+        async def entry(peer: _Peer) -> LinkEntry | None:
             return to_link(await self._document(peer, target), upstream, repository, digest)
 
-        async with contextlib.aclosing(self._answers((self._others(),), entry)) as answers:
-            async for _, found in answers:
-                return found
-        return None
+        entries: AsyncGenerator[tuple[_Peer, LinkEntry]] = self._answers((self._others(),), entry)
+        stands: LinkEntry | None = None
+        async with contextlib.aclosing(entries):
+            async for _, found in entries:
+                if stands is None or stands_over(found, stands):
+                    stands = found
+        return stands
 
     async def document(self, address: str, target: str, limit: int) -> Mapping[str, Any]:
         """A signed document of at most ``limit`` bytes that the replica at ``address`` answers to ``target``, a path

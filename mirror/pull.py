@@ -36,6 +36,7 @@ from mirror.errors import (
 from mirror.fills import Fills
 from mirror.flight import Flights
 from mirror.freshness import Freshness
+from mirror.links import Links
 from mirror.manifests import LAST_WORD, Manifests
 from mirror.meanwhile import first_of
 from mirror.metadata.base import Link, TagRecord
@@ -43,7 +44,7 @@ from mirror.names import not_allowed
 from mirror.oci import Manifest, Reference
 from mirror.resolve import Resolver, unknown
 from mirror.store.blobs import Blob, BlobStore
-from mirror.tags import Links, Tags
+from mirror.tags import Tags
 from mirror.upstream.failover import Upstream
 
 log = logging.getLogger(__name__)
@@ -220,7 +221,7 @@ class Pull:
         if link.size in (-1, blob.size):
             return blob
         if await asyncio.to_thread(_intact, blob):
-            await self._links.add([dataclasses.replace(link, size=blob.size)])  # the descriptor was wrong, once for all
+            await self._links.correct(dataclasses.replace(link, size=blob.size))  # the descriptor was wrong, for good
             return blob
         log.error("the file of %s is damaged; it is dropped and fetched again", digest)
         self._store.delete(digest)
@@ -232,9 +233,10 @@ class Pull:
         Where links were lost, upstream's silence is no word against it, and is not waited for longer than for a tag's.
         """
         policy = self._upstreams[reference.upstream].policy
-        if policy.offline and not self._links.incomplete:
+        lost = await self._links.lost(reference.upstream, reference.repository, digest)
+        if policy.offline and not lost:
             raise _offline(reference, digest)
-        if not self._links.incomplete:
+        if not lost:
             await self._claim(reference, digest)
         elif not policy.offline:
             try:

@@ -1,17 +1,15 @@
-"""The tags and links that a worker knows, in memory in front of the metadata store.
+"""The tags that a worker knows, in memory in front of the metadata store.
 
 A database that fails costs upstream requests, never a pull: what was learnt stays in memory, and the failure is logged.
 """
 
-import dataclasses
 import logging
 from collections import OrderedDict
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable
 from typing import Generic, Protocol, TypeVar
 
-from mirror.digest import Digest
 from mirror.errors import LeaseLost, StoreError
-from mirror.metadata.base import Fence, Link, Metadata, TagEntry, TagRecord
+from mirror.metadata.base import Fence, Metadata, TagEntry, TagRecord
 from mirror.oci import Reference
 from mirror.store.generation import Generation
 
@@ -73,8 +71,6 @@ class Elsewhere(Protocol):
     """What the other replicas have in their own databases: `mirror.peers`."""
 
     async def tag(self, upstream: str, repository: str, tag: str) -> TagEntry | None: ...
-
-    async def link(self, upstream: str, repository: str, digest: Digest) -> Link | None: ...
 
 
 class Tags:
@@ -209,68 +205,6 @@ class Tags:
             self._seen = moves
             self._records.clear()
             self._absent.clear()
-
-
-class Links:
-    """Which repository holds which digest.
-
-    ``lenient``: everyone may read everything, so that a link which may have been lost need not be proved.
-    """
-
-    def __init__(self, metadata: Metadata, elsewhere: Elsewhere, *, lenient: bool = True) -> None:
-        self._metadata = metadata
-        self._lenient = lenient
-        self._elsewhere = elsewhere
-        self._known: Lru[tuple[str, str, Digest], Link] = Lru(50_000)
-
-    @property
-    def incomplete(self) -> bool:
-        """Whether links were lost, so that a missing one proves nothing; never where it is not for everyone to read."""
-        return self._lenient and self._metadata.links_incomplete
-
-    async def get(self, upstream: str, repository: str, digest: Digest) -> Link | None:
-        """The link, or None."""
-        link = self._known.get((upstream, repository, digest))
-        if link is None:
-            try:
-                link = await self._metadata.link(upstream, repository, digest)
-            except StoreError as error:
-                log.error("the links of %s/%s could not be read: %s", upstream, repository, error)
-            if link is not None:
-                self._known.put((upstream, repository, digest), link)
-        return link
-
-    async def sized(self, link: Link) -> Link:
-        """The link with the size of its blob: where no manifest has said it, that which was verified here."""
-        if link.size != -1:
-            return link
-        try:
-            record = await self._metadata.blob(link.digest)
-        except StoreError as error:
-            log.error("what is known of %s could not be read: %s", link.digest, error)
-            return link
-        if record is None:
-            return link
-        found = dataclasses.replace(link, size=record.size)
-        await self.add([found])
-        return found
-
-    async def ask_elsewhere(self, upstream: str, repository: str, digest: Digest) -> Link | None:
-        """A link that is known here to nobody, out of the database of another replica."""
-        link = await self._elsewhere.link(upstream, repository, digest)
-        if link is not None:
-            await self.add([link])
-        return link
-
-    async def add(self, links: Iterable[Link]) -> None:
-        """Take down links."""
-        links = list(links)
-        for link in links:
-            self._known.put((link.upstream, link.repository, link.digest), link)
-        try:
-            await self._metadata.put_links(links)
-        except StoreError as error:
-            log.error("%d links could not be noted: %s", len(links), error)
 
 
 def _key(reference: Reference) -> tuple[str, str, str]:

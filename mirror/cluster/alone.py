@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from mirror.digest import Digest
-from mirror.metadata.base import Link, TagEntry
+from mirror.metadata.base import LinkEntry, TagEntry
 
 
 class Alone:
@@ -19,7 +19,7 @@ class Alone:
         """None."""
         return None
 
-    async def link(self, upstream: str, repository: str, digest: Digest) -> Link | None:
+    async def link(self, upstream: str, repository: str, digest: Digest) -> LinkEntry | None:
         """None."""
         return None
 

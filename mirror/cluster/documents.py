@@ -8,9 +8,10 @@ from typing import Any
 
 from mirror.digest import Digest
 from mirror.errors import DigestInvalid, UpstreamInvalid
-from mirror.metadata.base import MAX_SERIAL, Link, TagEntry, TagRecord, Tombstone
+from mirror.metadata.base import MAX_SERIAL, Dropped, Link, LinkEntry, TagEntry, TagRecord, Tombstone
 
 _VERSION = 1
+_DROPPED = 2  # the version of a link that was dropped, of which the release before knows nothing
 _MAX_TEXT = 255
 _MAX_NUMBER = 1 << 62
 
@@ -34,9 +35,7 @@ def to_tag(fields: Mapping[str, Any], upstream: str, repository: str, tag: str) 
     """The entry that `of_tag` has written; None when a later version has. Raises `UpstreamInvalid`."""
     if _is_later(fields):
         return None
-    serial = _number(fields, "serial", least=0)
-    if serial > MAX_SERIAL:
-        raise _malformed("serial")
+    serial = _serial(fields)
     if "deleted_at" in fields:
         return Tombstone(upstream, repository, tag, _time(fields, "deleted_at"), serial)
     return TagRecord(
@@ -52,20 +51,32 @@ def to_tag(fields: Mapping[str, Any], upstream: str, repository: str, tag: str) 
     )
 
 
-def of_link(link: Link) -> dict[str, object]:
-    """The link of a repository to a digest."""
-    return {"v": _VERSION, "media_type": link.media_type, "size": link.size}
+def of_link(entry: LinkEntry) -> dict[str, object]:
+    """What stands of the link of a repository to a digest."""
+    if isinstance(entry, Dropped):
+        return {"v": _DROPPED, "dropped_at": entry.dropped_at, "serial": entry.serial}
+    return {"v": _VERSION, "media_type": entry.media_type, "size": entry.size, "serial": entry.serial}
 
 
-def to_link(fields: Mapping[str, Any], upstream: str, repository: str, digest: Digest) -> Link | None:
-    """The link that `of_link` has written; None when a later version has. Raises `UpstreamInvalid`."""
-    if _is_later(fields):
+def to_link(fields: Mapping[str, Any], upstream: str, repository: str, digest: Digest) -> LinkEntry | None:
+    """What `of_link` has written; None when a later version has. Raises `UpstreamInvalid`."""
+    if _is_later(fields, _DROPPED if "dropped_at" in fields else _VERSION):
         return None
-    return Link(upstream, repository, digest, _text(fields, "media_type"), _number(fields, "size", least=-1))
+    serial = _serial(fields) if "serial" in fields else 0
+    if "dropped_at" in fields:
+        return Dropped(upstream, repository, digest, _time(fields, "dropped_at"), serial)
+    return Link(upstream, repository, digest, _text(fields, "media_type"), _number(fields, "size", least=-1), serial)
 
 
-def _is_later(fields: Mapping[str, Any]) -> bool:
-    return _number(fields, "v", least=1) > _VERSION
+def _is_later(fields: Mapping[str, Any], known: int = _VERSION) -> bool:
+    return _number(fields, "v", least=1) > known
+
+
+def _serial(fields: Mapping[str, Any]) -> int:
+    serial = _number(fields, "serial", least=0)
+    if serial > MAX_SERIAL:
+        raise _malformed("serial")
+    return serial
 
 
 def _number(fields: Mapping[str, Any], name: str, *, least: int) -> int:

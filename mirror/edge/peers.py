@@ -5,7 +5,7 @@
                                              is known, before that all comes from the first byte on
 ``blobs/<digest>?held=1``                    only what lies whole on its disk
 ``tags/<upstream>/<repository>?tag=…``       the entry in its own database, as JSON, signed
-``links/<upstream>/<repository>?digest=…``   the link in its own database, as JSON, signed
+``links/<upstream>/<repository>?digest=…``   what stands of the link in its own database, as JSON, signed
 ===========================================  =====================================================================
 
 Nothing here asks anyone else, begins a download, or tells more than "no" to who cannot sign.
@@ -34,7 +34,7 @@ from mirror.errors import (
     Unsupported,
     UpstreamUnavailable,
 )
-from mirror.metadata.base import Link, TagEntry
+from mirror.metadata.base import LinkEntry, TagEntry
 from mirror.oci import parse_name, parse_tag
 from mirror.peers import ROOT
 from mirror.store.blobs import BlobStore
@@ -48,7 +48,7 @@ class Knowledge(Protocol):
 
     async def tag(self, upstream: str, repository: str, tag: str) -> TagEntry | None: ...
 
-    async def link(self, upstream: str, repository: str, digest: Digest) -> Link | None: ...
+    async def link(self, upstream: str, repository: str, digest: Digest) -> LinkEntry | None: ...
 
 
 class Room(Protocol):

@@ -4,7 +4,8 @@ Everything here is a cache of what upstreams said: losing it costs upstream requ
 seconds since the epoch; sizes are bytes. Every method may raise `StoreError`, and none blocks the event loop.
 
 A tag's entries are numbered by ``serial``, which counts the tag's moves and deletions: of two entries the one with the
-greater serial is the later one, whatever the clocks of the replicas say.
+greater serial is the later one, whatever the clocks of the replicas say. A link's entries are numbered too: there
+``serial`` counts how often it was put anew after it had been dropped.
 """
 
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
@@ -87,6 +88,26 @@ class Link:
     digest: Digest
     media_type: str
     size: int
+    serial: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """That a digest was deleted from a repository: it wins over the link from before at replicas that were away."""
+
+    upstream: str
+    repository: str
+    digest: Digest
+    dropped_at: float
+    serial: int
+
+
+LinkEntry = Link | Dropped
+
+
+def stands_over(one: LinkEntry, other: LinkEntry) -> bool:
+    """Whether ``one`` is to take the place of ``other``, about the same digest of the same repository."""
+    return (one.serial, isinstance(one, Dropped)) > (other.serial, isinstance(other, Dropped))
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,16 +180,37 @@ class Metadata(Protocol):
         """All entries of tags, in portions of some hundreds."""
         ...
 
-    def all_links(self) -> AsyncIterator[Sequence["Link"]]:
+    def all_links(self) -> AsyncIterator[Sequence[Link]]:
         """All links, in portions of some hundreds."""
         ...
 
-    async def link(self, upstream: str, repository: str, digest: Digest) -> Link | None:
-        """The link of a repository to a digest, or None."""
+    def all_drops(self) -> AsyncIterator[Sequence[Dropped]]:
+        """What stands of links that were dropped, in portions of some hundreds."""
+        ...
+
+    async def link(self, upstream: str, repository: str, digest: Digest) -> LinkEntry | None:
+        """What stands of a repository's link to a digest, or None."""
         ...
 
     async def put_links(self, links: Iterable[Link]) -> None:
-        """Add links in one transaction; one that is there gets the new media type and size where these are known."""
+        """Add links of which upstream has just said that they are so, in one transaction, whatever was dropped before.
+
+        One that is there gets the new media type and size where these are known.
+        """
+        ...
+
+    async def drop_link(self, upstream: str, repository: str, digest: Digest, at: float) -> Dropped:
+        """Note that a repository does not hold a digest any more, whether it was known to or not; what stands then.
+
+        Its serial is that of the link before it (or 0).
+        """
+        ...
+
+    async def merge_links(self, entries: Sequence[LinkEntry]) -> None:
+        """Take over what another store has, where it stands over what is here (`stands_over`).
+
+        Of two links with one serial, this one gets the media type and size of that one where these are known.
+        """
         ...
 
     async def negative(self, upstream: str, repository: str, reference: str, now: float) -> float | None:

@@ -72,7 +72,9 @@ class WriteBack:
             async for entries in self._local.all_tags():
                 await self._in_portions(entries, self._shared.merge_tags)
             async for links in self._local.all_links():
-                await self._in_portions(links, self._shared.put_links)
+                await self._in_portions(links, self._shared.merge_links)
+            async for drops in self._local.all_drops():
+                await self._in_portions(drops, self._shared.merge_links)
         except StoreError as error:
             log.debug("what this replica knows was not written back whole: %s", error)
 

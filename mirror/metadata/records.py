@@ -16,7 +16,17 @@ from typing import TypeVar
 
 from mirror.digest import Digest
 from mirror.errors import DigestInvalid, UpstreamInvalid
-from mirror.metadata.base import MAX_SERIAL, BlobRecord, KeptAnswer, Link, TagEntry, TagRecord, Tombstone
+from mirror.metadata.base import (
+    MAX_SERIAL,
+    BlobRecord,
+    Dropped,
+    KeptAnswer,
+    Link,
+    LinkEntry,
+    TagEntry,
+    TagRecord,
+    Tombstone,
+)
 from mirror.oci import MAX_MANIFEST_SIZE, parse_object
 
 VERSION = 1
@@ -56,9 +66,7 @@ def parse_tag(upstream: str, repository: str, tag: str, answer: Sequence[bytes])
     """The entry of a tag, or None."""
 
     def parse(fields: Fields) -> TagEntry:
-        serial = _number(fields["serial"])
-        if serial > MAX_SERIAL:
-            raise ValueError("no tag moves so often")
+        serial = _serial(fields["serial"])
         if "deleted_at" in fields:
             return Tombstone(upstream, repository, tag, parse_time(fields["deleted_at"]), serial)
         return TagRecord(
@@ -76,13 +84,23 @@ def parse_tag(upstream: str, repository: str, tag: str, answer: Sequence[bytes])
     return _parsed(answer, parse)
 
 
-def parse_link(upstream: str, repository: str, digest: Digest, answer: Sequence[bytes]) -> Link | None:
-    """A link, or None; what is not known of it does not stand there."""
+def link_arguments(entry: LinkEntry) -> list[str]:
+    """Media type, size, serial and the time at which it was dropped; empty is what is not known, or has not been."""
+    if isinstance(entry, Dropped):
+        return ["", "", str(entry.serial), repr(float(entry.dropped_at))]
+    return [entry.media_type, "" if entry.size == -1 else str(entry.size), str(entry.serial), ""]
 
-    def parse(fields: Fields) -> Link:
+
+def parse_link(upstream: str, repository: str, digest: Digest, answer: Sequence[bytes]) -> LinkEntry | None:
+    """What stands of a link, or None; what is not known of it does not stand there."""
+
+    def parse(fields: Fields) -> LinkEntry:
+        serial = _serial(fields.get("serial", b"0"))
+        if "dropped_at" in fields:
+            return Dropped(upstream, repository, digest, parse_time(fields["dropped_at"]), serial)
         size = fields.get("size", b"-1")
         media_type = _text(fields.get("media_type", b""))
-        return Link(upstream, repository, digest, media_type, -1 if size == b"-1" else _number(size))
+        return Link(upstream, repository, digest, media_type, -1 if size == b"-1" else _number(size), serial)
 
     return _parsed(answer, parse)
 
@@ -136,6 +154,13 @@ def _number(text: bytes) -> int:
     if not _WHOLE.fullmatch(text):
         raise ValueError("that is no whole number, or a very large one")
     return int(text)
+
+
+def _serial(text: bytes) -> int:
+    serial = _number(text)
+    if serial > MAX_SERIAL:
+        raise ValueError("nothing changes so often")
+    return serial
 
 
 def _text(value: bytes) -> str:

@@ -14,10 +14,20 @@ from typing import Any, TypeVar
 from mirror.digest import Digest
 from mirror.errors import DigestInvalid, LeaseLost, NameInvalid, StoreError, TagInvalid
 from mirror.metadata import records, scripts
-from mirror.metadata.base import BlobRecord, Fence, KeptAnswer, Link, TagEntry, TagRecord, Tombstone
+from mirror.metadata.base import (
+    BlobRecord,
+    Dropped,
+    Fence,
+    KeptAnswer,
+    Link,
+    LinkEntry,
+    TagEntry,
+    TagRecord,
+    Tombstone,
+)
 from mirror.oci import parse_name, parse_tag
 from mirror.shared import keys
-from mirror.shared.client import RedisClient
+from mirror.shared.client import RedisClient, Script
 
 MAX_HOLDERS = 16
 """Addresses that are noted for a blob."""
@@ -28,6 +38,7 @@ _READ_PORTION = 500
 _SHORTEST_NEGATIVE, _LONGEST_NEGATIVE = 1.0, 10 * 365 * 86400.0
 
 T = TypeVar("T")
+L = TypeVar("L", bound=LinkEntry)
 
 
 class RedisMetadata:
@@ -49,6 +60,9 @@ class RedisMetadata:
         self._announce_move = client.script(scripts.ANNOUNCE_MOVE)
         self._merge_tags = client.script(scripts.MERGE_TAGS)
         self._put_links = client.script(scripts.PUT_LINKS)
+        self._drop_link = client.script(scripts.DROP_LINK)
+        self._merge_links = client.script(scripts.MERGE_LINKS)
+        self._tags_move = client.script(scripts.TAGS_MOVE)
         self._set_hash = client.script(scripts.SET_HASH)
         self._touch = client.script(scripts.TOUCH)
         self._add_holder = client.script(scripts.ADD_HOLDER)
@@ -113,23 +127,45 @@ class RedisMetadata:
     async def all_links(self) -> AsyncIterator[Sequence[Link]]:
         """See `Metadata`."""
         async for found in self._all(keys.ALL_LINKS, _link_at):
-            yield found
+            if links := [entry for entry in found if isinstance(entry, Link)]:
+                yield links
 
-    async def link(self, upstream: str, repository: str, digest: Digest) -> Link | None:
+    async def all_drops(self) -> AsyncIterator[Sequence[Dropped]]:
+        """See `Metadata`."""
+        async for found in self._all(keys.ALL_LINKS, _link_at):
+            if drops := [entry for entry in found if isinstance(entry, Dropped)]:
+                yield drops
+
+    async def link(self, upstream: str, repository: str, digest: Digest) -> LinkEntry | None:
         """See `Metadata`."""
         answer = await self._client.call("HGETALL", keys.link(upstream, repository, digest), within=self._within)
         return records.parse_link(upstream, repository, digest, answer)
 
     async def put_links(self, links: Iterable[Link]) -> None:
         """See `Metadata`; here, one transaction for some hundred links of a repository."""
-        repositories: dict[tuple[str, str], list[Link]] = {}
-        for link in links:
-            repositories.setdefault((link.upstream, link.repository), []).append(link)
         await _all_of(
-            self._put_portion(own[first : first + _PORTION])
-            for own in repositories.values()
-            for first in range(0, len(own), _PORTION)
+            self._write_links(self._put_links, portion, [records.link_arguments(link)[:3] for link in portion])
+            for portion in _portions(links)
         )
+
+    async def drop_link(self, upstream: str, repository: str, digest: Digest, at: float) -> Dropped:
+        """See `Metadata`. Then the number that replicas watch moves, which lies in another slot."""
+        found = await self._drop_link(
+            [keys.link(upstream, repository, digest)],
+            [records.VERSION, _milliseconds(keys.LINK_LASTS), repr(float(at))],
+            within=self._within,
+        )
+        await self._tags_move([keys.generation()], [], within=self._within)
+        return Dropped(upstream, repository, digest, at, int(found))
+
+    async def merge_links(self, entries: Sequence[LinkEntry]) -> None:
+        """See `Metadata`. In portions, each of which is taken over at once."""
+        await _all_of(
+            self._write_links(self._merge_links, portion, [records.link_arguments(entry) for entry in portion])
+            for portion in _portions(entries)
+        )
+        if any(isinstance(entry, Dropped) for entry in entries):  # also where the number did not move when it was
+            await self._tags_move([keys.generation()], [], within=self._within)
 
     async def negative(self, upstream: str, repository: str, reference: str, now: float) -> float | None:
         """See `Metadata`."""
@@ -189,12 +225,12 @@ class RedisMetadata:
     async def aclose(self) -> None:
         """See `Metadata`; what is under way is finished before the client is closed."""
 
-    async def _put_portion(self, links: Sequence[Link]) -> None:
-        names = [keys.link(link.upstream, link.repository, link.digest) for link in links]
-        values = [text for link in links for text in (link.media_type, "" if link.size == -1 else str(link.size))]
-        await self._put_links(
-            names, [records.VERSION, _milliseconds(keys.LINK_LASTS), *values], within=self._bulk_within
-        )
+    async def _write_links(
+        self, script: Script, entries: Sequence[LinkEntry], arguments: Sequence[Sequence[str]]
+    ) -> None:
+        names = [keys.link(entry.upstream, entry.repository, entry.digest) for entry in entries]
+        values = [text for of_one in arguments for text in of_one]
+        await script(names, [records.VERSION, _milliseconds(keys.LINK_LASTS), *values], within=self._bulk_within)
 
     async def _end_negatives(self, entries: Iterable[TagEntry]) -> None:
         """They lie in other slots than tags. Where this fails they end by themselves, in seconds."""
@@ -244,7 +280,17 @@ def _tag_at(key: str, answer: Sequence[bytes]) -> TagEntry | None:
         return None
 
 
-def _link_at(key: str, answer: Sequence[bytes]) -> Link | None:
+def _portions(entries: Iterable[L]) -> Iterable[Sequence[L]]:
+    """Some hundred entries of one repository at a time."""
+    repositories: dict[tuple[str, str], list[L]] = {}
+    for entry in entries:
+        repositories.setdefault((entry.upstream, entry.repository), []).append(entry)
+    for own in repositories.values():
+        for first in range(0, len(own), _PORTION):
+            yield own[first : first + _PORTION]
+
+
+def _link_at(key: str, answer: Sequence[bytes]) -> LinkEntry | None:
     try:
         upstream, repository, digest = keys.parse_link(key)
         return records.parse_link(parse_name(upstream), parse_name(repository), Digest.parse(digest), answer)

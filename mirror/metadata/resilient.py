@@ -2,8 +2,9 @@
 
 The shared store says what all replicas serve. It may be away, be flushed, lose its last writes or evict keys at any
 moment: the local store always has what this replica learnt, answers in its place, and puts back what it lacks. Of a
-tag's entries the later one wins, wherever it stands (`is_later`). A failure of one store never reaches a caller while
-the other one works; only `LeaseLost`, which is no failure but an answer, does.
+tag's entries the later one wins, wherever it stands (`is_later`), and so it is with those of a link (`stands_over`). A
+failure of one store never reaches a caller while the other one works; only `LeaseLost`, which is no failure but an
+answer, does.
 """
 
 import asyncio
@@ -16,14 +17,17 @@ from mirror.digest import Digest
 from mirror.errors import LeaseLost, StoreError
 from mirror.metadata.base import (
     BlobRecord,
+    Dropped,
     Fence,
     KeptAnswer,
     Link,
+    LinkEntry,
     Metadata,
     TagEntry,
     TagRecord,
     Tombstone,
     is_later,
+    stands_over,
 )
 from mirror.metadata.behind import Behind, WriteBack, Writes
 
@@ -52,8 +56,9 @@ class ResilientMetadata:
         self._is_up = is_up
         self._writes = Writes()
         self._adopted_tags = Behind(local.merge_tags)
-        self._adopted_links = Behind(local.put_links)
+        self._adopted_links = Behind(local.merge_links)
         self._put_back = Behind(shared.merge_tags)
+        self._links_put_back = Behind(shared.merge_links)
         self._write_back = WriteBack(local, shared, is_up)
 
     @property
@@ -132,30 +137,43 @@ class ResilientMetadata:
 
     async def all_links(self) -> AsyncIterator[Sequence[Link]]:
         """All links of both stores, as `all_tags`."""
-
-        async def adopt() -> None:
-            async for links in self._shared.all_links():
-                await self._local.put_links(links)
-
-        async for links in self._all(adopt, lambda store: store.all_links()):
+        async for links in self._all(self._adopt_links, lambda store: store.all_links()):
             yield links
 
-    async def link(self, upstream: str, repository: str, digest: Digest) -> Link | None:
-        """The link as the local store has it, or else the shared one, from which it is taken over."""
-        ours = await _said(self._local.link(upstream, repository, digest))
-        if isinstance(ours, Link) or not self._is_up():
-            return _given(ours)
-        theirs = await _said(self._shared.link(upstream, repository, digest))
+    async def all_drops(self) -> AsyncIterator[Sequence[Dropped]]:
+        """What stands in both stores of links that were dropped, as `all_tags`."""
+        async for drops in self._all(self._adopt_links, lambda store: store.all_drops()):
+            yield drops
+
+    async def link(self, upstream: str, repository: str, digest: Digest) -> LinkEntry | None:
+        """What stands over the other, of the two entries of a link. The store that has another one learns it behind
+        the caller.
+        """
+        ours, theirs = await self._both(lambda store: store.link(upstream, repository, digest))
         if isinstance(theirs, StoreError):
             return _given(ours)
-        if theirs is not None:
-            self._adopted_links.add((upstream, repository, digest), theirs)
-        return theirs
+        if isinstance(ours, StoreError):
+            return theirs
+        key = (upstream, repository, digest)
+        if theirs is not None and (ours is None or stands_over(theirs, ours)):
+            self._adopted_links.add(key, theirs)
+            return theirs
+        if ours is not None and (theirs is None or stands_over(ours, theirs)):
+            self._links_put_back.add(key, ours)
+        return ours
 
     async def put_links(self, links: Iterable[Link]) -> None:
         """Add links to both stores."""
         wanted = tuple(links)
         await self._tell(lambda store: store.put_links(wanted))
+
+    async def drop_link(self, upstream: str, repository: str, digest: Digest, at: float) -> Dropped:
+        """Note in both stores that a repository does not hold a digest any more; the shared store numbers it."""
+        return await self._writes.to_its_end(self._drop_link(upstream, repository, digest, at))
+
+    async def merge_links(self, entries: Sequence[LinkEntry]) -> None:
+        """Take over in both stores what stands over what is there."""
+        await self._tell(lambda store: store.merge_links(entries))
 
     async def negative(self, upstream: str, repository: str, reference: str, now: float) -> float | None:
         """Until when one of the stores knows that a reference does not exist."""
@@ -204,6 +222,7 @@ class ResilientMetadata:
         await self._write_back.aclose()
         await self._writes.aclose(_CLOSE_WITHIN)
         await self._put_back.aclose(0.0)
+        await self._links_put_back.aclose(0.0)
         await self._adopted_tags.aclose(_CLOSE_WITHIN)
         await self._adopted_links.aclose(_CLOSE_WITHIN)
         try:
@@ -254,6 +273,26 @@ class ResilientMetadata:
         if isinstance(failure := await _said(note(before, result)), StoreError):
             log.warning("the tag %s/%s:%s could not be noted on this disk: %s", *key, failure)
         return result
+
+    async def _drop_link(self, upstream: str, repository: str, digest: Digest, at: float) -> Dropped:
+        """In the shared store first, once it knows the link that stands here: so it is this one that is dropped too."""
+        before = await _said(self._local.link(upstream, repository, digest))
+        dropped: Dropped | StoreError = StoreError("the store that replicas share is away")
+        if self._is_up():
+            if before is not None and not isinstance(before, StoreError):
+                await _said(self._shared.merge_links([before]))
+            dropped = await _said(self._shared.drop_link(upstream, repository, digest, at))
+        if isinstance(dropped, StoreError):
+            return await self._local.drop_link(upstream, repository, digest, at)
+        if isinstance(failure := await _said(self._local.merge_links([dropped])), StoreError):
+            log.warning("the end of a link of %s/%s could not be noted on this disk: %s", upstream, repository, failure)
+        return dropped
+
+    async def _adopt_links(self) -> None:
+        async for links in self._shared.all_links():
+            await self._local.merge_links(links)
+        async for drops in self._shared.all_drops():
+            await self._local.merge_links(drops)
 
     async def _take_theirs(self, key: Key) -> None:
         theirs = await _said(self._shared.tag(*key))

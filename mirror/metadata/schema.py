@@ -107,7 +107,23 @@ CREATE TABLE unpacked (
 ) WITHOUT ROWID;
 """
 
-STEPS: Sequence[str] = (_FIRST, _SERIALS, _UNPACKED)
+# The release before puts rows of `link` with the serial 0, and knows nothing of `dropped`: where both are there, the
+# greater serial counts, or else that it was dropped.
+_DROPPED = f"""
+ALTER TABLE link ADD COLUMN serial {_SERIAL};
+
+CREATE TABLE dropped (
+    upstream TEXT NOT NULL,
+    repository TEXT NOT NULL,
+    digest {_DIGEST},
+    dropped_at REAL NOT NULL CHECK (typeof(dropped_at) = 'real'),
+    serial {_SERIAL},
+    PRIMARY KEY (upstream, repository, digest)
+) WITHOUT ROWID;
+CREATE INDEX dropped_by_age ON dropped (dropped_at);
+"""
+
+STEPS: Sequence[str] = (_FIRST, _SERIALS, _UNPACKED, _DROPPED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +143,8 @@ class Salvage:
 SALVAGED: Mapping[str, Salvage] = {
     "tag": Salvage(("upstream", "repository", "tag"), newer=("serial", "fetched_at"), about_content=True),
     "tombstone": Salvage(("upstream", "repository", "tag"), newer=("serial", "deleted_at")),
-    "link": Salvage(("upstream", "repository", "digest")),
+    "link": Salvage(("upstream", "repository", "digest"), newer=("serial",)),
+    "dropped": Salvage(("upstream", "repository", "digest"), newer=("serial", "dropped_at")),
     "kept": Salvage(("key",), newer=("fetched_at",)),
     "blob": Salvage(("digest",), newer=("stored_at",), about_content=True),
     "access": Salvage(("digest",), newer=("at",)),

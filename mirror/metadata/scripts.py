@@ -134,18 +134,81 @@ if moved then tags_move(KEYS[1]) end
 return taken
 """
 
-PUT_LINKS = f"""
--- KEYS: links. ARGV: version, lasts; for each link media type and size, empty where unknown.
-{_SOUND}
-for number = 1, #KEYS do
-  local key, media_type, size = KEYS[number], ARGV[2 * number + 1], ARGV[2 * number + 2]
+_LINK = """
+-- What stands of a link: whether it was dropped (nil where nothing stands), its serial, and whether a later release has
+-- written it.
+local function known(key, version)
   clean(key, 'hash')
-  if (whole(redis.call('HGET', key, 'v')) or 0) > tonumber(ARGV[1]) then redis.call('DEL', key) end
-  redis.call('HSET', key, 'v', ARGV[1])
+  local before = redis.call('HMGET', key, 'v', 'serial', 'dropped_at')
+  local at, serial = tonumber(before[3] or 0), counted(before[2] or '0')
+  local sound = at and at >= 0 and at < 1e12 and serial and (before[1] or not before[3])
+  if not sound then redis.call('DEL', key) end
+  if not sound or not before[1] then return nil, 0, false end
+  return before[3] and true or false, serial, (whole(before[1]) or 0) > version
+end
+local function learn(key, version, lasts, media_type, size, serial)
+  redis.call('HSET', key, 'v', version)
   if media_type ~= '' then redis.call('HSET', key, 'media_type', media_type) end
   if size ~= '' then redis.call('HSET', key, 'size', size) end
-  redis.call('PEXPIRE', key, ARGV[2])
+  if serial > 0 then redis.call('HSET', key, 'serial', string.format('%.0f', serial)) end
+  redis.call('PEXPIRE', key, lasts)
 end
+-- The size is for the release before, which knows nothing of this: to it, a link of such a size is none.
+local function drop(key, version, lasts, at, serial)
+  if redis.call('EXISTS', key) == 1 then redis.call('DEL', key) end
+  redis.call('HSET', key, 'v', version, 'dropped_at', at, 'serial', string.format('%.0f', serial), 'size', 'dropped')
+  redis.call('PEXPIRE', key, lasts)
+end
+"""
+
+PUT_LINKS = f"""
+-- KEYS: links. ARGV: version, lasts; for each link media type and size, empty where unknown, and serial.
+{_SOUND}{_LINK}
+for number = 1, #KEYS do
+  local key, first = KEYS[number], 3 * number
+  local serial = tonumber(ARGV[first + 2])
+  local dropped, before, unreadable = known(key, tonumber(ARGV[1]))
+  if dropped and not unreadable then serial = math.max(serial, math.min(before + 1, last)) end
+  if dropped == false then serial = math.max(serial, before) end
+  if dropped or unreadable then redis.call('DEL', key) end
+  learn(key, ARGV[1], ARGV[2], ARGV[first], ARGV[first + 1], serial)
+end
+"""
+
+DROP_LINK = f"""
+-- KEYS: link. ARGV: version, lasts, time. Gives the serial.
+{_SOUND}{_LINK}
+local _, serial = known(KEYS[1], tonumber(ARGV[1]))
+drop(KEYS[1], ARGV[1], ARGV[2], ARGV[3], serial)
+return string.format('%.0f', serial)
+"""
+
+MERGE_LINKS = f"""
+-- KEYS: links. ARGV: version, lasts; for each link media type and size, empty where unknown, serial, and the time at
+-- which it was dropped, empty where it was not.
+{_SOUND}{_LINK}
+for number = 1, #KEYS do
+  local key, first = KEYS[number], 4 * number - 1
+  local serial, at = tonumber(ARGV[first + 2]), ARGV[first + 3]
+  local dropped, before, unreadable = known(key, tonumber(ARGV[1]))
+  local over = dropped == nil or serial > before or (serial == before and at ~= '' and not dropped)
+  if over and not unreadable then
+    if at ~= '' then
+      drop(key, ARGV[1], ARGV[2], at, serial)
+    else
+      if dropped then redis.call('DEL', key) end
+      learn(key, ARGV[1], ARGV[2], ARGV[first], ARGV[first + 1], serial)
+    end
+  elseif dropped == false and at == '' and serial == before and not unreadable then
+    learn(key, ARGV[1], ARGV[2], ARGV[first], ARGV[first + 1], serial)
+  end
+end
+"""
+
+TAGS_MOVE = f"""
+-- KEYS: generation.
+{_SOUND}{_GENERATION}
+tags_move(KEYS[1])
 """
 
 SET_HASH = """

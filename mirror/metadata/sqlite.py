@@ -17,8 +17,19 @@ from typing import Generic, Self, TypeVar, cast
 
 from mirror.digest import Digest
 from mirror.errors import StartError, StoreError
-from mirror.metadata import recovery, statements
-from mirror.metadata.base import BlobRecord, Fence, KeptAnswer, Link, TagEntry, TagRecord, Tombstone, Unpacked
+from mirror.metadata import linked, recovery, statements
+from mirror.metadata.base import (
+    BlobRecord,
+    Dropped,
+    Fence,
+    KeptAnswer,
+    Link,
+    LinkEntry,
+    TagEntry,
+    TagRecord,
+    Tombstone,
+    Unpacked,
+)
 from mirror.metadata.salvage import Disk, Holds
 from mirror.metadata.session import Session
 from mirror.metadata.thread import Ticket, WorkThread
@@ -158,22 +169,45 @@ class SqliteMetadata:
 
     async def all_links(self) -> AsyncIterator[Sequence[Link]]:
         """All links, in portions."""
-        async for links in self._portions(statements.links_after):
+        async for links in self._portions(linked.links_after):
             yield links
 
-    async def link(self, upstream: str, repository: str, digest: Digest) -> Link | None:
-        """The link of a repository to a digest, or None."""
-        return await self._read(lambda connection: statements.link(connection, upstream, repository, digest))
+    async def all_drops(self) -> AsyncIterator[Sequence[Dropped]]:
+        """What stands of links that were dropped, in portions."""
+        async for drops in self._portions(linked.drops_after):
+            yield drops
+
+    async def link(self, upstream: str, repository: str, digest: Digest) -> LinkEntry | None:
+        """What stands of a repository's link to a digest, or None."""
+        return await self._read(lambda connection: linked.link(connection, upstream, repository, digest))
 
     async def put_links(self, links: Iterable[Link]) -> None:
         """Add links in one transaction."""
         wanted = tuple(links)
 
         def lasting(connection: sqlite3.Connection) -> Lasting:
-            known = all(statements.knows(connection, link) for link in wanted)
+            known = all(linked.knows(connection, link) for link in wanted)
             return Lasting.NOTHING_TO_DO if known else Lasting.POWER_CUT
 
-        await self._write(Write(lambda connection: statements.put_links(connection, wanted), lasting))
+        await self._write(Write(lambda connection: linked.put_links(connection, wanted), lasting))
+
+    async def drop_link(self, upstream: str, repository: str, digest: Digest, at: float) -> Dropped:
+        """Note that a repository does not hold a digest any more."""
+        return await self._write(
+            Write(
+                lambda connection: linked.drop_link(connection, upstream, repository, digest, at),
+                lambda _: Lasting.POWER_CUT,
+            )
+        )
+
+    async def merge_links(self, entries: Sequence[LinkEntry]) -> None:
+        """Take over the entries that stand over what is here, in one transaction."""
+
+        def lasting(connection: sqlite3.Connection) -> Lasting:
+            known = all(linked.knows_of(connection, entry) for entry in entries)
+            return Lasting.NOTHING_TO_DO if known else Lasting.POWER_CUT
+
+        await self._write(Write(lambda connection: linked.merge_links(connection, entries), lasting))
 
     async def negative(self, upstream: str, repository: str, reference: str, now: float) -> float | None:
         """Until when a reference is known not to exist."""

@@ -1,4 +1,7 @@
-"""What the embedded database is asked and told, in SQL. Everything here blocks, and runs in a thread of its own."""
+"""What the embedded database is asked and told, in SQL; of links: `mirror.metadata.linked`.
+
+Everything here blocks, and runs in a thread of its own.
+"""
 
 import json
 import sqlite3
@@ -11,7 +14,6 @@ from mirror.errors import DigestInvalid
 from mirror.metadata.base import (
     BlobRecord,
     KeptAnswer,
-    Link,
     TagEntry,
     TagRecord,
     Tombstone,
@@ -25,7 +27,7 @@ _MAX_KEPT = 10_000
 _MAX_KEPT_BYTES = 256 * 1024 * 1024
 _MAX_NEGATIVE = 100_000
 _MAX_TOMBSTONES = 100_000
-_PORTION = 500  # rows that are read at once: a few milliseconds, for which other readers wait
+PORTION = 500  # rows that are read at once: a few milliseconds, for which other readers wait
 
 Key = tuple[str, ...]
 
@@ -45,7 +47,7 @@ def tag(connection: sqlite3.Connection, upstream: str, repository: str, name: st
     row = connection.execute(
         "SELECT deleted_at, serial FROM tombstone WHERE upstream = ? AND repository = ? AND tag = ?", key
     ).fetchone()
-    return None if row is None else Tombstone(*key, *_typed(row, float, int))
+    return None if row is None else Tombstone(*key, *typed(row, float, int))
 
 
 def put_tag(connection: sqlite3.Connection, record: TagRecord) -> TagRecord:
@@ -95,9 +97,9 @@ def tags_after(connection: sqlite3.Connection, after: Key) -> tuple[list[TagEntr
     """A portion of the tags' entries beyond the key ``after``, and the key to go on from. Not of tags that are gone."""
     rows = connection.execute(
         f"{_TAG} WHERE (t.upstream, t.repository, t.tag) > (?, ?, ?) ORDER BY t.upstream, t.repository, t.tag LIMIT ?",
-        (*after, _PORTION),
+        (*after, PORTION),
     ).fetchall()
-    return [_entry(row) for row in rows], _last(rows)
+    return [_entry(row) for row in rows], last_key(rows)
 
 
 def tombstones_after(connection: sqlite3.Connection, after: Key) -> tuple[list[TagEntry], Key | None]:
@@ -106,53 +108,10 @@ def tombstones_after(connection: sqlite3.Connection, after: Key) -> tuple[list[T
         "SELECT d.upstream, d.repository, d.tag, d.deleted_at, d.serial, t.tag IS NULL FROM tombstone d "
         "LEFT JOIN tag t USING (upstream, repository, tag) "
         "WHERE (d.upstream, d.repository, d.tag) > (?, ?, ?) ORDER BY d.upstream, d.repository, d.tag LIMIT ?",
-        (*after, _PORTION),
+        (*after, PORTION),
     ).fetchall()
     alone = [row[:5] for row in rows if row[5]]
-    return [Tombstone(*_typed(row, str, str, str, float, int)) for row in alone], _last(rows)
-
-
-def link(connection: sqlite3.Connection, upstream: str, repository: str, digest: Digest) -> Link | None:
-    """The link of a repository to a digest."""
-    row = connection.execute(
-        "SELECT media_type, size FROM link WHERE upstream = ? AND repository = ? AND digest = ?",
-        (upstream, repository, str(digest)),
-    ).fetchone()
-    return None if row is None else Link(upstream, repository, digest, *_typed(row, str, int))
-
-
-def knows(connection: sqlite3.Connection, wanted: Link) -> bool:
-    """Whether putting a link would change nothing."""
-    held = link(connection, wanted.upstream, wanted.repository, wanted.digest)
-    return (
-        held is not None
-        and wanted.media_type in ("", held.media_type)
-        and (wanted.size < 0 or wanted.size == held.size)
-    )
-
-
-def put_links(connection: sqlite3.Connection, links: Sequence[Link]) -> None:
-    """Add links, or what is newly known of them."""
-    connection.executemany(
-        "INSERT INTO link (upstream, repository, digest, media_type, size) VALUES (?, ?, ?, ?, ?) "
-        "ON CONFLICT (upstream, repository, digest) DO UPDATE SET "
-        "media_type = CASE excluded.media_type WHEN '' THEN media_type ELSE excluded.media_type END, "
-        "size = CASE WHEN excluded.size < 0 THEN size ELSE excluded.size END",
-        [(each.upstream, each.repository, str(each.digest), each.media_type, each.size) for each in links],
-    )
-
-
-def links_after(connection: sqlite3.Connection, after: Key) -> tuple[list[Link], Key | None]:
-    """A portion of the links beyond the key ``after``, and the key to go on from."""
-    rows = connection.execute(
-        "SELECT upstream, repository, digest, media_type, size FROM link "
-        "WHERE (upstream, repository, digest) > (?, ?, ?) ORDER BY upstream, repository, digest LIMIT ?",
-        (*after, _PORTION),
-    ).fetchall()
-    typed = (_typed(row, str, str, str, str, int) for row in rows)
-    return [Link(upstream, repository, _digest(text), *more) for upstream, repository, text, *more in typed], _last(
-        rows
-    )
+    return [Tombstone(*typed(row, str, str, str, float, int)) for row in alone], last_key(rows)
 
 
 def negative(
@@ -163,7 +122,7 @@ def negative(
         "SELECT until FROM negative WHERE upstream = ? AND repository = ? AND reference = ? AND until > ?",
         (upstream, repository, reference, now),
     ).fetchone()
-    return None if row is None else float(_typed(row, float)[0])
+    return None if row is None else float(typed(row, float)[0])
 
 
 def put_negative(
@@ -182,7 +141,7 @@ def kept(connection: sqlite3.Connection, key: str) -> KeptAnswer | None:
     row = connection.execute("SELECT body, headers, fetched_at FROM kept WHERE key = ?", (key,)).fetchone()
     if row is None:
         return None
-    body, headers, fetched_at = _typed(row, bytes, str, float)
+    body, headers, fetched_at = typed(row, bytes, str, float)
     try:
         return KeptAnswer(body, json.loads(headers), fetched_at)
     except ValueError as error:
@@ -214,12 +173,17 @@ def prune(connection: sqlite3.Connection) -> None:
         "(SELECT deleted_at FROM tombstone ORDER BY deleted_at DESC LIMIT 1 OFFSET ?)",
         (_MAX_TOMBSTONES,),
     )
+    connection.execute(
+        "DELETE FROM dropped WHERE dropped_at <= "
+        "(SELECT dropped_at FROM dropped ORDER BY dropped_at DESC LIMIT 1 OFFSET ?)",
+        (_MAX_TOMBSTONES,),
+    )
 
 
 def blob(connection: sqlite3.Connection, digest: Digest) -> BlobRecord | None:
     """What was noted of a blob."""
     row = connection.execute("SELECT size, blake3, stored_at FROM blob WHERE digest = ?", (str(digest),)).fetchone()
-    return None if row is None else BlobRecord(digest, *_typed(row, int, str, float))
+    return None if row is None else BlobRecord(digest, *typed(row, int, str, float))
 
 
 def put_blob(connection: sqlite3.Connection, record: BlobRecord) -> None:
@@ -237,8 +201,8 @@ def unpacked(connection: sqlite3.Connection, layer: Digest, entry: int) -> Unpac
     ).fetchone()
     if row is None:
         return None
-    digest, size = _typed(row, str, int)
-    return Unpacked(layer, entry, _digest(digest), size)
+    digest, size = typed(row, str, int)
+    return Unpacked(layer, entry, digest_of(digest), size)
 
 
 def put_unpacked(connection: sqlite3.Connection, record: Unpacked) -> None:
@@ -261,7 +225,7 @@ def touch(connection: sqlite3.Connection, accesses: Mapping[Digest, float]) -> N
 def last_access(connection: sqlite3.Connection, digest: Digest) -> float | None:
     """When a blob was last asked for."""
     row = connection.execute("SELECT at FROM access WHERE digest = ?", (str(digest),)).fetchone()
-    return None if row is None else float(_typed(row, float)[0])
+    return None if row is None else float(typed(row, float)[0])
 
 
 def _entry(row: tuple[Any, ...]) -> TagEntry:
@@ -270,13 +234,13 @@ def _entry(row: tuple[Any, ...]) -> TagEntry:
     A tag and its tombstone stand together where the release before noted a tag that had been deleted, without a
     serial; or after a salvage, where the later one counts.
     """
-    upstream, repository, name, digest, media_type, size, fetched_at, serial, moving = _typed(row[:9], *_TAG_TYPES)
+    upstream, repository, name, digest, media_type, size, fetched_at, serial, moving = typed(row[:9], *_TAG_TYPES)
     record = TagRecord(
-        upstream, repository, name, _digest(digest), media_type, size, fetched_at, serial, moving=bool(moving)
+        upstream, repository, name, digest_of(digest), media_type, size, fetched_at, serial, moving=bool(moving)
     )
     if row[9] is None:
         return record
-    tombstone = Tombstone(upstream, repository, name, *_typed(row[9:], float, int))
+    tombstone = Tombstone(upstream, repository, name, *typed(row[9:], float, int))
     if serial == 0 and fetched_at > tombstone.deleted_at:
         return replace(record, serial=serial_after(tombstone.serial))
     return record if is_later(record, tombstone) else tombstone
@@ -309,18 +273,20 @@ def _set(connection: sqlite3.Connection, entry: TagEntry) -> None:
     connection.execute("DELETE FROM negative WHERE upstream = ? AND repository = ? AND reference = ?", key)
 
 
-def _last(rows: Sequence[tuple[Any, ...]]) -> Key | None:
+def last_key(rows: Sequence[tuple[Any, ...]]) -> Key | None:
     """The key of the last row of a portion; None when the portion was the last one."""
-    return _typed(rows[-1][:3], str, str, str) if len(rows) == _PORTION else None
+    return typed(rows[-1][:3], str, str, str) if len(rows) == PORTION else None
 
 
-def _typed(row: tuple[Any, ...], *types: type) -> tuple[Any, ...]:
+def typed(row: tuple[Any, ...], *types: type) -> tuple[Any, ...]:
+    """The row, whose values are of these types. Raises `Damaged`."""
     if tuple(map(type, row)) != types:
         raise Damaged("a record has a value of the wrong type")
     return row
 
 
-def _digest(text: str) -> Digest:
+def digest_of(text: str) -> Digest:
+    """A digest that stands in a row. Raises `Damaged`."""
     try:
         return Digest.parse(text)
     except DigestInvalid as error:

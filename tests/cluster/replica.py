@@ -17,7 +17,7 @@ from mirror.digest import Digest
 from mirror.edge.peers import PeerApp
 from mirror.edge.respond import Cut
 from mirror.errors import MirrorError
-from mirror.metadata.base import Link, TagEntry
+from mirror.metadata.base import LinkEntry, TagEntry
 from mirror.peers import Peers
 from mirror.store.blobs import BlobStore
 from mirror.store.growing import Growing
@@ -89,13 +89,13 @@ class Known:
     """What a replica's own database has."""
 
     tags: list[TagEntry] = field(default_factory=list)
-    links: list[Link] = field(default_factory=list)
+    links: list[LinkEntry] = field(default_factory=list)
 
     async def tag(self, upstream: str, repository: str, tag: str) -> TagEntry | None:
         key = (upstream, repository, tag)
         return next((one for one in self.tags if (one.upstream, one.repository, one.tag) == key), None)
 
-    async def link(self, upstream: str, repository: str, digest: Digest) -> Link | None:
+    async def link(self, upstream: str, repository: str, digest: Digest) -> LinkEntry | None:
         key = (upstream, repository, digest)
         return next((one for one in self.links if (one.upstream, one.repository, one.digest) == key), None)
 

@@ -5,6 +5,7 @@ import contextlib
 import random
 import time
 import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from mirror.cluster.secret import SKEW
 from mirror.digest import Digest
 from mirror.download import BlobStream
 from mirror.errors import StoreError, UpstreamError, UpstreamInvalid, UpstreamUnavailable
-from mirror.metadata.base import Link, TagEntry, TagRecord, Tombstone
+from mirror.metadata.base import Dropped, Link, LinkEntry, TagEntry, TagRecord, Tombstone
 from mirror.peers import Peers
 from mirror.store.growing import CHUNK, WITHHELD
 from tests.cluster.replica import SECRET, Filling, Replica, asking, replicas, secret_in
@@ -337,10 +338,13 @@ async def test_an_entry_of_a_tag_arrives_as_it_is(tmp_path: Path, entry: TagEntr
         assert await peers.tag("docker.io", entry.repository, entry.tag) is None
 
 
-async def test_a_link_arrives_as_it_is(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "entry", [LINK, replace(LINK, serial=3), Dropped(LINK.upstream, LINK.repository, LINK.digest, 1000.5, 2)]
+)
+async def test_a_link_arrives_as_it_is(tmp_path: Path, entry: LinkEntry) -> None:
     async with replicas(tmp_path) as (one,), asking(tmp_path, one) as peers:
-        one.knows.links.append(LINK)
-        assert await peers.link(LINK.upstream, LINK.repository, LINK.digest) == LINK
+        one.knows.links.append(entry)
+        assert await peers.link(LINK.upstream, LINK.repository, LINK.digest) == entry
         assert await peers.link(LINK.upstream, "team/other", LINK.digest) is None
 
 

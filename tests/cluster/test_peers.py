@@ -23,7 +23,7 @@ from mirror.errors import (
     UpstreamTimeout,
     UpstreamUnavailable,
 )
-from mirror.metadata.base import Link, TagEntry, TagRecord, Tombstone
+from mirror.metadata.base import Dropped, Link, TagEntry, TagRecord, Tombstone
 from mirror.peers import Peers
 from tests.cluster.replica import Clock, Fake, Replica, altering, asking, replicas, saying, serving
 from tests.support.certificates import self_signed
@@ -442,6 +442,11 @@ async def test_a_link_comes_from_whoever_has_it(tmp_path: Path) -> None:
         assert await peers.link(LINK.upstream, LINK.repository, DIGEST) is None
         three[2].knows.links.append(LINK)
         assert await peers.link(LINK.upstream, LINK.repository, DIGEST) == LINK
+        gone = Dropped(LINK.upstream, LINK.repository, DIGEST, 2000.0, 0)
+        three[0].knows.links.append(gone)
+        assert await peers.link(LINK.upstream, LINK.repository, DIGEST) == gone, "by whom it was dropped"
+        three[1].knows.links.append(dataclasses.replace(LINK, serial=1))
+        assert await peers.link(LINK.upstream, LINK.repository, DIGEST) == dataclasses.replace(LINK, serial=1), "later"
 
 
 def _told(body: bytes) -> Callable[[Message], Message]:

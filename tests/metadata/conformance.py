@@ -10,7 +10,17 @@ from dataclasses import replace
 from pathlib import Path
 
 from mirror.digest import Digest
-from mirror.metadata.base import BlobRecord, KeptAnswer, Link, Metadata, TagEntry, TagRecord, Tombstone
+from mirror.metadata.base import (
+    BlobRecord,
+    Dropped,
+    KeptAnswer,
+    Link,
+    LinkEntry,
+    Metadata,
+    TagEntry,
+    TagRecord,
+    Tombstone,
+)
 
 A, B = Digest.of(b"a"), Digest.of(b"b", "sha512")
 TAG = TagRecord("ghcr.io", "team/filter", "v1", A, "application/vnd.oci.image.manifest.v1+json", 512, 1000.25)
@@ -270,6 +280,70 @@ class MetadataConformance:
             for digest in digests[::100]:
                 assert await store.link("ghcr.io", "team/filter", digest) == replace(LINK, digest=digest)
             assert await store.link("ghcr.io", "team/filter", B) == replace(LINK, digest=B, size=2)
+
+    async def test_a_link_that_was_dropped_stays_so_whatever_was_known_before(self, tmp_path: Path) -> None:
+        """Also one that was not known, and of a link that was put anew the earlier drop."""
+        place = LINK.upstream, LINK.repository, LINK.digest
+        gone = Dropped(*place, 2000.5, 0)
+        async with self.two(tmp_path) as (one, other):
+            await one.put_links([LINK, replace(LINK, repository="team/other")])
+            assert await one.drop_link(*place, 2000.5) == gone
+            assert await other.link(*place) == gone
+            await other.merge_links([LINK])
+            assert await one.link(*place) == gone
+            assert await one.drop_link(LINK.upstream, LINK.repository, B, 2001.0) == replace(
+                gone, digest=B, dropped_at=2001.0
+            )
+            assert [link async for portion in one.all_links() for link in portion] == [
+                replace(LINK, repository="team/other")
+            ]
+            drops = [drop async for portion in one.all_drops() for drop in portion]
+            assert {drop.digest for drop in drops} == {A, B}
+        async with self.opened(tmp_path) as again:
+            assert await again.link(*place) == gone
+
+    async def test_a_link_that_was_dropped_is_put_anew_by_a_fresh_word(self, tmp_path: Path) -> None:
+        """And stands over what others know of the drop; what was known of the link before is not known any more."""
+        place = LINK.upstream, LINK.repository, LINK.digest
+        async with self.opened(tmp_path) as store:
+            await store.put_links([LINK])
+            for serial in range(1, 4):
+                gone = await store.drop_link(*place, 2000.0)
+                assert gone.serial == serial - 1
+                anew = replace(LINK, media_type="", size=-1, serial=serial)
+                await store.put_links([replace(anew, serial=0)])
+                assert await store.link(*place) == anew
+                await store.merge_links([gone, LINK])
+                assert await store.link(*place) == anew
+                await store.merge_links([replace(LINK, serial=serial)])
+                assert await store.link(*place) == replace(LINK, serial=serial)
+            assert [drop async for portion in store.all_drops() for drop in portion] == []
+
+    async def test_merging_links_takes_over_what_stands_over_and_what_is_known_more(self, tmp_path: Path) -> None:
+        """In any order, and twice, the outcome is the same."""
+        digests = [Digest.of(bytes([number])) for number in range(6)]
+        told: list[LinkEntry] = [
+            entry
+            for digest in digests
+            for entry in (
+                replace(LINK, digest=digest, size=-1),
+                replace(LINK, digest=digest, serial=2, media_type=""),
+                Dropped(LINK.upstream, LINK.repository, digest, 3000.0, 1),
+            )
+        ]
+        told.append(Dropped(LINK.upstream, LINK.repository, digests[0], 3000.0, 2))
+        async with self.opened(tmp_path) as store:
+            await store.merge_links(told[::2])
+            await store.merge_links(told[::-1])
+            await store.merge_links(told)
+            assert await store.link(LINK.upstream, LINK.repository, digests[0]) == told[-1]
+            for digest in digests[1:]:
+                found = await store.link(LINK.upstream, LINK.repository, digest)
+                assert found == replace(LINK, digest=digest, serial=2, media_type="")
+            await store.merge_links([replace(LINK, digest=digests[1], serial=2, size=-1)])
+            found = await store.link(LINK.upstream, LINK.repository, digests[1])
+            assert found == replace(LINK, digest=digests[1], serial=2)
+            await store.merge_links([])
 
     async def test_a_negative_answer_holds_until_its_time_is_over(self, tmp_path: Path) -> None:
         """For that reference only, a tag or a digest."""

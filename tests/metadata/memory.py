@@ -9,14 +9,17 @@ from mirror.digest import Digest
 from mirror.errors import LeaseLost, StoreError
 from mirror.metadata.base import (
     BlobRecord,
+    Dropped,
     Fence,
     KeptAnswer,
     Link,
+    LinkEntry,
     Metadata,
     TagEntry,
     TagRecord,
     Tombstone,
     is_later,
+    stands_over,
 )
 
 Key = tuple[str, str, str]
@@ -27,7 +30,7 @@ class Memory:
     """What a store in memory holds. ``leases``: who holds each, by name; a fence that is not there is lost."""
 
     tags: dict[Key, TagEntry] = field(default_factory=dict)
-    links: dict[tuple[str, str, Digest], Link] = field(default_factory=dict)
+    links: dict[tuple[str, str, Digest], LinkEntry] = field(default_factory=dict)
     negatives: dict[Key, float] = field(default_factory=dict)
     answers: dict[str, KeptAnswer] = field(default_factory=dict)
     blobs: dict[Digest, BlobRecord] = field(default_factory=dict)
@@ -101,20 +104,41 @@ class MemoryMetadata:
 
     async def all_links(self) -> AsyncIterator[Sequence[Link]]:
         """All of them, in small portions."""
-        for portion in _portions(self.memory.links.values()):
+        for portion in _portions(link for link in self.memory.links.values() if isinstance(link, Link)):
             yield portion
 
-    async def link(self, upstream: str, repository: str, digest: Digest) -> Link | None:
+    async def all_drops(self) -> AsyncIterator[Sequence[Dropped]]:
+        """All of them, in small portions."""
+        for portion in _portions(link for link in self.memory.links.values() if isinstance(link, Dropped)):
+            yield portion
+
+    async def link(self, upstream: str, repository: str, digest: Digest) -> LinkEntry | None:
         """The link."""
         return self.memory.links.get((upstream, repository, digest))
 
     async def put_links(self, links: Iterable[Link]) -> None:
         """Add them, or what is newly known of them."""
         for link in links:
-            key = (link.upstream, link.repository, link.digest)
-            before = self.memory.links.get(key, link)
-            media_type, size = link.media_type or before.media_type, link.size if link.size >= 0 else before.size
-            self.memory.links[key] = replace(link, media_type=media_type, size=size)
+            before = self.memory.links.get(_place(link))
+            if isinstance(before, Dropped):
+                link = replace(link, serial=max(link.serial, before.serial + 1))
+            self.memory.links[_place(link)] = _learning(before, link)
+
+    async def drop_link(self, upstream: str, repository: str, digest: Digest, at: float) -> Dropped:
+        """Drop it and number that."""
+        before = self.memory.links.get((upstream, repository, digest))
+        dropped = Dropped(upstream, repository, digest, at, 0 if before is None else before.serial)
+        self.memory.links[upstream, repository, digest] = dropped
+        return dropped
+
+    async def merge_links(self, entries: Sequence[LinkEntry]) -> None:
+        """Take over those that stand over what is here."""
+        for entry in entries:
+            before = self.memory.links.get(_place(entry))
+            if before is None or stands_over(entry, before):
+                self.memory.links[_place(entry)] = entry
+            elif isinstance(entry, Link) and entry.serial == before.serial and isinstance(before, Link):
+                self.memory.links[_place(entry)] = _learning(before, entry)
 
     async def negative(self, upstream: str, repository: str, reference: str, now: float) -> float | None:
         """Until when it is known not to exist."""
@@ -236,6 +260,21 @@ class _Behind:
 
 def _key(entry: TagEntry) -> Key:
     return entry.upstream, entry.repository, entry.tag
+
+
+def _place(entry: LinkEntry) -> tuple[str, str, Digest]:
+    return entry.upstream, entry.repository, entry.digest
+
+
+def _learning(before: LinkEntry | None, link: Link) -> Link:
+    if not isinstance(before, Link):
+        return link
+    return replace(
+        link,
+        media_type=link.media_type or before.media_type,
+        size=link.size if link.size >= 0 else before.size,
+        serial=max(link.serial, before.serial),
+    )
 
 
 def _portions(values: Iterable[Any]) -> Iterable[list[Any]]:

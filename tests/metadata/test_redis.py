@@ -11,7 +11,7 @@ import redis
 
 from mirror.digest import Digest
 from mirror.errors import LeaseLost, StoreError
-from mirror.metadata.base import BlobRecord, Fence, Metadata
+from mirror.metadata.base import BlobRecord, Dropped, Fence, Metadata
 from mirror.metadata.redis import MAX_HOLDERS
 from mirror.shared import keys
 from tests.metadata.conformance import ANSWER, GONE, LINK, TAG, A, B, MetadataConformance
@@ -125,9 +125,20 @@ async def test_a_record_of_a_version_that_is_not_known_is_absent(server: RedisSe
         assert await store.tag("ghcr.io", "team/filter", "v1") == replace(TAG, serial=8)
         await store.put_links([LINK])
         raw.hset(keys.link("ghcr.io", "team/filter", A), mapping={"v": "2", "size": "3"})
+        await store.merge_links([replace(LINK, serial=3)])
         assert await store.link("ghcr.io", "team/filter", A) is None
         await store.put_links([replace(LINK, size=-1)])
         assert await store.link("ghcr.io", "team/filter", A) == replace(LINK, size=-1)
+
+
+async def test_a_link_that_was_dropped_is_none_to_the_release_before(server: RedisServer, raw: "redis.Redis") -> None:
+    """Which reads the media type and the size, and takes a size that is no number for nonsense."""
+    async with opened(server.url) as store:
+        await store.put_links([LINK])
+        await store.drop_link("ghcr.io", "team/filter", A, 2000.5)
+        assert raw.hgetall(keys.link("ghcr.io", "team/filter", A)) == {
+            "v": "1", "dropped_at": "2000.5", "serial": "0", "size": "dropped",
+        }  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -223,6 +234,9 @@ async def test_the_generation_moves_when_a_tag_does_and_only_then(server: RedisS
         assert await moves(store.merge_tags([replace(GONE, serial=22)]))
         assert not await moves(store.merge_tags([replace(GONE, serial=23)]))
         assert not await moves(store.put_links([LINK]))
+        assert await moves(store.drop_link("ghcr.io", "team/filter", A, 2000.0))
+        assert not await moves(store.merge_links([LINK]))
+        assert await moves(store.merge_links([Dropped("ghcr.io", "team/filter", A, 2000.0, 0)]))
         assert not await moves(store.put_negative("ghcr.io", "team/filter", "v9", 4e9))
 
 

@@ -193,15 +193,21 @@ async def test_one_record_that_is_nonsense_keeps_no_other_from_being_read_or_wri
     "fields",
     [
         {"media_type": "a\r\nb: c"}, {"media_type": b"\xff"}, {"media_type": "x" * 256}, {"size": "-2"},
-        {"size": "9" * 5000}, {"size": "nan"}, {"v": "nan"},
+        {"size": "9" * 5000}, {"size": "nan"}, {"v": "nan"}, {"serial": "-1"}, {"serial": "x"}, {"serial": "9" * 14},
+        {"dropped_at": "nan"}, {"dropped_at": "-1"}, {"dropped_at": "then"}, {"dropped_at": "1", "serial": "1e3"},
     ],
 )  # fmt: skip
 async def test_nonsense_in_a_link_makes_it_absent(
     server: RedisServer, raw: "redis.Redis", fields: dict[Any, Any]
 ) -> None:
+    """And what is put takes its place, or that it was dropped."""
     async with opened(server.url) as store:
-        raw.hset(LINK_KEY, mapping={"v": "1", "media_type": "text/plain", "size": "3", **fields})
-        assert await store.link("ghcr.io", "team/filter", A) is None
+        for write in (store.put_links([LINK]), store.drop_link("ghcr.io", "team/filter", A, 1.0)):
+            raw.delete(LINK_KEY)
+            raw.hset(LINK_KEY, mapping={"v": "1", "media_type": "text/plain", "size": "3", **fields})
+            assert await store.link("ghcr.io", "team/filter", A) is None
+            await write
+            assert await store.link("ghcr.io", "team/filter", A) is not None
 
 
 @pytest.mark.parametrize("value", ["nan", "inf", "-1", "1e300", "then", b"\xff", "9" * 5000])

@@ -1,14 +1,14 @@
 """The pair while the shared store dies, forgets, comes back: no call fails, and nothing that was known is lost."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 
 import pytest
 
 from mirror.digest import Digest
-from mirror.metadata.base import Link, Metadata, TagEntry
+from mirror.metadata.base import Dropped, LinkEntry, Metadata, TagEntry
 from mirror.metadata.resilient import ResilientMetadata
 from tests.metadata.conformance import ANSWER, GONE, LINK, TAG, A, B
 from tests.metadata.memory import Door, Memory, MemoryMetadata, behind
@@ -35,6 +35,13 @@ async def story(store: Metadata) -> list[object]:
         store.put_tag(MOVED),
         store.tag(*KEY),
         store.link("ghcr.io", "team/filter", B),
+        store.drop_link("ghcr.io", "team/filter", B, 3500.0),
+        store.merge_links([replace(LINK, digest=B)]),
+        store.link("ghcr.io", "team/filter", B),
+        store.put_links([replace(LINK, digest=B)]),
+        store.link("ghcr.io", "team/filter", B),
+        store.drop_link("ghcr.io", "team/filter", A, 3600.0),
+        store.link("ghcr.io", "team/filter", A),
         store.delete_tag(*KEY, 3000.0),
         store.tag(*KEY),
         store.put_tag(replace(TAG, fetched_at=4000.0)),
@@ -100,6 +107,52 @@ async def test_what_was_flushed_is_served_and_written_back() -> None:
     await eventually(lambda: (shared.tags, shared.links) == (before.tags, before.links))
     assert await new.metadata.tag("ghcr.io", "team/filter", "v7") == gone
     assert await new.metadata.link("ghcr.io", "team/filter", Digest.of(b"\x05")) is not None
+
+
+@pytest.mark.parametrize("when", ["away from it", "down, and it was flushed", "there"])
+async def test_a_link_that_was_dropped_comes_back_from_no_replica(when: str) -> None:
+    """Whoever knew it still, and was not there; nor does the drop have to be known to the shared store."""
+    shared = Memory()
+    one, other = Replica(shared), Replica(shared)
+    place = LINK.upstream, LINK.repository, LINK.digest
+    await one.metadata.put_links([LINK])
+    assert await other.metadata.link(*place) == LINK
+    await eventually(lambda: bool(other.local.links))
+    if when != "there":
+        other.shared_door.shut()
+    await one.metadata.drop_link(*place, 2000.0)
+    if when == "down, and it was flushed":
+        shared.flush()
+    other.shared_door.open()
+    other.metadata.returned()
+    await other.metadata.write_back()
+    for _ in range(2):
+        for replica in (one, other):
+            found = await replica.metadata.link(*place)
+            if when != "down, and it was flushed":
+                assert isinstance(found, Dropped)
+        await one.metadata.write_back()
+    for replica in (one, other):
+        assert isinstance(await replica.metadata.link(*place), Dropped)
+        assert isinstance(replica.local.links[place], Dropped) or replica is other
+    await eventually(lambda: isinstance(other.local.links[place], Dropped))
+    assert [links async for links in other.metadata.all_links()] == []
+
+
+async def test_a_link_that_is_dropped_while_the_shared_store_is_away_is_dropped_there_afterwards() -> None:
+    shared = Memory()
+    one, other = Replica(shared), Replica(shared)
+    place = LINK.upstream, LINK.repository, LINK.digest
+    await one.metadata.put_links([LINK])
+    one.shared_door.shut()
+    await one.metadata.drop_link(*place, 2000.0)
+    assert await other.metadata.link(*place) == LINK
+    one.shared_door.open()
+    one.metadata.returned()
+    await eventually(lambda: isinstance(shared.links[place], Dropped))
+    assert isinstance(await other.metadata.link(*place), Dropped)
+    await other.metadata.put_links([LINK])
+    assert await one.metadata.link(*place) == replace(LINK, serial=1)
 
 
 @pytest.mark.parametrize("lost", ["one key", "the last writes", "everything"])
@@ -250,9 +303,9 @@ async def test_what_was_read_from_the_others_is_noted_before_closing() -> None:
             await asyncio.sleep(0.05)
             await super().merge_tags(entries)
 
-        async def put_links(self, links: Iterable[Link]) -> None:
+        async def merge_links(self, entries: Sequence[LinkEntry]) -> None:
             await asyncio.sleep(0.05)
-            await super().put_links(links)
+            await super().merge_links(entries)
 
     local, shared = Slow(Memory()), MemoryMetadata(Memory())
     await shared.put_tag(TAG)

@@ -1,7 +1,7 @@
 """Two replicas with a store each and one that they share, which is flushed, forgets and goes away in any order.
 
 While nothing of that happens both serve what was put last. And whatever happened: once both have written back, both
-serve the same, which is an entry with the greatest serial that anyone was told, and no link is lost.
+serve the same, which is an entry with the greatest serial that anyone was told, and no link is lost but by a drop.
 """
 
 import asyncio
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from mirror.digest import Digest
-from mirror.metadata.base import TagEntry, TagRecord
+from mirror.metadata.base import Link, TagEntry, TagRecord
 from tests.metadata.conformance import LINK, TAG
 from tests.metadata.memory import Memory
 from tests.metadata.test_resilient import KEY, Replica
@@ -36,6 +36,8 @@ class Replicas(RuleBasedStateMachine):
         self.told: list[TagEntry] = []
         self.last: tuple[int, Digest | None] | None = None
         self.links: set[Digest] = set()
+        self.dropped: set[Digest] = set()
+        self.there: dict[Digest, bool] = {}
         self.disturbed = False
 
     def teardown(self) -> None:
@@ -85,6 +87,19 @@ class Replicas(RuleBasedStateMachine):
         """A manifest names a blob."""
         self.runner.run(self.replicas[who].metadata.put_links([replace(LINK, digest=digest)]))
         self.links.add(digest)
+        self.there[digest] = True
+
+    @rule(who=WHO, digest=st.sampled_from(DIGESTS))
+    def drop(self, who: int, digest: Digest) -> None:
+        """Somebody deletes the blob."""
+        self.runner.run(self.replicas[who].metadata.drop_link(LINK.upstream, LINK.repository, digest, self.now(who)))
+        self.dropped.add(digest)
+        self.there[digest] = False
+
+    def linked(self, who: int, digest: Digest) -> bool:
+        """Whether this replica says that the repository has the blob."""
+        known = self.runner.run(self.replicas[who].metadata.link(LINK.upstream, LINK.repository, digest))
+        return isinstance(known, Link)
 
     @rule()
     def remember(self) -> None:
@@ -135,10 +150,11 @@ class Replicas(RuleBasedStateMachine):
         if self.told:
             assert one is not None
             assert one.serial == max(entry.serial for entry in self.told)
-        assert {link.digest for link in self.shared.links.values()} == self.links
-        for digest in self.links:
-            for replica in self.replicas:
-                assert self.runner.run(replica.metadata.link(LINK.upstream, LINK.repository, digest)) is not None
+        assert {link.digest for link in self.shared.links.values()} == self.links | self.dropped
+        for digest in self.links | self.dropped:
+            self.there[digest] = self.linked(0, digest)
+            assert self.linked(1, digest) is self.there[digest]
+            assert self.there[digest] or digest in self.dropped
 
     @precondition(lambda self: not self.disturbed)
     @invariant()
@@ -146,6 +162,8 @@ class Replicas(RuleBasedStateMachine):
         """While nothing goes wrong. Of a confirmation, the time may be another's, whose clock is ahead."""
         for replica in self.replicas:
             assert version(self.runner.run(replica.tag())) == self.last
+        for digest, there in self.there.items():
+            assert [self.linked(who, digest) for who in (0, 1)] == [there, there]
 
 
 def version(entry: TagEntry | None) -> tuple[int, Digest | None] | None:

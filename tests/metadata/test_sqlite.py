@@ -12,8 +12,8 @@ import pytest
 
 from mirror.digest import Digest
 from mirror.errors import StartError, StoreError
-from mirror.metadata import recovery, schema, statements
-from mirror.metadata.base import KeptAnswer, Metadata, Tombstone, Unpacked
+from mirror.metadata import linked, recovery, schema, statements
+from mirror.metadata.base import Dropped, KeptAnswer, Metadata, Tombstone, Unpacked
 from mirror.metadata.sqlite import SqliteMetadata
 from tests.metadata.conformance import MetadataConformance
 from tests.metadata.databases import DIGEST, LINK, NAME, TAG, files, fill, opened, raw
@@ -49,7 +49,7 @@ async def test_every_lookup_is_by_a_primary_key(tmp_path: Path) -> None:
     connection = sqlite3.connect(tmp_path / NAME, factory=Explaining)
     try:
         statements.tag(connection, "u", "r", "t")
-        statements.link(connection, "u", "r", DIGEST)
+        linked.link(connection, "u", "r", DIGEST)
         statements.negative(connection, "u", "r", "t", 0.0)
         statements.kept(connection, "k")
         statements.blob(connection, DIGEST)
@@ -59,6 +59,9 @@ async def test_every_lookup_is_by_a_primary_key(tmp_path: Path) -> None:
         statements.announce_move(connection, TAG)
         statements.merge_tags(connection, [TAG])
         statements.put_negative(connection, "u", "r", "t", 1.0, 0.0)
+        linked.drop_link(connection, "u", "r", DIGEST, 1.0)
+        linked.put_links(connection, [LINK])
+        linked.merge_links(connection, [LINK])
     finally:
         connection.close()
     searches = [plan for plan in plans if plan.startswith(("SEARCH", "SCAN"))]
@@ -374,6 +377,11 @@ async def test_tombstones_are_bounded(tmp_path: Path, monkeypatch: pytest.Monkey
             await store.put_negative("ghcr.io", "team/filter", f"v{number}", 4e9)
         assert len([entry async for entries in store.all_tags() for entry in entries]) == 20
         assert await store.tag("ghcr.io", "team/filter", "v80") is not None
+        digests = [Digest.of(bytes([number])) for number in range(100)]
+        await store.merge_links([Dropped("u", "r", digest, float(at), 0) for at, digest in enumerate(digests)])
+        for number in range(256):
+            await store.put_negative("ghcr.io", "team/filter", f"v{number}", 4e9)
+        assert {drop.digest async for drops in store.all_drops() for drop in drops} == set(digests[80:])
 
 
 async def test_a_tag_has_a_row_or_a_tombstone_and_never_both(tmp_path: Path) -> None:
@@ -388,6 +396,27 @@ async def test_a_tag_has_a_row_or_a_tombstone_and_never_both(tmp_path: Path) -> 
             assert connection.execute("SELECT (SELECT count(*) FROM tag), count(*) FROM tombstone").fetchone() == (0, 1)
 
 
+async def test_a_link_has_a_row_or_was_dropped_and_never_both(tmp_path: Path) -> None:
+    """But where the release before has put it anew, which knows nothing of drops: then upstream is asked once more."""
+    counts = "SELECT (SELECT count(*) FROM link), count(*) FROM dropped"
+    place = LINK.upstream, LINK.repository, LINK.digest
+    async with opened(tmp_path) as store:
+        for at in range(3):
+            await store.drop_link(*place, float(at))
+            await store.put_links([LINK])
+        with raw(tmp_path / NAME) as connection:
+            assert connection.execute(counts).fetchone() == (1, 0)
+            gone = await store.drop_link(*place, 9.0)
+            assert connection.execute(counts).fetchone() == (0, 1)
+            connection.execute("INSERT INTO link VALUES (?, ?, ?, 'text/x', 1, 0)", [str(part) for part in place])
+            connection.commit()
+        assert await store.link(*place) == gone
+        assert [portion async for portion in store.all_links()] == []
+        assert [portion async for portion in store.all_drops()] == [[gone]]
+        await store.put_links([LINK])
+        assert [portion async for portion in store.all_links()] == [[replace(LINK, serial=gone.serial + 1)]]
+
+
 async def test_portions_are_small_and_found_by_the_primary_key(tmp_path: Path) -> None:
     """Other reads go in between, however much there is."""
     async with opened(tmp_path) as store:
@@ -399,7 +428,7 @@ async def test_portions_are_small_and_found_by_the_primary_key(tmp_path: Path) -
                 assert await store.tag("ghcr.io", "team/filter", "v1") is not None
             assert sizes == [500, 500, 200]
     with raw(tmp_path / NAME) as connection:
-        for table, column in (("tag", "tag"), ("tombstone", "tag"), ("link", "digest")):
+        for table, column in (("tag", "tag"), ("tombstone", "tag"), ("link", "digest"), ("dropped", "digest")):
             plan = connection.execute(
                 f"EXPLAIN QUERY PLAN SELECT * FROM {table} WHERE (upstream, repository, {column}) > ('', '', '') "
                 f"ORDER BY upstream, repository, {column} LIMIT 1"

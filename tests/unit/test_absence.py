@@ -15,6 +15,7 @@ from mirror.digest import Digest
 from mirror.errors import ManifestUnknown
 from mirror.fills import Fills
 from mirror.freshness import Policy
+from mirror.links import Links
 from mirror.manifests import Manifests
 from mirror.metadata.base import TagRecord
 from mirror.oci import Manifest, Reference
@@ -23,7 +24,7 @@ from mirror.resolve import Resolver
 from mirror.store.blobs import BlobStore
 from mirror.store.generation import Generation
 from mirror.suspicion import Suspicion
-from mirror.tags import Links, Tags
+from mirror.tags import Tags
 from mirror.upstream.failover import Upstream
 from tests.metadata.memory import Memory, MemoryMetadata
 

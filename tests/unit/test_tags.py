@@ -1,4 +1,4 @@
-"""What a worker has in memory of tags and links: believed while nothing has moved, and as long as that is known."""
+"""What a worker has in memory of tags: believed while nothing has moved, and as long as that is known."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -9,17 +9,16 @@ import pytest
 
 from mirror.digest import Digest
 from mirror.errors import LeaseLost
-from mirror.metadata.base import Fence, Link, TagEntry, TagRecord, Tombstone
+from mirror.metadata.base import Fence, TagEntry, TagRecord, Tombstone
 from mirror.oci import Reference
 from mirror.store.generation import Generation
-from mirror.tags import Links, Tags
+from mirror.tags import Tags
 from tests.metadata.memory import Door, Memory, MemoryMetadata, behind
 
 REFERENCE = Reference("up", "team/plugin", tag="v1")
 KEY = ("up", "team/plugin", "v1")
 OLD = TagRecord(*KEY, Digest.of(b"old"), "application/vnd.oci.image.manifest.v1+json", 3, 1000.0, serial=1)
 NEW = replace(OLD, digest=Digest.of(b"new"), fetched_at=2000.0)
-LINK = Link("up", "team/plugin", Digest.of(b"layer"), "application/wasm", 5)
 LOST = Fence("tag x", "somebody else's")
 
 
@@ -41,13 +40,9 @@ class Elsewhere:
 
     def __init__(self) -> None:
         self.entry: TagEntry | None = None
-        self.known: Link | None = None
 
     async def tag(self, upstream: str, repository: str, tag: str) -> TagEntry | None:
         return self.entry
-
-    async def link(self, upstream: str, repository: str, digest: Digest) -> Link | None:
-        return self.known
 
 
 class _Outrun(MemoryMetadata):
@@ -76,7 +71,6 @@ class Setup:
         self.elsewhere = Elsewhere()
         metadata = behind(self.door, self.store)
         self.tags = Tags(metadata, self.generation, self.others, self.elsewhere)
-        self.links = Links(metadata, self.elsewhere)
 
     def reads(self) -> int:
         """How often the store was asked for the tag."""
@@ -292,35 +286,3 @@ async def test_who_has_lost_the_lease_writes_nothing_and_is_told(
         with pytest.raises(LeaseLost):
             await one.tags.forget(REFERENCE, 5000.0, LOST)
         assert not one.memory.tags
-
-
-async def test_links_are_read_once_and_asked_of_other_replicas_when_told_to(tmp_path: Path) -> None:
-    place = LINK.upstream, LINK.repository, LINK.digest
-    async with setup(tmp_path) as one:
-        assert await one.links.get(*place) is None
-        assert await one.links.ask_elsewhere(*place) is None
-        one.elsewhere.known = LINK
-        assert await one.links.get(*place) is None, "nobody else was to be asked"
-        assert await one.links.ask_elsewhere(*place) == LINK
-        assert await one.store.link(*place) == LINK, "it is taken over"
-        one.memory.links.clear()
-        assert await one.links.get(*place) == LINK
-
-
-@pytest.mark.parametrize("everyone_reads", [True, False])
-async def test_lost_links_are_made_up_for_only_where_everyone_reads_everything(everyone_reads: bool) -> None:
-    """Else a blob of one repository could be read through another, by whoever may read that one."""
-    store = MemoryMetadata(Memory())
-    links = Links(store, Elsewhere(), lenient=everyone_reads)
-    assert not links.incomplete
-    store.links_incomplete = True
-    assert links.incomplete is everyone_reads
-
-
-async def test_links_are_kept_in_memory_when_the_store_fails(tmp_path: Path) -> None:
-    place = LINK.upstream, LINK.repository, LINK.digest
-    async with setup(tmp_path) as one:
-        one.door.shut()
-        assert await one.links.get(*place) is None
-        await one.links.add([LINK])
-        assert await one.links.get(*place) == LINK
