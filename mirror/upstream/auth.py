@@ -17,11 +17,14 @@ import httpx
 from pydantic import SecretStr
 
 from mirror.errors import UpstreamDenied, UpstreamInvalid
+from mirror.tags import Lru
 from mirror.upstream.challenges import Challenge, parse_challenges
 from mirror.upstream.origins import host_of, is_named, origin_of
 from mirror.upstream.tokens import Login, Token, TokenKey, TokenRequest
 
 _MAX_TOKENS = 4096
+_MAX_LOGINS = 1000
+"""Logins whose tokens are kept at an endpoint; of more, those that were not used for the longest are forgotten."""
 _NAME = "\x00"
 _SCOPE = f"repository:{_NAME}:pull"
 
@@ -218,6 +221,29 @@ class Authenticator:
     def _bad_realm(self, what: str) -> UpstreamInvalid:
         host = host_of(self._endpoint)
         return UpstreamInvalid(f"{host} asks for a token from a realm that {what}", detail={"endpoint": host})
+
+
+class Authenticators:
+    """One `Authenticator` for each login at one endpoint. ``make`` makes one that knows nothing yet."""
+
+    def __init__(self, make: Callable[[], Authenticator]) -> None:
+        self._make = make
+        self._latest = make()
+        self._known: Lru[Login | None, Authenticator] = Lru(_MAX_LOGINS)
+
+    def of(self, login: Login | None) -> Authenticator:
+        """What is known of how the endpoint takes this login, and its tokens: nobody else's."""
+        found = self._known.get(login)
+        if found is None:
+            found = self._make()
+            found.acquainted_as(self._latest)
+            self._known.put(login, found)
+        self._latest = found
+        return found
+
+    def forget(self, login: Login | None) -> None:
+        """Forget the tokens of a login that was refused."""
+        self._known.drop(login)
 
 
 @dataclass(frozen=True, slots=True)

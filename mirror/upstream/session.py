@@ -12,9 +12,8 @@ from mirror import __version__
 from mirror.errors import UpstreamDenied, UpstreamError, UpstreamInvalid, UpstreamTimeout, UpstreamUnavailable
 from mirror.flight import Flights
 from mirror.oci import parse_object
-from mirror.tags import Lru
 from mirror.upstream.answers import failure, length, refuse_disguise, words_of
-from mirror.upstream.auth import Authenticator, Reply, Send, Whose
+from mirror.upstream.auth import Authenticator, Authenticators, Reply, Send, Whose
 from mirror.upstream.credentials import LoginSource, OnlyOne
 from mirror.upstream.origins import host_of, is_named, origin_of
 from mirror.upstream.tokens import Login, Token, TokenRequest, read_token
@@ -29,8 +28,6 @@ _MAX_ERROR = 64 * 1024
 _MAX_TOKEN_ANSWER = 1024 * 1024
 _TOKEN_WITHIN = 15.0
 """Seconds for a token service's whole answer."""
-_MAX_LOGINS = 1000
-"""Logins whose tokens are kept; of more, those that were not used for the longest are forgotten."""
 
 Body = bytes | AsyncIterable[bytes]
 """What a request carries; a stream can be sent only once."""
@@ -65,9 +62,7 @@ class Session:
         self.clock = clock
         self._observe = observe
         self._whose = whose
-        self._setting = setting
-        self._learnt = Authenticator(self.url, self._auth_hosts, setting, clock)  # by whoever asked last
-        self._auths: Lru[Login | None, Authenticator] = Lru(_MAX_LOGINS)
+        self._auths = Authenticators(lambda: Authenticator(self.url, self._auth_hosts, setting, clock))
         self._tokens: Flights[Token] = Flights()
 
     def of_client(self, login: Login | None, *, on_trial: bool = False) -> Self:
@@ -107,11 +102,11 @@ class Session:
                 fresh = await self._logins.instead_of(login, repository, failure)
                 if fresh is None:
                     raise
-                self._auths.drop(login)
+                self._auths.forget(login)
                 login = fresh
 
     async def _ask_as(self, login: Login | None, asked: "_Asked") -> httpx.Response:
-        auth = self._auth_of(login)
+        auth = self._auths.of(login)
         flow = auth.flow(asked.repository, login, asked.scope, self._whose)
         response: httpx.Response | None = None
         try:
@@ -138,16 +133,6 @@ class Session:
             if response is not None:
                 await response.aclose()
             raise
-
-    def _auth_of(self, login: Login | None) -> Authenticator:
-        """What is known of how the endpoint takes this login, and its tokens: no other login's."""
-        auth = self._auths.get(login)
-        if auth is None:
-            auth = Authenticator(self.url, self._auth_hosts, self._setting, self.clock)
-            auth.acquainted_as(self._learnt)
-            self._auths.put(login, auth)
-        self._learnt = auth
-        return auth
 
     def sent(self, response: httpx.Response) -> bool:
         """Whether the endpoint itself sent ``response``, and not a host that it redirected to."""
