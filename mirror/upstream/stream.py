@@ -87,7 +87,7 @@ class Stream(asyncio.Protocol, httpcore.AsyncNetworkStream):
         timeout: float | None = None,  # noqa: ASYNC109 - httpcore's signature
     ) -> bytes:
         """The next bytes as they came, ``b""`` at the end. ``max_bytes`` is passed over: HTTP/1.1 takes any number."""
-        if not self._received and not self._ended:
+        while not self._received and not self._ended:  # what a writer waits for wakes the reader too
             self._reader = asyncio.get_running_loop().create_future()
             try:
                 async with asyncio.timeout(timeout):
