@@ -3,6 +3,9 @@
 import asyncio
 import contextlib
 import random
+import socket
+import socketserver
+import threading
 
 import httpx
 import pytest
@@ -70,13 +73,28 @@ async def test_a_client_that_keeps_connections_has_a_new_one_for_each_request() 
             assert balancer.passed == {up.host: 3}
 
 
-async def test_a_client_that_tries_tls_first_is_not_kept_waiting_for_a_head() -> None:
-    with FaultyUpstream() as up, Balancer([ready(up).host], follows=NEVER, each_request=True) as balancer:
-        reader, writer = await asyncio.open_connection(*address(balancer))
-        writer.write(b"\x16\x03\x01\x00\x05hello")
-        with contextlib.suppress(ConnectionError):  # the backend refuses it, in whichever way
-            await asyncio.wait_for(reader.read(), 5)
-        writer.close()
+class GivesBack(socketserver.StreamRequestHandler):
+    """Is ready, and gives back what is not HTTP."""
+
+    def handle(self) -> None:
+        heard = self.rfile.readline()
+        self.wfile.write(b"HTTP/1.1 200 OK\r\n\r\n" if heard.startswith(b"GET") else heard)
+
+
+def test_a_client_that_tries_tls_first_is_not_kept_waiting_for_a_head() -> None:
+    hello = b"\x16\x03\x01 no head\n"
+    with socketserver.TCPServer(("127.0.0.1", 0), GivesBack) as backend:
+        serving = threading.Thread(target=backend.serve_forever)
+        serving.start()
+        at = f"127.0.0.1:{backend.server_address[1]}"
+        with (
+            Balancer([at], follows=NEVER, each_request=True) as balancer,
+            socket.create_connection(address(balancer), timeout=5) as client,
+        ):
+            client.sendall(hello)
+            assert client.recv(100) == hello
+        backend.shutdown()
+        serving.join()
 
 
 async def test_a_backend_that_stops_being_ready_is_followed_after_the_delay_and_not_before() -> None:
