@@ -1,5 +1,6 @@
 """A real registry: Debian's ``docker-registry``, started as a program."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from urllib.parse import urljoin
@@ -8,6 +9,7 @@ import httpx
 import yaml
 
 from mirror.digest import Digest
+from tests.auth.support import users_file
 from tests.support.artifacts import Artifact
 from tests.support.ports import ReservedPort
 from tests.support.process import ServerProcess
@@ -18,9 +20,10 @@ class DockerRegistry(ServerProcess):
     """``docker-registry serve`` on a port of its own, with all that it holds and its log under ``folder``.
 
     Stopped, killed or restarted, it keeps port and content. With ``proxy_of`` it is a pull-through cache of that URL.
+    With ``users``, names and passwords, only they get in.
     """
 
-    def __init__(self, folder: Path, *, proxy_of: str | None = None) -> None:
+    def __init__(self, folder: Path, *, proxy_of: str | None = None, users: Mapping[str, str] | None = None) -> None:
         program = require("docker-registry")
         folder.mkdir(parents=True, exist_ok=True)
         self._port = ReservedPort()
@@ -34,15 +37,19 @@ class DockerRegistry(ServerProcess):
         }
         if proxy_of is not None:
             config["proxy"] = {"remoteurl": proxy_of}
+        self._user = None
+        if users:
+            config["auth"] = {"htpasswd": {"realm": "a real registry", "path": str(users_file(folder, users))}}
+            self._user = next(iter(users.items()))
         file = folder / "registry.yml"
         file.write_text(yaml.safe_dump(config))
-        super().__init__([program, "serve", file], ready=f"{self.url}/v2/", log=folder / "registry.log")
+        super().__init__([program, "serve", file], ready=f"{self.url}/", log=folder / "registry.log")
 
     def push(self, repository: str, tag: str | None, artifact: Artifact) -> Digest:
         """Push ``artifact`` with all that it names; gives the manifest's digest."""
         for child in artifact.children:
             self.push(repository, None, child)
-        with httpx.Client(base_url=self.url, trust_env=False, timeout=60) as client:
+        with httpx.Client(base_url=self.url, auth=self._user, trust_env=False, timeout=60) as client:
             for digest, content in artifact.blobs.items():
                 started = client.post(f"/v2/{repository}/blobs/uploads/").raise_for_status()
                 upload = httpx.URL(urljoin(self.url, started.headers["location"])).copy_merge_params(
