@@ -1,15 +1,19 @@
 """What no manifest names goes after the grace, and its bytes when nothing needs them; nothing else goes."""
 
 import asyncio
+import contextlib
 import time
+from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from mirror.digest import Digest
-from mirror.errors import StoreError
+from mirror.errors import NotNow, StoreError
+from mirror.hosted.entries import OfBlob
 from mirror.hosted.gc import Collected, Gc
-from mirror.hosted.together import ByItself
+from mirror.hosted.together import ByItself, Together, Turn
 from tests.hosted.cache import Cached
 from tests.hosted.shelf import OTHER, REPOSITORY, Shelf, shelf
 from tests.support.artifacts import OCI_LAYER, image, raw, wasm_module
@@ -29,8 +33,31 @@ class Ahead:
         return time.time() + self.by
 
 
-def collector(hosted: Shelf, clock: Ahead, cache: Cached | None = None) -> Gc:
-    return Gc(hosted.catalogue, cache or Cached(), hosted.directory, GRACE, clock, together=ByItself())
+class Agreeing(ByItself):
+    """Notes what is done in agreement with other replicas: ``said``. ``away`` are repositories that cannot be had."""
+
+    def __init__(self, moment: int, *away: str) -> None:
+        self.moment = moment
+        self.away = away
+        self.said: list[str] = []
+
+    @contextlib.asynccontextmanager
+    async def changing(self, repository: str) -> AsyncIterator[Turn]:
+        """The right to change it."""
+        if repository in self.away:
+            raise NotNow("somebody else is at it", retry_after=1)
+        self.said.append(f"begin {repository}")
+        yield Turn(self.moment)
+        self.said.append(f"end {repository}")
+
+    async def told(self) -> None:
+        """All others know."""
+        self.said.append("told")
+
+
+def collector(hosted: Shelf, clock: Ahead, cache: Cached | None = None, together: Together | None = None) -> Gc:
+    together = together or ByItself()
+    return Gc(hosted.catalogue, cache or Cached(), hosted.directory, GRACE, clock, together=together)
 
 
 async def test_a_blob_that_no_manifest_names_goes_after_the_grace_and_not_before(tmp_path: Path) -> None:
@@ -187,3 +214,62 @@ async def test_it_goes_on_after_the_database_failed(tmp_path: Path, monkeypatch:
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
         assert failed.is_set()
+
+
+async def test_links_go_in_agreement_with_other_replicas_which_are_told_before_it_ends(tmp_path: Path) -> None:
+    clock = Ahead()
+    async with shelf(tmp_path, clock) as hosted:
+        for repository in (REPOSITORY, OTHER):
+            await hosted.push_blob(repository, b"a layer")
+        await hosted.push("team/third", PLUGIN)
+        clock.by = 2 * GRACE
+        together = Agreeing(await hosted.catalogue.latest() + 1)
+        assert await collector(hosted, clock, together=together).once() == Collected(2, 1)
+        said = [f"begin {OTHER}", "told", f"end {OTHER}", f"begin {REPOSITORY}", "told", f"end {REPOSITORY}"]
+        assert together.said == said
+        told = await hosted.catalogue.entries(0, 1 << 20)
+        gone = [entry for entry in told.entries if isinstance(entry, OfBlob) and entry.gone]
+        assert {entry.moment for entry in gone} == {together.moment}
+        for entry in gone:
+            assert entry.before is not None
+            assert entry.touched_at < entry.before < clock()
+
+
+async def test_what_the_replicas_cannot_agree_on_now_goes_the_next_time(tmp_path: Path) -> None:
+    clock = Ahead()
+    async with shelf(tmp_path, clock) as hosted:
+        digests = [await hosted.push_blob(repository, b"a layer") for repository in (REPOSITORY, OTHER)]
+        clock.by = 2 * GRACE
+        moment = await hosted.catalogue.latest() + 1
+        assert await collector(hosted, clock, together=Agreeing(moment, REPOSITORY)).once() == Collected(1, 0)
+        assert await hosted.catalogue.blob(REPOSITORY, digests[0]) is not None
+        assert await collector(hosted, clock, together=Agreeing(moment)).once() == Collected(1, 1)
+
+
+async def test_bytes_of_a_copy_go_with_their_last_link_and_not_before(tmp_path: Path) -> None:
+    """Another replica took the blob in, and took it away again."""
+    clock = Ahead()
+    digest = Digest.of(b"a copy")
+    async with shelf(tmp_path, clock) as hosted:
+        link = OfBlob(REPOSITORY, digest, 1 << 50, False, 6, time.time() + 10 * GRACE)
+        await hosted.catalogue.merge([link])
+        hosted.store.put(digest, b"a copy")
+        await hosted.catalogue.doom([digest])
+        clock.by = 5 * GRACE
+        assert await collector(hosted, clock).once() == Collected(0, 0)
+        assert hosted.store.holds(digest)
+        await hosted.catalogue.merge([replace(link, moment=link.moment + 1, gone=True)])
+        assert await collector(hosted, clock).once() == Collected(0, 1)
+
+
+async def test_that_something_went_is_forgotten_after_months(tmp_path: Path) -> None:
+    clock = Ahead()
+    async with shelf(tmp_path, clock) as hosted:
+        digest = await hosted.push_blob(REPOSITORY, b"a layer")
+        await hosted.catalogue.delete_blob(REPOSITORY, digest)
+        await hosted.push(REPOSITORY, PLUGIN)
+        for days, gone in ((89, 1), (91, 0)):
+            clock.by = days * 86_400
+            await collector(hosted, clock).once()
+            told = await hosted.catalogue.entries(0, 1 << 20)
+            assert sum(entry.gone for entry in told.entries) == gone
