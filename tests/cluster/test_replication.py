@@ -86,9 +86,9 @@ async def test_ten_thousand_entries_are_read_in_portions_while_the_loop_goes_on(
             async def watch() -> None:
                 nonlocal longest
                 while not stop.is_set():
-                    began = time.perf_counter()
+                    began = time.thread_time()
                     await asyncio.sleep(0.001)
-                    longest = max(longest, time.perf_counter() - began)
+                    longest = max(longest, time.thread_time() - began)
 
             watching = asyncio.create_task(watch())
             await other.replication.begin()
@@ -97,7 +97,7 @@ async def test_ten_thousand_entries_are_read_in_portions_while_the_loop_goes_on(
             assert await other.catalogue.head() == 10_000
             assert other.asked == []
             assert len(one.asked) > 3
-            assert longest < 0.3
+            assert longest < 0.2, "seconds of work at a stretch"
 
 
 async def test_while_redis_is_away_nothing_is_changed_and_that_is_said_at_once(tmp_path: Path) -> None:
