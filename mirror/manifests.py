@@ -224,6 +224,15 @@ class Manifests:
         await self._store_body(manifest.digest, manifest.body)
         await self._link(reference, manifest)
 
+    async def forget(self, reference: Reference, digest: Digest, now: float) -> None:
+        """It was deleted from the reference's repository at its upstream, which is asked about it from here on.
+
+        Whoever asks for it already comes first: what upstream said before is no later word. ``now``: seconds since the
+        epoch.
+        """
+        async with self._leases.hold(f"manifest {reference.upstream}/{reference.repository}@{digest}"):
+            await self._links.drop(reference.upstream, reference.repository, digest, now)
+
     async def _store_body(self, digest: Digest, body: bytes) -> None:
         try:
             if not self._store.holds(digest):

@@ -154,15 +154,20 @@ class Through:
         await self._tagging.delete(self._authors.origin(principal), place, tag)
 
     async def delete_manifest(self, place: Place, principal: str, digest: Digest) -> None:
-        """Delete a manifest there, and forget the tags that name it here. What was pulled stays readable by digest."""
+        """Delete a manifest there, and forget it here, and the tags that name it: upstream is asked from here on."""
         self._open(place)
         await self._authors.origin(principal).delete(place.repository, "manifests", str(digest))
-        await self._tagging.forget(place, digest)
+        try:
+            await self._tagging.forget(place, digest)
+        finally:
+            reference = Reference(place.upstream, place.repository, digest=digest)
+            await self._here.manifests.forget(reference, digest, self._here.now())
 
     async def delete_blob(self, place: Place, principal: str, digest: Digest) -> None:
-        """Delete a blob there. What was pulled stays readable."""
+        """Delete a blob there, and forget here that the repository has it: upstream is asked from here on."""
         self._open(place)
         await self._authors.origin(principal).delete(place.repository, "blobs", str(digest))
+        await self._here.links.drop(place.upstream, place.repository, digest, self._here.now())
 
     async def aclose(self) -> None:
         """Close all connections."""

@@ -457,6 +457,40 @@ async def test_deletes_are_passed_on(tmp_path: Path) -> None:
             assert up.answer(f"/v2/team/plugin/blobs/{blob}", {}).status == 404
 
 
+async def test_what_was_deleted_is_not_given_out_by_digest_until_it_is_pushed_again(tmp_path: Path) -> None:
+    """Not while upstream is away either, and not after a restart."""
+    artifact = raw(wasm_module())
+    blob = artifact.layers[0]
+    manifest, layer = f"/v2/{NAME}/manifests/{artifact.digest}", f"/v2/{NAME}/blobs/{blob}"
+    with FaultyUpstream() as up:
+        async with through(tmp_path, up) as (mirror, author):
+            for _ in range(2):
+                assert (await author.push(artifact, "1.0")).status == 201
+                for content in (manifest, layer):
+                    assert (await mirror.get(content)).status == 200
+                assert (await author.ask("DELETE", f"manifests/{artifact.digest}")).status == 202
+                assert (await mirror.get(layer)).status == 200, "its manifest alone was deleted"
+                assert (await author.ask("DELETE", f"blobs/{blob}")).status == 202
+                for content in (manifest, layer):
+                    assert (await mirror.get(content)).status == 404
+        up.refuse()
+        async with again(tmp_path, up, {"hold_for": "100ms"}) as (mirror, _):
+            for content in (manifest, layer):
+                assert (await mirror.get(content)).status in (404, 503)
+
+
+async def test_what_upstream_does_not_delete_is_given_out_as_ever(tmp_path: Path) -> None:
+    artifact = raw(wasm_module())
+    with FaultyUpstream() as up:
+        async with through(tmp_path, up) as (mirror, author):
+            assert (await author.push(artifact, "1.0")).status == 201
+            for status in (403, 405, 503):
+                with up.inject(Fault(status=status), method="DELETE"):
+                    assert (await author.ask("DELETE", f"manifests/{artifact.digest}")).status >= 400
+            up.refuse()
+            assert (await mirror.get(f"/v2/{NAME}/manifests/{artifact.digest}")).body == artifact.body
+
+
 async def test_whether_a_blob_is_there_is_upstreams_to_say(tmp_path: Path) -> None:
     with FaultyUpstream() as up:
         async with through(tmp_path, up) as (mirror, author):
@@ -522,6 +556,11 @@ async def test_any_worker_goes_on_with_an_upload_and_serves_the_new_tag_at_once(
                 assert (await author.push(artifact, "1.0")).status == 201
                 replies = [await author.ask("GET", "manifests/1.0") for _ in range(12)]
                 assert all(reply.body == artifact.body for reply in replies)
+                replies = [await author.ask("GET", f"manifests/{artifact.digest}") for _ in range(12)]
+                assert all(reply.body == artifact.body for reply in replies)
+                assert (await author.ask("DELETE", f"manifests/{artifact.digest}")).status == 202
+                replies = [await author.ask("GET", f"manifests/{artifact.digest}") for _ in range(12)]
+                assert {reply.status for reply in replies} == {404}, "each worker had it in memory"
 
 
 @pytest.mark.needs("docker-registry")

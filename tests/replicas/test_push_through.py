@@ -28,6 +28,25 @@ def was_given(load: Load, digest: str) -> bool:
     return any(given(outcome) == digest for outcome in load.results)
 
 
+async def test_what_is_deleted_through_one_replica_is_given_out_by_none(tmp_path: Path) -> None:
+    """Until it is pushed again, through whichever."""
+    version = VERSIONS[0]
+    with replicated(tmp_path, settings=SETTINGS) as (up, _, replicas):
+        up.take_pushes()
+        authors = [Author(At(url), NAME) for url in replicas.urls]
+        layer = version.layers[0]
+        for author in (*authors, *authors):
+            assert (await author.push(version, "v1")).status == 201
+            for other in authors:
+                assert (await other.ask("GET", f"manifests/{version.digest}")).body == version.body
+                assert (await other.ask("GET", f"blobs/{layer}")).status == 200
+            assert (await author.ask("DELETE", f"manifests/{version.digest}")).status == 202
+            assert (await author.ask("DELETE", f"blobs/{layer}")).status == 202
+            for other in authors:
+                assert (await other.ask("GET", f"manifests/{version.digest}")).status == 404
+                assert (await other.ask("GET", f"blobs/{layer}")).status == 404
+
+
 async def test_a_tag_that_is_pushed_through_one_replica_is_served_by_all_at_once(tmp_path: Path) -> None:
     with replicated(tmp_path, settings=SETTINGS) as (up, _, replicas):
         up.take_pushes()
