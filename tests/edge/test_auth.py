@@ -4,17 +4,20 @@ import logging
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from starlette.types import Scope
 
 from mirror.auth.rules import Action
 from mirror.config import Settings
+from mirror.digest import Digest
 from mirror.edge.auth import CHALLENGE, Gate, send_refusal
 from mirror.edge.basic import basic
-from mirror.errors import Denied, MirrorError, Unauthorized
+from mirror.edge.passthrough import Passage, PassThrough, login_of
+from mirror.errors import Denied, MirrorError, Unauthorized, UpstreamDenied
 from mirror.names import Place
+from mirror.oci import Resource
 from tests.auth.support import basic as as_user
 from tests.auth.support import users_file
 from tests.cluster.replica import Clock
@@ -228,6 +231,131 @@ def test_basic_credentials_are_read_as_they_were_sent(text: str, user: str, pass
 @pytest.mark.parametrize("text", [None, "", "Basic Og=="])
 def test_empty_credentials_are_none(text: str | None) -> None:
     assert basic(text) is None
+
+
+async def test_a_failed_login_of_the_file_is_logged_without_the_password(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    scope: Scope = {**request(as_user("anna", "hunter3")), "client": ("10.0.0.7", 1234)}
+    async with guarded(tmp_path, "htpasswd") as gate:
+        for _ in range(3):
+            with pytest.raises(Unauthorized):
+                await gate.reader(scope)
+        assert await gate.reader(request(as_user("anna", "hunter2"))) == "anna"
+    said = [record.getMessage() for record in caplog.records]
+    assert said == ["a login as 'anna' from 10.0.0.7 has failed: refused by auth.file"]
+
+
+WAY = cast(Passage, object())
+
+
+class Told:
+    """What upstreams say, in place of `PassThrough`: yes to ann only."""
+
+    def __init__(self) -> None:
+        self.asked: list[object] = []
+
+    async def greet(self, scope: Scope, upstream: str | None) -> None:
+        self.asked.append(upstream)
+        self._let(scope)
+
+    async def reader(self, scope: Scope, place: Place, *what: object) -> Passage:
+        self.asked.append((place, *what))
+        self._let(scope)
+        return WAY
+
+    def writer(self, scope: Scope) -> str:
+        login = login_of(scope)
+        return "" if login is None else f"opaque {login.username}"
+
+    async def aclose(self) -> None:
+        pass
+
+    def _let(self, scope: Scope) -> None:
+        login = login_of(scope)
+        if login is None or login.username != "ann":
+            raise Unauthorized("upstream says no")
+
+
+@asynccontextmanager
+async def upstreams_decide(listen: str = "0.0.0.0:8080", **auth: Any) -> AsyncIterator[tuple[Gate, Told]]:
+    told = Told()
+    of = settings(listen, mode="upstream", allow_plain_http=True, **auth)
+    gate = Gate(of, Clock(), passthrough=cast(PassThrough, told))
+    try:
+        yield gate, told
+    finally:
+        await gate.aclose()
+
+
+ANN = as_user("ann", "of-ann")
+
+
+async def test_where_upstreams_decide_they_are_asked_about_what_is_theirs_only() -> None:
+    async with upstreams_decide() as (gate, told):
+        digest = Digest.of(b"")
+        assert await gate.reader(request()) == ""
+        assert await gate.pull(request(ANN), "", MIRRORED, Resource.BLOB, None, digest) is WAY
+        with pytest.raises(Unauthorized):
+            await gate.pull(request(), "", MIRRORED, Resource.MANIFEST, "1")
+        assert told.asked == [(MIRRORED, Resource.BLOB, None, digest), (MIRRORED, Resource.MANIFEST, "1", None)]
+        assert await gate.pull(request(), "", HOSTED, Resource.MANIFEST, "1") is None
+        assert len(told.asked) == 2
+
+
+async def test_where_upstreams_decide_the_file_is_for_hosted_content(tmp_path: Path) -> None:
+    file = str(users_file(tmp_path, {"anna": "hunter2", "ben": "b"}))
+    async with upstreams_decide(file=file, rules=RULES) as (gate, told):
+        for headers in ({}, ANN):
+            with pytest.raises(Unauthorized):
+                await gate.pull(request(headers), "", HOSTED, Resource.MANIFEST, "1")
+        with pytest.raises(Denied):
+            await gate.pull(request(as_user("ben", "b")), "", HOSTED, Resource.MANIFEST, "1")
+        anna = request(as_user("anna", "hunter2"))
+        assert await gate.pull(anna, "", HOSTED, Resource.MANIFEST, "1") is None
+        assert await gate.principal(anna, HOSTED) == "anna"
+        with pytest.raises(Unauthorized):
+            await gate.principal(request(ANN), HOSTED)
+        await gate.greet(anna, "ghcr.io")
+        assert told.asked == []
+        await gate.greet(request(as_user("ann", "p" * 5000)), "ghcr.io")  # longer than bcrypt takes: an upstream's
+        for headers in ({}, as_user("carol", "x")):
+            with pytest.raises(Unauthorized):
+                await gate.greet(request(headers), "ghcr.io")
+
+
+async def test_where_upstreams_decide_rules_say_nothing_of_pushes_to_them(tmp_path: Path) -> None:
+    file = str(users_file(tmp_path, {"anna": "hunter2"}))
+    async with upstreams_decide(file=file, rules=RULES) as (gate, _):
+        for headers in (ANN, as_user("anna", "hunter2")):
+            principal = await gate.principal(request(headers), MIRRORED)
+            assert principal.startswith("opaque ")
+            assert may(gate, principal, MIRRORED) == set(Action)
+            assert may(gate, principal, HOSTED) == set()
+
+
+async def test_who_pushes_to_an_upstream_without_credentials_is_asked_for_them_unless_at_the_machine() -> None:
+    async with upstreams_decide() as (gate, _):
+        with pytest.raises(Unauthorized, match="send yours"):
+            await gate.principal(request({"host": HERE}), MIRRORED)
+    async with upstreams_decide("127.0.0.1:8080") as (gate, _):
+        assert await gate.principal(request({"host": HERE}), MIRRORED) == ""
+        with pytest.raises(Unauthorized):
+            await gate.principal(request({"host": "attacker.example"}), MIRRORED)
+
+
+async def test_a_refused_push_asks_for_credentials_only_where_they_are_the_clients() -> None:
+    denied = UpstreamDenied("ghcr.io refuses your credentials (401)", detail={"status": 401})
+    async with upstreams_decide() as (gate, _):
+        assert isinstance(gate.refused(denied), Unauthorized)
+        assert isinstance(gate.refused(UpstreamDenied("no", detail={"status": 403})), Denied)
+    async with gate_of(settings()) as gate:
+        assert gate.refused(denied) is denied
+
+
+def test_a_gate_that_could_ask_nobody_is_not_made() -> None:
+    with pytest.raises(ValueError, match="upstream"):
+        Gate(settings(mode="upstream", allow_plain_http=True))
 
 
 async def _refused(error: MirrorError) -> Sent:
