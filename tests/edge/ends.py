@@ -113,7 +113,10 @@ class Taking:
 
 
 class End:
-    """One replica. ``alive`` are the addresses of all, as the beat tells; ``asked`` what came, as ``METHOD path``."""
+    """One replica. ``alive`` are the addresses of all, as the beat tells.
+
+    ``asked`` is what came, as ``METHOD path``, and ``queries`` with which query.
+    """
 
     def __init__(self, folder: Path, settings: Mapping[str, object], alive: list[str], limit: int) -> None:
         self.settings = Settings.model_validate({"listen": "127.0.0.1:0", "upstreams": {UPSTREAM: {}}, **settings})
@@ -122,6 +125,7 @@ class End:
         """The address that it goes by; `url` unless a test says otherwise."""
         self.alive = alive
         self.asked: list[str] = []
+        self.queries: list[str] = []
         self.draining = False
         self._directory = data_in(folder / "data")
         self.store = BlobStore(self._directory)
@@ -147,6 +151,7 @@ class End:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.asked.append(f"{scope['method']} {scope['path']}")
+        self.queries.append(scope["query_string"].decode())
         assert self._app is not None
         await self._app(scope, receive, send)
 
@@ -250,11 +255,12 @@ class Sending:
 
 
 @contextlib.asynccontextmanager
-async def sending(end: End, method: str, target: str) -> AsyncIterator[Sending]:
+async def sending(end: End, method: str, target: str, *headers: str) -> AsyncIterator[Sending]:
     """A request of which the header has been sent."""
     reader, writer = await asyncio.open_connection(*end.address)
     try:
-        writer.write(f"{method} {target} HTTP/1.1\r\nHost: 127.0.0.1\r\nTransfer-Encoding: chunked\r\n\r\n".encode())
+        fields = "".join(f"{one}\r\n" for one in ("Host: 127.0.0.1", "Transfer-Encoding: chunked", *headers))
+        writer.write(f"{method} {target} HTTP/1.1\r\n{fields}\r\n".encode())
         yield Sending(reader, writer)
     finally:
         writer.close()
