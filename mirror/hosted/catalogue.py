@@ -52,7 +52,7 @@ class Catalogue(Exchange):
         def body(digest: Digest) -> bytes:
             return directory.blob(digest).read_bytes()
 
-        return cls(directory.path / "hosted.sqlite", there, body, most=most)
+        return cls(directory.hosted, there, body, most=most)
 
     @property
     def damage(self) -> str | None:
@@ -176,9 +176,11 @@ class Catalogue(Exchange):
         when = self._when(moment)
         await self._access.write(lambda connection: writes.delete_blob(connection, repository, digest, when))
 
-    async def expirable(self, before: float, limit: int) -> Sequence[str]:
-        """Up to ``limit`` repositories with blobs that no manifest names and nobody touched since ``before``."""
-        return await self._access.read(lambda connection: reads.expirable(connection, before, limit))
+    async def expirable(
+        self, before: float, after: tuple[str, str], limit: int
+    ) -> tuple[Sequence[str], tuple[str, str] | None]:
+        """Repositories from which `expire` takes something, of ``limit`` blobs after one (`reads.expirable`)."""
+        return await self._access.read(lambda connection: reads.expirable(connection, before, after, limit))
 
     async def expire(self, repository: str, before: float, limit: int, *, moment: int | None = None) -> int:
         """Take blobs that no manifest names and nobody touched since ``before`` from the repository, up to ``limit``;

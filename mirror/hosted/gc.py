@@ -11,7 +11,7 @@ import asyncio
 import functools
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -27,6 +27,9 @@ log = logging.getLogger(__name__)
 
 _BATCH = 200
 """Digests that one transaction decides about: tens of milliseconds, for which pushes wait."""
+
+_LOOKED_AT = 5_000
+"""Links that are looked at at once: some milliseconds, for which pulls wait."""
 
 
 class Cache(Protocol):
@@ -90,14 +93,25 @@ class Gc:
         links = 0
         before = self._now() - self._grace
         try:
-            while repositories := await self._catalogue.expirable(before, _BATCH):
-                for repository in repositories:
-                    links += await self._expire(repository, before)
+            for repository in await self._expirable(before):
+                expired = _BATCH
+                while expired == _BATCH:
+                    expired = await self._expire(repository, before)
+                    links += expired
         except NotNow as error:
             log.info("what is not needed any more of hosted content stays for now: %s", error)
             return Collected(links, 0)
         await self._catalogue.forget_tombstones()
         return Collected(links, await self._bury())
+
+    async def _expirable(self, before: float) -> Iterable[str]:
+        """Repositories with blobs that nobody touched since ``before``."""
+        found: dict[str, None] = {}
+        after: tuple[str, str] | None = ("", "")
+        while after is not None:
+            repositories, after = await self._catalogue.expirable(before, after, _LOOKED_AT)
+            found |= dict.fromkeys(repositories)
+        return found
 
     async def _expire(self, repository: str, before: float) -> int:
         """Take from a repository some of what nobody touched since ``before``; how many blobs. Raises `NotNow`."""

@@ -152,14 +152,20 @@ def linked(
     return [(Digest.parse(digest), size) for digest, size in rows]
 
 
-def expirable(connection: sqlite3.Connection, before: float, limit: int) -> list[str]:
-    """Up to ``limit`` repositories with blobs that no manifest names, and that nobody touched since ``before``."""
+def expirable(
+    connection: sqlite3.Connection, before: float, after: tuple[str, str], limit: int
+) -> tuple[list[str], tuple[str, str] | None]:
+    """Repositories with blobs that no manifest names, and that nobody touched since ``before``; of the ``limit`` blobs
+    after one (its repository and digest). And the last of these, None where it is the last of all.
+    """
     rows = connection.execute(
-        "SELECT DISTINCT repository FROM blob WHERE touched_at < ? AND NOT EXISTS"
-        " (SELECT 1 FROM named WHERE named.repository = blob.repository AND named.child = blob.digest) LIMIT ?",
-        (before, limit),
-    )
-    return [repository for (repository,) in rows]
+        "SELECT repository, digest, touched_at < ? AND NOT EXISTS"
+        " (SELECT 1 FROM named WHERE named.repository = blob.repository AND named.child = blob.digest)"
+        " FROM blob WHERE (repository, digest) > (?, ?) ORDER BY repository, digest LIMIT ?",
+        (before, *after, limit),
+    ).fetchall()
+    found = dict.fromkeys(repository for repository, _, expires in rows if expires)
+    return list(found), rows[-1][:2] if len(rows) == limit else None
 
 
 def expired(connection: sqlite3.Connection, repository: str, before: float, limit: int) -> list[BlobLink]:
