@@ -91,7 +91,7 @@ async def test_ten_thousand_entries_are_read_in_portions_while_the_loop_goes_on(
                     longest = max(longest, time.thread_time() - began)
 
             watching = asyncio.create_task(watch())
-            await other.replication.begin()
+            assert await other.replication.following.hear(one.url) is None
             stop.set()
             await watching
             assert await other.catalogue.head() == 10_000
