@@ -133,3 +133,25 @@ def test_nothing_but_a_configured_upstream_ever_comes_out(name: str, ns: str | N
     except (NameUnknown, RequestError):
         return
     assert place.upstream in UPSTREAMS
+
+
+@pytest.mark.parametrize(
+    ("ns", "host", "settings", "upstream"),
+    [
+        (None, HOST, {}, None),
+        ("corp", HOST, {}, "corp"),
+        ("docker.io:443", HOST, {}, "docker.io"),
+        ("nowhere.example", HOST, {}, None),
+        (None, "ghcr.io:8080", {}, "ghcr.io"),
+        (None, "mirror.example", {"names": ["mirror.example"]}, None),
+        ("mirror.example", "ghcr.io", {"names": ["mirror.example"]}, "mirror.example"),
+        (None, HOST, {"default_upstream": "corp"}, "corp"),
+        ("corp", "ghcr.io", {"default_upstream": "hub"}, "corp"),
+        (None, HOST, {"upstreams": {"quay.io": {}}}, "quay.io"),
+        ("nowhere.example", HOST, {"upstreams": {"quay.io": {}}}, None),
+    ],
+)
+def test_a_request_without_a_repository_is_for_the_upstream_that_it_names_or_the_only_one(
+    ns: str | None, host: str, settings: dict[str, object], upstream: str | None
+) -> None:
+    assert names(**settings).upstream(ns=ns, host=host) == upstream

@@ -23,9 +23,11 @@ from tests.support.faults import Fault
 from tests.support.process import MirrorProcess
 from tests.support.pushing import Author
 from tests.support.registry import DockerRegistry
+from tests.support.replicas import replicated
 from tests.support.running import Running, running
 from tests.support.tokens import TokenService
 from tests.support.upstream import FaultyUpstream
+from tests.support.waiting import wait_until
 
 MODULE = wasm_module(2000)
 ARTIFACT = raw(MODULE)
@@ -306,3 +308,30 @@ def test_a_real_registry_decides_for_all_workers_and_after_a_kill(tmp_path: Path
                 assert client.get(layer, headers={**ALICE, "connection": "close"}).status_code == 200
             assert client.get(target, headers=BOB).status_code == 503
             assert (mirror.data_dir / "verdicts.key").stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.needs("redis-server")
+@pytest.mark.integration
+def test_a_yes_that_one_replica_has_heard_stands_at_all_of_them(tmp_path: Path) -> None:
+    settings = {"auth": {**MODE, "verdict_for": "1s"}, "defaults": {**QUICK, "fresh_for": "1h"}}
+    target = f"/v2/{PLUGIN}/manifests/1"
+    with replicated(tmp_path, settings=settings) as (up, redis, replicas), httpx.Client() as client:
+        up.require_bearer(TokenService(users=dict(PASSWORDS), rights=RIGHTS))
+        publish(up, "acme/plugin", "1", ARTIFACT)
+        for who, status in ((ALICE, 200), (BOB, 401)):
+            assert client.get(replicas.urls[0] + target, headers=who).status_code == status
+        layer = f"/v2/{PLUGIN}/blobs/{ARTIFACT.layers[0]}"
+        assert client.get(replicas.urls[0] + layer, headers=ALICE).status_code == 200
+        up.refuse()
+
+        def are_served() -> bool:
+            pulls = [client.get(url + path, headers=ALICE) for url in replicas.urls for path in (target, layer)]
+            return {pull.status_code for pull in pulls} == {200}
+
+        wait_until(are_served, what="alice is served by all replicas")
+        for url in replicas.urls[1:]:
+            assert client.get(url + target, headers=BOB).status_code == 503
+        with redis.client() as store:
+            kept = [store.hgetall(key) for key in store.scan_iter("*:kept")]
+        assert kept
+        assert_untold(repr(kept))
