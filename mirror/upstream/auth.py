@@ -108,8 +108,13 @@ class Authenticator:
         else:
             request = self._challenged(challenge, repository, login, scope)
             self._drop(used)
+            known = self._tokens.get(request.key)
             token = yield from self._token(request, whose)
             reply = yield from _sent(token.bearer())
+            if reply.status == 401 and token is known:  # no better than the one before: all may have been revoked
+                self._drop(token.bearer())
+                token = yield from self._token(request, whose)
+                reply = yield from _sent(token.bearer())
             if reply.status == 401:
                 raise self.refused(request, 401, whose)
 

@@ -341,3 +341,15 @@ def test_the_tokens_that_are_kept_have_a_bound(monkeypatch: pytest.MonkeyPatch) 
         pull(auth, token(repository), OK, repository=repository)
     assert pull(auth, OK, repository="c") == [bearer("c")]
     assert isinstance(next(auth.flow("team/a", None)), TokenRequest)
+
+
+def test_when_all_tokens_were_revoked_a_new_one_is_asked_for() -> None:
+    auth = authenticator()
+    wide = "repository:team/a:pull,push"
+    pull(auth, challenge(scope=wide), token("wide"), OK)
+    flow = auth.flow("team/a", None, "repository:team/a:pull,push,delete")
+    next(flow)
+    assert flow.send(token("wider")) == bearer("wider")
+    assert flow.send(challenge(scope=wide)) == bearer("wide")
+    assert wanted(flow.send(challenge(scope=wide))).key.scope == wide
+    assert flow.send(token("new")) == bearer("new")
