@@ -323,7 +323,7 @@ class Verdicts:
         return f"verdict {self._keyed('verdict', *self._parts(subject)).hex()}"
 
     def _seal(self, subject: _Subject, status: int, at: float) -> bytes:
-        return self._keyed("seal", *self._parts(subject), str(status), repr(at))
+        return self._keyed("seal", *self._parts(subject), str(status), repr(at)).hex().encode()
 
     def _parts(self, subject: _Subject) -> tuple[str, ...]:
         origin = self._origins[subject.upstream]
