@@ -144,7 +144,7 @@ class Authenticator:
             return UpstreamDenied(
                 f"{host} wants your credentials to go to {realm}; they went nowhere, for that host is not among the "
                 "endpoint's auth_hosts in the mirror's settings",
-                detail={"endpoint": host, "status": status},
+                detail={"endpoint": host, "status": status, "realm": realm},
             )
         return UpstreamDenied(
             f"{host} wants the credentials of {self._setting} to go to {realm}; they went nowhere, for that host is "

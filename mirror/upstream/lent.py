@@ -4,10 +4,11 @@ They are shown to the origin and to the hosts that the settings vouch for, to no
 it, nor to where it redirects.
 """
 
+import logging
 from collections.abc import Awaitable, Callable
 
 from mirror.digest import Digest
-from mirror.errors import ManifestUnknown, UpstreamUnavailable
+from mirror.errors import ManifestUnknown, UpstreamDenied, UpstreamUnavailable
 from mirror.freshness import Policy
 from mirror.oci import Resource
 from mirror.tags import Lru
@@ -16,10 +17,14 @@ from mirror.upstream.lenders import Lenders, Loan, not_lent
 from mirror.upstream.rounds import Question, Rounds
 from mirror.upstream.tokens import Login
 
+log = logging.getLogger(__name__)
+
 _VOUCHED_FOR = 60.0
 """Seconds for which a login that the origin has taken is not held against ``/v2/`` again, for another repository."""
 
 _MOST_VOUCHED = 10_000
+
+_WARN_EVERY = 60.0
 
 
 class Lent:
@@ -37,6 +42,7 @@ class Lent:
         self._lenders = lenders
         self._policy = policy
         self._clock = clock
+        self._warn_at = 0.0
         self._vouched: Lru[Login, float] = Lru(_MOST_VOUCHED)
 
     def on_refusal(self, call: Callable[[str, str], None]) -> None:
@@ -72,7 +78,18 @@ class Lent:
         await self._ask("may_pull", repository, ask)
 
     async def _ask(self, operation: str, repository: str, ask: Callable[[Endpoint], Awaitable[None]]) -> None:
-        await self._origin.ask(Question(operation, repository, ask), self._clock() + self._policy.hold_for)
+        try:
+            await self._origin.ask(Question(operation, repository, ask), self._clock() + self._policy.hold_for)
+        except UpstreamDenied as denied:
+            self._warn(denied)
+            raise
+
+    def _warn(self, denied: UpstreamDenied) -> None:
+        """Say once in a while what only the settings can change: no client gets in at all."""
+        foreign = isinstance(denied.detail, dict) and "realm" in denied.detail
+        if foreign and self._clock() >= self._warn_at:
+            self._warn_at = self._clock() + _WARN_EVERY
+            log.warning("nobody can log in at %s: %s", self.name, denied)
 
     def _refuse_when_offline(self) -> None:
         if self._policy.offline:

@@ -297,7 +297,9 @@ async def test_only_the_origin_and_its_auth_hosts_see_a_clients_credentials(stac
     }
 
 
-async def test_a_foreign_realm_gets_no_credentials_and_the_client_no_yes(stack: ExitStack) -> None:
+async def test_a_foreign_realm_gets_no_credentials_and_the_client_no_yes(
+    stack: ExitStack, caplog: pytest.LogCaptureFixture
+) -> None:
     up, foreign = registry(stack), stack.enter_context(FaultyUpstream())
     foreign.require_bearer(up.tokens)
     up.require_bearer(up.tokens, realm=f"{foreign.url}/token")
@@ -307,6 +309,8 @@ async def test_a_foreign_realm_gets_no_credentials_and_the_client_no_yes(stack: 
                 await asking
     assert unseen(foreign)
     assert not foreign.requests
+    (warning,) = caplog.messages
+    assert warning.startswith(f"nobody can log in at corp: {up.host} wants your credentials to go to {foreign.host}")
 
 
 async def test_an_endpoint_before_the_origin_is_not_asked_what_a_client_may(stack: ExitStack) -> None:
