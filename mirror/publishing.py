@@ -107,6 +107,7 @@ class Hosted:
     async def begin(self, place: Place, principal: str, *, algorithm: str) -> HostedUpload:
         """As `Publisher.begin`. What stands against a push is told here, and not when all bytes have come."""
         self.refuse()
+        await self._together.numbered()  # Redis may have gone since it was asked last
         return self._upload(place, await self._uploads.begin(place.repository, principal, algorithm=algorithm))
 
     async def find(self, place: Place, principal: str, upload: str) -> HostedUpload:
