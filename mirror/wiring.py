@@ -34,6 +34,7 @@ from mirror.edge.push import Pushes
 from mirror.edge.registry import Registry
 from mirror.exposition import Exposition
 from mirror.fills import Fills
+from mirror.hosted.backup import backups_of
 from mirror.hosted.catalogue import Catalogue
 from mirror.hosted.gc import Gc
 from mirror.hosted.together import ByItself, Together
@@ -167,7 +168,7 @@ async def _ground(stack: contextlib.AsyncExitStack, settings: Settings, director
         stack.push_async_callback(upstream.aclose)
     accesses = Accesses(metadata, time.time)
     stack.push_async_callback(accesses.flush)
-    for work in (local.run_backups(), accesses.run(), *((exposition.run(),) if tally is not None else ())):
+    for work in (local.backups.run(), accesses.run(), *((exposition.run(),) if tally is not None else ())):
         run_within(stack, work)
     tags = Tags(metadata, generation, around.others, around.elsewhere)
     links = Links(metadata, generation, around.others, around.elsewhere, lenient=settings.auth.mode == "none")
@@ -343,6 +344,7 @@ def _catalogue(stack: contextlib.AsyncExitStack, settings: Settings, directory: 
         return None
     catalogue = Catalogue.of(directory, most=settings.hosted.max_repository_size)
     stack.push_async_callback(catalogue.aclose)
+    run_within(stack, backups_of(directory.hosted).run())
     return catalogue
 
 

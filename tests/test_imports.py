@@ -27,9 +27,9 @@ HOUSE = """
     wasm: artifact functions hosts fields reasons agents description examine repackage
     store: generation leases overflow directory board blobs spool growing intake session uploads tallies
     shared: keys connect topology client
-    metadata: base schema salvage recovery session statements linked thread sqlite records scripts redis behind
-    metadata: resilient
-    hosted: records together entries schema ledger reads rows writes merge database access exchange catalogue gc
+    metadata: base schema salvage recovery backups session statements linked thread sqlite records scripts redis
+    metadata: behind resilient
+    hosted: records together entries schema ledger reads rows writes merge database backup access exchange catalogue gc
     cluster: alone secret documents beat leases moments
     tags
     links

@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from mirror.errors import DiskFull, MirrorError, StartError, StoreError
 from mirror.hosted.schema import STEPS, TABLES
-from mirror.metadata.recovery import beside, is_damage, locked
+from mirror.metadata.recovery import backup_of, beside, is_damage, locked
 from mirror.metadata.schema import Damaged, migrate
 from mirror.store.directory import sync_folder
 
@@ -71,17 +71,7 @@ class Database:
 
     def check(self) -> None:
         """Look whether the database is sound, all of it when it is small."""
-
-        def sound(connection: sqlite3.Connection) -> None:
-            tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-            if missing := TABLES - tables:
-                raise Damaged(f"it lacks {', '.join(sorted(missing))}")
-            if self._path.stat().st_size <= _CHECKED_AT_START:
-                (found,) = connection.execute("PRAGMA quick_check(1)").fetchone()
-                if found != "ok":
-                    raise Damaged(" ".join(found.split()))
-
-        self.read(sound)
+        self.read(lambda connection: sound(connection, whole=self._path.stat().st_size <= _CHECKED_AT_START))
 
     def close(self) -> None:
         """Close the connection. It is opened again when it is needed."""
@@ -99,6 +89,8 @@ class Database:
             raise Damaged("it was removed while the mirror was running")
         with locked(beside(self._path, ".lock")):
             if not self._path.exists():
+                if backup_of(self._path).exists():
+                    raise Damaged("they are gone, and were there before")
                 _create(self._path)
             self._identity = _identity(self._path)
             self._connection = _open(self._path)
@@ -112,8 +104,9 @@ class Database:
             self.damage = "the records of hosted content were written by a newer release; start that release again"
         elif isinstance(error, sqlite3.Error) and is_damage(error):
             self.damage = (
-                f"the records of hosted content are damaged ({reason}); stop the mirror, restore hosted.sqlite from a "
-                "backup of its data_dir, and start it again"
+                f"the records of hosted content are damaged ({reason}); stop the mirror, restore hosted.sqlite from "
+                "hosted.sqlite.backup, which is made every hour, remove hosted.sqlite-wal and hosted.sqlite-shm, and "
+                "start it again"
             )
         elif _is_full(error):
             return DiskFull("the mirror's disk is full; nothing more can be pushed until there is room")
@@ -122,6 +115,17 @@ class Database:
         if self.damage != before:
             _LOG.error("%s: %s", self._path, self.damage)
         return StoreError(self.damage)
+
+
+def sound(connection: sqlite3.Connection, *, whole: bool = True) -> None:
+    """Raise `Damaged` when the database is not sound; only ``whole`` looks into each page."""
+    tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    if missing := TABLES - tables:
+        raise Damaged(f"it lacks {', '.join(sorted(missing))}")
+    if whole:
+        (found,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+        if found != "ok":
+            raise Damaged(" ".join(found.split()))
 
 
 def _apart(connection: sqlite3.Connection, change: Change) -> object:

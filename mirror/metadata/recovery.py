@@ -13,7 +13,7 @@ import logging
 import os
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -80,8 +80,8 @@ def check(connection: sqlite3.Connection, most: int | None = None) -> None:
             connection.execute(f"SELECT * FROM {table} ORDER BY {ordering(rule.key, order)} LIMIT 1").fetchone()
 
 
-def back_up(connection: sqlite3.Connection, path: Path) -> None:
-    """Make the backup ``path`` of a database in use, replacing the one before only with one that is sound.
+def back_up(connection: sqlite3.Connection, path: Path, sound: Callable[[sqlite3.Connection], None] = check) -> None:
+    """Make the backup ``path`` of a database in use, replacing the one before only with one that is ``sound``.
 
     It is copied in one step: between steps the writes of other processes would make it start again, without end. In WAL
     mode nobody waits for it.
@@ -90,9 +90,9 @@ def back_up(connection: sqlite3.Connection, path: Path) -> None:
     _copy(connection, partial)
     with closing(plain(partial)) as copy:
         try:
-            check(copy)
+            sound(copy)
         except sqlite3.Error as error:
-            check(connection)
+            sound(connection)
             raise OSError(f"the copy came out damaged ({error}), the database is sound") from error
     _put(partial, path)
 

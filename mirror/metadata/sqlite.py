@@ -4,9 +4,7 @@ Two threads keep it off the event loop, one that reads and one that writes: a re
 process or another. Writes that queue up are committed together.
 """
 
-import asyncio
 import functools
-import logging
 import sqlite3
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
@@ -18,6 +16,7 @@ from typing import Generic, Self, TypeVar, cast
 from mirror.digest import Digest
 from mirror.errors import StartError, StoreError
 from mirror.metadata import linked, recovery, statements
+from mirror.metadata.backups import Backups
 from mirror.metadata.base import (
     BlobRecord,
     Dropped,
@@ -34,13 +33,10 @@ from mirror.metadata.salvage import Disk, Holds
 from mirror.metadata.session import Session
 from mirror.metadata.thread import Ticket, WorkThread
 
-_LOG = logging.getLogger(__name__)
-
 _READ_LIMIT = 2.0  # seconds after which a caller goes on without the database
 _WRITE_LIMIT = 10.0
 _CHECKED_AT_START = 8 * 1024 * 1024  # bytes up to which the whole database is checked: 0.2 s; the backup checks any
 _PRUNE_EVERY = 256
-_LOOK_AFTER = 60.0  # seconds until a backup that failed, or that another worker makes, is looked at again
 
 T = TypeVar("T", covariant=True)
 Read = Callable[[sqlite3.Connection], object]
@@ -84,6 +80,7 @@ class SqliteMetadata:
             "metadata-write", self._write_all, self._writer.close, limit=_WRITE_LIMIT
         )
         self._puts = 0
+        self.backups = Backups(path, "the metadata database", self._back_up)
 
     @classmethod
     def open(
@@ -265,36 +262,12 @@ class SqliteMetadata:
 
         Finds damage that nobody met so far, and has it repaired. Raises `StoreError`.
         """
-        await asyncio.to_thread(self._back_up)
+        await self.backups.renew()
 
-    async def run_backups(self, interval: float = 3600.0) -> None:
-        """Renew the backup whenever it is older than ``interval`` seconds, until cancelled.
-
-        For each worker process: whichever comes first makes it, for all.
-        """
-        while True:
-            try:
-                due_in = await asyncio.to_thread(self._back_up_when_due, interval)
-            except StoreError as error:
-                _LOG.warning("the metadata database was not backed up: %s", error)
-                due_in = 0.0
-            await asyncio.sleep(max(due_in, min(_LOOK_AFTER, interval)))
-
-    def _back_up_when_due(self, interval: float) -> float:
-        backup = recovery.backup_of(self._path)
-        if _age(backup) >= interval:
-            self._back_up()
-        return interval - _age(backup)
-
-    def _back_up(self) -> None:
+    def _back_up(self, backup: Path) -> None:
         session = Session(self._path, self._disk)
         try:
-            with recovery.locked(recovery.beside(self._path, ".backup.lock"), wait=False):
-                session.run(functools.partial(recovery.back_up, path=recovery.backup_of(self._path)))
-        except BlockingIOError:
-            return
-        except OSError as error:
-            raise StoreError(f"the metadata database cannot be backed up: {error.strerror}") from error
+            session.run(functools.partial(recovery.back_up, path=backup))
         finally:
             session.close()
 
@@ -369,11 +342,3 @@ def _commit(connection: sqlite3.Connection, writes: Sequence[Write[object]]) -> 
     finally:
         if connection.in_transaction:
             connection.rollback()
-
-
-def _age(path: Path) -> float:
-    """Seconds since a file was written, infinite when there is none; a clock that was set back makes none younger."""
-    try:
-        return abs(time.time() - path.stat().st_mtime)
-    except FileNotFoundError:
-        return float("inf")

@@ -15,6 +15,7 @@
       verdicts.key         under which clients' credentials are remembered, in auth.mode upstream
       metadata.sqlite      what is known of the cache
       hosted.sqlite        what was pushed here: this and blobs/ cannot be had again from elsewhere
+      ….sqlite.backup      each of them as it was an hour ago at most
 """
 
 import contextlib
@@ -45,6 +46,7 @@ class DataDirectory:
         self.tallies = path / "tallies"
         self.verdicts_key = path / "verdicts.key"
         self.database = path / "metadata.sqlite"
+        self.hosted = path / "hosted.sqlite"
         self._lock: int | None = None
 
     @classmethod

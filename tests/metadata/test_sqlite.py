@@ -506,14 +506,14 @@ async def test_backups_are_made_when_due_and_by_one_worker_for_all(tmp_path: Pat
     """At once when there is none; then not before the interval is over."""
     backup = tmp_path / f"{NAME}.backup"
     async with opened(tmp_path) as one, opened(tmp_path) as other:
-        tasks = [asyncio.ensure_future(store.run_backups(3600.0)) for store in (one, other)]
+        tasks = [asyncio.ensure_future(store.backups.run(3600.0)) for store in (one, other)]
         try:
             await eventually(backup.exists)
             first = backup.stat().st_ino
-            due_in = await asyncio.to_thread(one._back_up_when_due, 3600.0)
+            due_in = await asyncio.to_thread(one.backups.renew_when_due, 3600.0)
             assert 3500 < due_in <= 3600
             assert backup.stat().st_ino == first
-            tasks.append(asyncio.ensure_future(other.run_backups(0.1)))
+            tasks.append(asyncio.ensure_future(other.backups.run(0.1)))
             await eventually(lambda: backup.stat().st_ino != first)
         finally:
             for task in tasks:
@@ -525,7 +525,7 @@ async def test_a_backup_that_fails_is_tried_again(tmp_path: Path, caplog: pytest
     """The task lives on, and says what failed."""
     (tmp_path / f"{NAME}.backup.partial").mkdir()
     async with opened(tmp_path) as store:
-        task = asyncio.ensure_future(store.run_backups(0.05))
+        task = asyncio.ensure_future(store.backups.run(0.05))
         try:
             await eventually(lambda: "was not backed up" in caplog.text)
             (tmp_path / f"{NAME}.backup.partial").rmdir()
