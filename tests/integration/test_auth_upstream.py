@@ -120,6 +120,7 @@ async def test_what_a_registry_forbids_is_forbidden_with_its_name(tmp_path: Path
         assert is_challenge(await mirror.get(f"/v2/{PLUGIN}/manifests/1"))
 
 
+@pytest.mark.shows("with `auth.mode: upstream`, a registry shuts out a client that it let pull")
 async def test_a_right_that_is_taken_away_ends_with_its_verdict(tmp_path: Path) -> None:
     async with registry() as up, mirrored(tmp_path, up, verdict_for="0s") as mirror:
         assert (await mirror.get(f"/v2/{PLUGIN}/manifests/1", ALICE)).status == 200
@@ -131,6 +132,7 @@ async def test_a_right_that_is_taken_away_ends_with_its_verdict(tmp_path: Path) 
         assert is_challenge(await mirror.get(f"/v2/{OPEN}/manifests/1", ALICE))
 
 
+@pytest.mark.shows("with `auth.mode: upstream`, a registry does not answer")
 async def test_in_an_outage_whoever_could_pull_still_can_and_nobody_else(tmp_path: Path) -> None:
     target = f"/v2/{PLUGIN}/manifests/1"
     async with registry() as up:
