@@ -49,7 +49,7 @@ class HostedSettings(Section):
         "to all; `all`, once it is on the disks of `replicas` of them.",
     )
     max_blob_size: Size = Field(10 << 30, gt=0, description="The largest blob that may be pushed.")
-    max_manifest_size: Size = Field(4 << 20, gt=0, description="The largest manifest that may be pushed.")
+    max_manifest_size: Size = Field(4 << 20, gt=0, le=32 << 20, description="The largest manifest that may be pushed.")
     max_repository_size: Size | None = Field(
         None, gt=0, description="What all blobs of one hosted repository may take together. No limit without it."
     )

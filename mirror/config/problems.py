@@ -86,6 +86,6 @@ def _words(details: ErrorDetails) -> str:
         case "greater_than_equal":
             return f"must be at least {context['ge']:g}"
         case "less_than_equal":
-            return f"must be at most {context['le']:g}"
+            return f"must be at most {context['le']:.12g}"
         case _:
             return details["msg"]

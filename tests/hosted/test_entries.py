@@ -4,10 +4,12 @@ import base64
 import json
 
 import pytest
+from pydantic import ValidationError
 
+from mirror.config.hosted import HostedSettings
 from mirror.digest import Digest
 from mirror.errors import UpstreamInvalid
-from mirror.hosted.entries import MAX_MOMENT, Entry, OfBlob, OfManifest, OfTag, of_entry, to_entry
+from mirror.hosted.entries import MAX_BODY, MAX_MOMENT, Entry, OfBlob, OfManifest, OfTag, of_entry, to_entry
 from mirror.oci import OCI_INDEX
 from tests.hosted.shelf import REPOSITORY, describe
 from tests.support.artifacts import OCI_LAYER, image, index
@@ -101,3 +103,9 @@ def test_a_manifest_whose_bytes_are_not_its_own_or_no_manifest_is_refused(body: 
 def test_bytes_that_are_none_or_too_many_are_refused(text: object) -> None:
     with pytest.raises(UpstreamInvalid):
         to_entry({**MANIFEST, "body": text})
+
+
+def test_any_manifest_that_may_be_pushed_can_be_told() -> None:
+    with pytest.raises(ValidationError, match="max_manifest_size"):
+        HostedSettings(max_manifest_size=MAX_BODY + 1)
+    assert HostedSettings(max_manifest_size=MAX_BODY).max_manifest_size == MAX_BODY

@@ -1,5 +1,6 @@
 """What is heard from other replicas: the later change stands, and what follows from it is right here too."""
 
+import sqlite3
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import permutations
@@ -301,6 +302,16 @@ async def test_records_have_an_identity_that_stays_and_remember_how_far_they_kno
     async with shelf(tmp_path / "a") as one, shelf(tmp_path / "b") as two:
         assert await one.catalogue.identity() == identity
         assert await two.catalogue.cursor(identity) == Cursor(identity, 7, 100.5)
+
+
+async def test_what_an_earlier_release_has_read_and_not_understood_is_read_again(tmp_path: Path) -> None:
+    async with shelf(tmp_path) as hosted:
+        await hosted.catalogue.set_cursor("them", 7, 100.5)
+        connection = sqlite3.connect(hosted.database)
+        connection.execute("UPDATE cursor SET version = version - 1")
+        connection.commit()
+        connection.close()
+        assert await hosted.catalogue.cursor("them") is None
 
 
 async def test_blobs_are_listed_once_each_in_their_order(tmp_path: Path) -> None:
