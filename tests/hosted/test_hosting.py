@@ -1,23 +1,32 @@
 """What was pushed is pulled from here, exactly, through its own repository; what the disk lost is never made up."""
 
+import asyncio
+import functools
 import json
 import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
 from mirror.answer import Held, Hit, Whole
 from mirror.config import Settings
+from mirror.copies import Copies, NothingBehind
 from mirror.digest import Digest
-from mirror.errors import BlobUnknown, ManifestUnknown, NameInvalid, NameUnknown, StoreError
+from mirror.errors import BlobUnknown, ManifestUnknown, NameInvalid, NameUnknown, StoreError, UpstreamUnavailable
+from mirror.fills import Fills
 from mirror.hosted.together import ByItself
 from mirror.hosting import Hosting, Routed
 from mirror.listing import MAX_PAGE
 from mirror.names import Names, Place
 from mirror.oci import OCI_INDEX, Reference
+from tests.fill.source import PIECE, MemorySource, Sending, Tap
 from tests.hosted.shelf import OTHER, REPOSITORY, Clock, Shelf, shelf
+from tests.metadata.memory import Memory, MemoryMetadata
 from tests.support.artifacts import compat, descriptor, image, raw, wasm_module
 from tests.support.running import running
+from tests.support.waiting import eventually
 
 GRACE = 100.0
 MODULE = wasm_module(200_000)
@@ -115,6 +124,186 @@ async def test_who_is_told_that_a_blob_is_there_may_count_on_it(tmp_path: Path) 
         link = await hosted.catalogue.blob(REPOSITORY, _MODULE)
         assert link is not None
         assert link.touched_at == clock.time
+
+
+class Others(ByItself):
+    """Replicas that tell what they know when they are ``asked``, or already when their news are ``wanted``."""
+
+    def __init__(self, when: str, learn: Callable[[], Awaitable[object]]) -> None:
+        self._when = when
+        self._learn = learn
+
+    async def current(self) -> None:
+        if self._when == "wanted":
+            await self._learn()
+
+    async def asked(self) -> None:
+        if self._when == "asked":
+            await self._learn()
+
+
+ASKED: Sequence[Callable[[Hosting, str], Awaitable[object]]] = (
+    lambda answers, name: answers.manifest(Reference("hosted", name, tag="1.0")),
+    lambda answers, name: answers.manifest(at(PLUGIN.digest, name)),
+    lambda answers, name: answers.blob(at(_MODULE, name), read=True),
+    lambda answers, name: answers.blob(at(_MODULE, name), read=False),
+    lambda answers, name: answers.tags(Place("hosted", name), n=None, last=None),
+)
+
+
+async def test_what_is_not_known_here_is_asked_for_before_it_is_said_not_to_be_there(tmp_path: Path) -> None:
+    async with shelf(tmp_path) as hosted:
+        for number, ask in enumerate(ASKED):
+            name = f"team/plugin-{number}"
+            others = Others("asked", functools.partial(hosted.push, name, PLUGIN, "1.0"))
+            await ask(Hosting(hosted.catalogue, hosted.store, GRACE, others), name)
+
+
+async def test_what_others_have_changed_is_known_before_tags_and_lists_are_read(tmp_path: Path) -> None:
+    subject = descriptor(PLUGIN.media_type, PLUGIN.body)
+    newer = image([], extra={"subject": subject, "artifactType": "a/signature"})
+    async with shelf(tmp_path) as hosted:
+        await hosted.push(REPOSITORY, PLUGIN, "1.0")
+        others = Others("wanted", functools.partial(hosted.push, REPOSITORY, newer, "1.0", "2.0"))
+
+        def hosting() -> Hosting:
+            return Hosting(hosted.catalogue, hosted.store, GRACE, others)
+
+        assert (await hosting().manifest(Reference("hosted", REPOSITORY, tag="1.0"))).digest == newer.digest
+        await hosted.catalogue.delete_manifest(REPOSITORY, newer.digest)
+        assert json.loads((await hosting().tags(PLACE, n=None, last=None)).body) == ["1.0", "2.0"]
+        await hosted.catalogue.delete_manifest(REPOSITORY, newer.digest)
+        referrers = await hosting().referrers(PLACE, PLUGIN.digest, artifact_type=None, page=None)
+        assert [one["digest"] for one in json.loads(referrers.body)["manifests"]] == [str(newer.digest)]
+
+
+class Disks:
+    """Other replicas: whether one ``has`` a blob, and the bytes of ``manifests``, which were asked for so often."""
+
+    def __init__(self, has: bool | None = None, manifests: Mapping[Digest, bytes] | None = None) -> None:
+        self.has = has
+        self.manifests = manifests or {}
+        self.asked = 0
+
+    async def holds(self, digest: Digest) -> bool | None:
+        return self.has
+
+    async def content(self, digest: Digest, limit: int, hinted: Sequence[str] = ()) -> bytes | None:
+        self.asked += 1
+        await asyncio.sleep(0)
+        body = self.manifests.get(digest)
+        return body if body is not None and len(body) <= limit else None
+
+
+@asynccontextmanager
+async def among(hosted: Shelf, disks: Disks, source: MemorySource) -> AsyncIterator[tuple[Hosting, Copies]]:
+    """What answers at a replica: the others have ``disks``, and bytes come from ``source``."""
+    fills = Fills(hosted.directory, hosted.store, MemoryMetadata(Memory()), {"hosted": source})
+    copies = Copies("hosted", hosted.store, fills, disks, 1 << 20, hold_for=5.0)
+    try:
+        yield Hosting(hosted.catalogue, hosted.store, GRACE, ByItself(), copies), copies
+    finally:
+        await copies.aclose()
+        await fills.aclose()
+
+
+@pytest.mark.parametrize(("has", "there"), [(True, True), (None, True), (False, False)])
+async def test_a_blob_whose_bytes_are_elsewhere_is_there_unless_all_others_say_that_they_have_not_got_it(
+    tmp_path: Path, has: bool | None, there: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with shelf(tmp_path) as hosted, among(hosted, Disks(has), MemorySource(MODULE)) as (answers, _):
+        await hosted.push(REPOSITORY, PLUGIN)
+        hosted.store.delete(_MODULE)
+        if there:
+            answer = await answers.blob(at(_MODULE), read=False)
+            assert (answer.body.size, answer.outcome) == (len(MODULE), Hit())
+        else:
+            with pytest.raises(BlobUnknown, match="push it again"):
+                await answers.blob(at(_MODULE), read=False)
+        assert not hosted.store.holds(_MODULE)
+        assert caplog.text == ""  # that it lies elsewhere is nothing to be said
+
+
+async def test_who_is_told_of_a_blob_that_is_elsewhere_may_count_on_it_too(tmp_path: Path) -> None:
+    clock = Clock()
+    async with shelf(tmp_path, clock) as hosted, among(hosted, Disks(True), MemorySource()) as (_, copies):
+        await hosted.push_blob(REPOSITORY, MODULE)
+        hosted.store.delete(_MODULE)
+        clock.time += GRACE - 1
+        answers = Hosting(hosted.catalogue, hosted.store, GRACE, ByItself(), copies, now=clock)
+        await answers.blob(at(_MODULE), read=False)
+        link = await hosted.catalogue.blob(REPOSITORY, _MODULE)
+        assert link is not None
+        assert link.touched_at == clock.time
+
+
+def has_reached(tap: Tap, position: int) -> bool:
+    return tap.reached == position
+
+
+async def test_an_archive_on_another_disk_is_sent_only_when_it_is_whole_and_a_module_as_it_comes(
+    tmp_path: Path,
+) -> None:
+    archive = compat(MODULE)
+    packed = archive.blobs[archive.layers[0]]
+    assert min(len(MODULE), len(packed)) > 3 * PIECE
+    source = MemorySource(MODULE, packed)
+    async with shelf(tmp_path) as hosted, among(hosted, Disks(True), source) as (answers, _):
+        for content, flows in ((MODULE, True), (packed, False)):
+            digest = await hosted.push_blob(REPOSITORY, content)
+            hosted.store.delete(digest)
+            sending = Sending(tap=Tap(2 * PIECE))
+            source.script.append(sending)
+            answer = await answers.blob(at(digest), read=True)
+            ready = asyncio.ensure_future(answer.body.ready(0, None))
+            await eventually(functools.partial(has_reached, sending.tap, 2 * PIECE))
+            if flows:
+                await ready
+            else:
+                await asyncio.sleep(0)
+                assert not ready.done()
+            sending.tap.open()
+            await ready
+            assert b"".join([bytes(piece) async for piece in answer.body.read(0, None)]) == content
+            await eventually(functools.partial(hosted.store.holds, digest))
+
+
+async def test_a_manifest_that_this_disk_has_lost_is_got_once_for_all_from_another_and_kept(tmp_path: Path) -> None:
+    disks = Disks(manifests={PLUGIN.digest: PLUGIN.body})
+    async with shelf(tmp_path) as hosted, among(hosted, disks, MemorySource()) as (_, copies):
+        await hosted.push(REPOSITORY, PLUGIN, "1.0")
+        for damaged in (None, PLUGIN.body[:-1] + b" "):
+            hosted.store.delete(PLUGIN.digest)
+            if damaged is not None:
+                hosted.store.put(PLUGIN.digest, damaged)
+            fresh = Hosting(hosted.catalogue, hosted.store, GRACE, ByItself(), copies)
+            reading = (fresh.manifest(Reference("hosted", REPOSITORY, tag="1.0")) for _ in range(10))
+            assert {answer.body for answer in await asyncio.gather(*reading)} == {Whole(PLUGIN.body)}
+            blob = hosted.store.open(PLUGIN.digest)
+            assert blob is not None
+            assert bytes(blob.read(0, blob.size)) == PLUGIN.body
+        assert disks.asked == 2
+
+
+async def test_bytes_are_brought_whole_and_not_for_longer_than_somebody_gives_them(tmp_path: Path) -> None:
+    source = MemorySource(MODULE)
+    async with shelf(tmp_path) as hosted, among(hosted, Disks(True), source) as (_, copies):
+        await copies.bring(_MODULE, len(MODULE))
+        assert hosted.store.holds(_MODULE)
+        await copies.bring(_MODULE, len(MODULE))
+        assert len(source.gets) == 1
+        source.away = True
+        with pytest.raises(UpstreamUnavailable):
+            await copies.bring(_ABSENT, 5)
+
+
+async def test_where_nobody_stands_behind_replicas_they_are_looked_at_until_the_end() -> None:
+    clock = asyncio.get_running_loop().time
+    began = clock()
+    with pytest.raises(UpstreamUnavailable, match="must be pushed again") as nobody:
+        await NothingBehind().open_blob("", _ABSENT, deadline=began + 0.2)
+    assert 0.1 <= clock() - began <= 2
+    assert nobody.value.retry_after
 
 
 async def test_tags_come_in_pages_that_lead_to_the_next(tmp_path: Path) -> None:

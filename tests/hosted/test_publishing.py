@@ -2,7 +2,7 @@
 
 import contextlib
 import errno
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -10,10 +10,19 @@ from blake3 import blake3
 
 from mirror.admission import Admission
 from mirror.digest import Digest
-from mirror.errors import Denied, DiskFull, ManifestBlobUnknown, ManifestInvalid
+from mirror.errors import (
+    Denied,
+    DiskFull,
+    ManifestBlobUnknown,
+    ManifestInvalid,
+    MirrorError,
+    NotNow,
+    UpstreamTimeout,
+    UpstreamUnavailable,
+)
 from mirror.hosted.catalogue import Catalogue
 from mirror.hosted.records import BlobLink
-from mirror.hosted.together import ByItself
+from mirror.hosted.together import ByItself, Together, Turn
 from mirror.metadata.sqlite import SqliteMetadata
 from mirror.names import Place
 from mirror.oci import DOCKER_MANIFEST, OCI_MANIFEST, Manifest
@@ -31,7 +40,9 @@ MANIFEST = Manifest.parse(REFUSED.body, REFUSED.media_type, REFUSED.digest)
 
 
 @contextlib.asynccontextmanager
-async def hosted(folder: Path, check: str) -> AsyncIterator[tuple[Hosted, Catalogue, BlobStore]]:
+async def hosted(
+    folder: Path, check: str, together: Together | None = None
+) -> AsyncIterator[tuple[Hosted, Catalogue, BlobStore]]:
     """All that is needed to host, without HTTP."""
     with contextlib.ExitStack() as stack:
         directory = DataDirectory.open(folder)
@@ -43,7 +54,8 @@ async def hosted(folder: Path, check: str) -> AsyncIterator[tuple[Hosted, Catalo
         admission = Admission(check, 1 << 20, directory.spool)
         stack.callback(admission.close)
         try:
-            publisher = Hosted(uploads, store, catalogue, metadata, admission, 1 << 20, ByItself(), Unshared().announce)
+            others = together or ByItself()
+            publisher = Hosted(uploads, store, catalogue, metadata, admission, 1 << 20, others, Unshared().announce)
             yield publisher, catalogue, store
         finally:
             await catalogue.aclose()
@@ -127,3 +139,186 @@ async def test_a_disk_that_is_full_under_a_manifest_leaves_no_record_of_it(
         pushed = await publisher.put_manifest(PLACE, "", MANIFEST, ["v1"], overwrite=True)
         (warning,) = pushed.warnings
         assert warning.startswith("agents will refuse this: ")
+
+
+async def nothing() -> None:
+    """Nothing is learnt."""
+
+
+class Others(ByItself):
+    """Replicas that agree to everything, while they are not ``away``. ``events`` are what was asked of them, in order.
+
+    ``learn`` is what is known here once they were asked, ``bring`` what is on this disk once it was brought.
+    """
+
+    def __init__(self) -> None:
+        self.events: list[object] = []
+        self.away = False
+        self.learn: Callable[[], Awaitable[None]] = nothing
+        self.bring: Callable[[], Awaitable[None]] = nothing
+        self._moment = 2**51
+
+    def refuse_while_away(self) -> None:
+        if self.away:
+            raise NotNow("Redis is away", retry_after=2)
+
+    @contextlib.asynccontextmanager
+    async def changing(self, repository: str) -> AsyncIterator[Turn]:
+        self.events.append("begins")
+        yield await self.numbered()
+        self.events.append("ends")
+
+    async def numbered(self) -> Turn:
+        self._moment += 1
+        return Turn(self._moment)
+
+    async def told(self) -> None:
+        self.events.append("told")
+
+    async def copied(self, digests: Sequence[Digest]) -> None:
+        self.events.append(("copied", *digests))
+
+    async def brought(self, digest: Digest, size: int) -> None:
+        self.events.append(("brought", digest))
+        await self.bring()
+
+    async def asked(self) -> None:
+        self.events.append("asked")
+        await self.learn()
+
+
+async def test_what_is_changed_is_told_to_all_before_another_may_change_it_and_blobs_are_copied(tmp_path: Path) -> None:
+    others = Others()
+    async with hosted(tmp_path, "off", others) as (publisher, catalogue, _):
+        await push_blobs(publisher, REFUSED)
+        assert others.events == [event for digest in REFUSED.blobs for event in ("told", ("copied", digest))]
+        others.events.clear()
+        await publisher.put_manifest(PLACE, "", MANIFEST, ["v1"], overwrite=True)
+        config = MANIFEST.config
+        assert config is not None
+        copied = ("copied", config.digest, *(layer.digest for layer in MANIFEST.layers))
+        assert others.events == ["begins", "told", "ends", copied]
+        for delete in (
+            publisher.delete_tag(PLACE, "", "v1"),
+            publisher.delete_manifest(PLACE, "", MANIFEST.digest),
+            publisher.delete_blob(PLACE, "", MANIFEST.layers[0].digest),
+        ):
+            others.events.clear()
+            await delete
+            assert others.events == ["begins", "told", "ends"]
+        assert (await others.numbered()).moment == await catalogue.latest() + 1
+
+
+async def test_while_redis_is_away_an_upload_is_told_of_and_cancelled_and_nothing_else(tmp_path: Path) -> None:
+    others = Others()
+    async with hosted(tmp_path, "off", others) as (publisher, catalogue, _):
+        await push_blobs(publisher, REFUSED)
+        upload = await publisher.begin(PLACE, "", algorithm="sha256")
+        assert await upload.append(Chunk(stream(b"some"))) == 4
+        others.away = True
+        layer = MANIFEST.layers[0].digest
+        for change in (
+            publisher.begin(PLACE, "", algorithm="sha256"),
+            upload.append(Chunk(stream(b"more"))),
+            upload.finish(Digest.of(b"some"), None),
+            publisher.mount(Place("hosted", "other"), "", layer, PLACE, lambda _: True),
+            publisher.put_manifest(PLACE, "", MANIFEST, ["v1"], overwrite=True),
+            publisher.delete_tag(PLACE, "", "v1"),
+            publisher.delete_manifest(PLACE, "", MANIFEST.digest),
+            publisher.delete_blob(PLACE, "", layer),
+        ):
+            with pytest.raises(NotNow):
+                await change
+        assert not await catalogue.exists("other")
+        assert (await publisher.find(PLACE, "", upload.id)).size == 4
+        others.away = False
+        other = await publisher.begin(PLACE, "", algorithm="sha256")
+        await (await publisher.find(PLACE, "", upload.id)).finish(Digest.of(b"some"), None)
+        others.away = True
+        await (await publisher.find(PLACE, "", other.id)).cancel()
+
+
+async def test_a_number_that_cannot_be_had_leaves_the_upload_to_be_finished_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    others = Others()
+    async with hosted(tmp_path, "off", others) as (publisher, catalogue, _):
+        upload = await publisher.begin(PLACE, "", algorithm="sha256")
+
+        async def gone() -> Turn:
+            raise NotNow("Redis has gone this moment", retry_after=2)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(others, "numbered", gone)
+            with pytest.raises(NotNow):
+                await upload.finish(Digest.of(b"all"), Chunk(stream(b"all")))
+        assert not await catalogue.exists(PLACE.repository)
+        await (await publisher.find(PLACE, "", upload.id)).finish(Digest.of(b"all"), None)
+        assert await catalogue.blob(PLACE.repository, Digest.of(b"all")) is not None
+
+
+async def test_what_a_manifest_names_is_asked_for_before_it_is_said_to_be_unknown(tmp_path: Path) -> None:
+    others = Others()
+    async with hosted(tmp_path, "off", others) as (publisher, catalogue, store):
+        with pytest.raises(ManifestBlobUnknown):
+            await publisher.put_manifest(PLACE, "", MANIFEST, ["v1"], overwrite=True)
+        assert others.events == ["begins", "asked"]
+
+        async def elsewhere() -> None:
+            for digest, content in REFUSED.blobs.items():
+                store.put(digest, content)
+                await catalogue.link_blob(PLACE.repository, digest, len(content))
+
+        others.learn = elsewhere
+        await publisher.put_manifest(PLACE, "", MANIFEST, ["v1"], overwrite=True)
+        assert await catalogue.tagged(PLACE.repository, "v1") is not None
+
+
+async def test_a_layer_on_another_disk_is_brought_and_looked_into_before_its_manifest_is_let_in(tmp_path: Path) -> None:
+    others = Others()
+    layer = MANIFEST.layers[0].digest
+    async with hosted(tmp_path, "enforce", others) as (publisher, _, store):
+        await push_blobs(publisher, REFUSED)
+        store.delete(layer)
+        errors: list[tuple[MirrorError | TimeoutError, type[MirrorError]]] = [
+            (UpstreamUnavailable("no replica gives it"), UpstreamUnavailable),
+            (TimeoutError(), UpstreamTimeout),
+        ]
+        for error, shown in errors:
+
+            async def fails(error: BaseException = error) -> None:
+                raise error
+
+            others.bring = fails
+            with pytest.raises(shown):
+                await publisher.put_manifest(PLACE, "", MANIFEST, ["v1"], overwrite=True)
+
+        async def comes() -> None:
+            store.put(layer, REFUSED.blobs[layer])
+
+        others.bring = comes
+        with pytest.raises(ManifestInvalid):
+            await publisher.put_manifest(PLACE, "", MANIFEST, ["v1"], overwrite=True)
+
+
+async def test_a_blob_is_mounted_once_it_is_on_this_disk_and_sent_where_it_cannot_be_had(tmp_path: Path) -> None:
+    others = Others()
+    layer, target = MANIFEST.layers[0].digest, Place("hosted", "other")
+    async with hosted(tmp_path, "off", others) as (publisher, catalogue, store):
+        await push_blobs(publisher, REFUSED)
+        store.delete(layer)
+
+        async def fails() -> None:
+            raise UpstreamUnavailable("no replica gives it")
+
+        others.bring = fails
+        assert not await publisher.mount(target, "", layer, PLACE, lambda _: True)
+
+        async def comes() -> None:
+            store.put(layer, REFUSED.blobs[layer])
+
+        others.bring = comes
+        others.events.clear()
+        assert await publisher.mount(target, "", layer, PLACE, lambda _: True)
+        assert others.events == [("brought", layer), "told", ("copied", layer)]
+        assert await catalogue.blob("other", layer) is not None
