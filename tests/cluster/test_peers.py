@@ -233,6 +233,26 @@ async def test_a_replica_does_not_ask_itself(tmp_path: Path) -> None:
         assert one.asked == []
 
 
+async def test_that_nobody_holds_it_is_said_only_when_all_who_are_alive_have_said_so(tmp_path: Path) -> None:
+    clock = Clock()
+    async with (
+        replicas(tmp_path) as (one,),
+        serving(saying(404)) as lacking,
+        serving(saying(503)) as busy,
+        serving(Fake()) as hanging,
+    ):
+        for others, holds in (((lacking,), False), ((lacking, busy), None), ((lacking, hanging), None), ((), False)):
+            async with asking(tmp_path, *others, clock=clock) as peers:
+                for _ in range(2):  # also of one that was silent a moment ago
+                    assert await peers.holds(DIGEST) is holds
+        async with asking(tmp_path, one, lacking, busy, hanging) as peers:
+            assert await peers.holds(DIGEST) is None
+            one.put(CONTENT)
+            assert await peers.holds(DIGEST) is True
+            peers.cool_down(one.url.removeprefix("http://"), DIGEST)
+            assert await peers.holds(DIGEST) is None, "it has other bytes"
+
+
 async def test_a_hinted_replica_that_hangs_holds_up_the_others_for_a_moment_only(tmp_path: Path) -> None:
     fake = Fake()
     async with replicas(tmp_path) as (one,), serving(fake) as hanging, asking(tmp_path, hanging, one) as peers:

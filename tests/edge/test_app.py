@@ -57,6 +57,17 @@ async def test_ready_says_whether_it_stops_and_alive_stays() -> None:
         assert (await asked(one, "/healthz")).status == 200
 
 
+async def test_it_is_ready_once_it_knows_what_it_has_to_know_and_is_asked_by_others_before() -> None:
+    known: list[bool] = []
+    one = App({"/peer/": Fixed(START, PART, REST)}, lambda: False, log_access=False, begun=lambda: bool(known))
+    assert (await asked(one, "/readyz")).status == 503
+    for path in ("/healthz", "/peer/v1/x"):
+        beginning = await asked(one, path)
+        assert (beginning.status, "connection" in beginning.headers) == (200, False)
+    known.append(True)
+    assert (await asked(one, "/readyz")).status == 200
+
+
 @pytest.mark.parametrize("path", ["/", "/v1/", "/v", "/metrics/../v2", "/index.html", "*", "/healthz/x", "/V2/"])
 async def test_other_addresses_are_not_there(path: str) -> None:
     sent = await asked(app(Fixed(START, REST)), path)

@@ -16,6 +16,7 @@ from mirror import replicated
 from mirror.cluster.beat import ALIVE_FOR
 from mirror.copies import Copies
 from mirror.digest import Digest
+from mirror.edge.peerhosted import HostedRoom
 from mirror.shared import keys
 from tests.auth.support import basic, users_file
 from tests.support.artifacts import cncf, descriptor, image, raw, wasm_module
@@ -373,10 +374,19 @@ async def test_while_a_replica_cannot_be_asked_nothing_is_changed_that_it_may_ha
 
 
 @pytest.mark.shows("a replica is replaced by one with an empty disk")
-async def test_a_replica_that_starts_knows_what_the_others_know_before_it_answers(tmp_path: Path) -> None:
+async def test_a_replica_that_starts_knows_what_the_others_know_before_it_answers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = HostedRoom.answer
+
+    async def takes_its_time(self: HostedRoom, *asked: Any) -> None:
+        await asyncio.sleep(1)  # longer than any pull waits for news
+        await told(self, *asked)
+
     async with town(tmp_path, 1) as here:
         author = here.authors()[0]
         assert (await author.push(PLUGIN, "v1")).status == 201
+        monkeypatch.setattr(HostedRoom, "answer", takes_its_time)
         mirror = await here.start()
         for target in (f"/v2/{NAME}/manifests/v1", f"/v2/{NAME}/blobs/{MODULE}", f"/v2/{NAME}/tags/list"):
             assert (await mirror.get(target)).status == 200
