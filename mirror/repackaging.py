@@ -108,6 +108,17 @@ class Repackaging:
                     return dataclasses.replace(answer, media_type=OCTETS)
         return await self._pull.blob(reference, read=read)
 
+    async def original(self, reference: Reference) -> Reference | None:
+        """What upstream has in place of what may be made here: the tag or the manifest that it is made of."""
+        if reference.tag is not None:
+            tag = original_tag(reference.tag, self._suffix)
+            return dataclasses.replace(reference, tag=tag) if tag is not None else None
+        assert reference.digest is not None
+        source = self._sources.get((reference.upstream, reference.repository, reference.digest))
+        if source is None and (made := await self._manifests.known(reference, reference.digest)) is not None:
+            source = source_of(made)
+        return reference.at(source) if source is not None else None
+
     async def aclose(self) -> None:
         """Stop what was begun for clients that may be gone."""
         await self._making.aclose()

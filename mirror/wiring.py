@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
 from starlette.types import ASGIApp
@@ -37,6 +37,7 @@ from mirror.fills import Fills
 from mirror.hosted.backup import backups_of
 from mirror.hosted.catalogue import Catalogue
 from mirror.hosted.gc import Gc
+from mirror.hosted.orphans import Orphans
 from mirror.hosted.together import ByItself, Together
 from mirror.hosting import Hosting, Routed
 from mirror.links import Links
@@ -46,6 +47,7 @@ from mirror.metadata.sqlite import SqliteMetadata
 from mirror.metrics import Metrics
 from mirror.modules import Modules
 from mirror.names import Names
+from mirror.oci import Reference
 from mirror.places import Places
 from mirror.publish import Publisher
 from mirror.publishing import Hosted
@@ -67,7 +69,6 @@ from mirror.upstream.authors import Authors
 from mirror.upstream.endpoints import origin_to_push_to
 from mirror.upstream.failover import Upstream
 from mirror.upstream.lenders import Logins
-from mirror.wasm.repackage import original_tag
 
 _COLLECT_EVERY = 600.0
 """Seconds between two looks for hosted content that nothing names; half the grace, where that is less."""
@@ -142,6 +143,7 @@ class _Pulls:
     peer_rooms: Mapping[str, Room]
     begun: Callable[[], bool]
     suspicion: Suspicion
+    original: Callable[[Reference], Awaitable[Reference | None]] | None
 
 
 async def _ground(stack: contextlib.AsyncExitStack, settings: Settings, directory: DataDirectory) -> _Ground:
@@ -219,6 +221,7 @@ def _pulls(stack: contextlib.AsyncExitStack, ground: _Ground) -> _Pulls:
         return modules
 
     served: Pulling = pull
+    original = None
     if settings.wasm.repackage == "agents":
         suffix, modules = settings.wasm.repackage_suffix, modules_of(pull)
         served = Repackaging(
@@ -235,11 +238,13 @@ def _pulls(stack: contextlib.AsyncExitStack, ground: _Ground) -> _Pulls:
             time.time,
         )
         stack.push_async_callback(served.aclose)
+        original = served.original
     if ground.through:
         served = Confirmed(served, ground.through, store)
     hosting, together, peer_rooms, begun = _hosting(stack, ground, fills)
     everything = Routed(settings.hosted.prefix, hosting, served, listing)
-    return _Pulls(fills, manifests, pull, everything, modules_of(everything), together, peer_rooms, begun, suspicion)
+    modules = modules_of(everything)
+    return _Pulls(fills, manifests, pull, everything, modules, together, peer_rooms, begun, suspicion, original)
 
 
 def _hosting(
@@ -258,6 +263,8 @@ def _hosting(
         together, copies, rooms, begun = hosts.together, hosts.copies, hosts.rooms, hosts.begun
     gc = Gc(catalogue, ground.around.metadata, ground.directory, grace, together=together)
     run_within(stack, gc.run(min(grace / 2, _COLLECT_EVERY)))
+    orphans = Orphans(catalogue, ground.around.metadata, ground.local, ground.directory, grace, together)
+    run_within(stack, orphans.run())
     return Hosting(catalogue, ground.store, grace, together, copies), together, rooms, begun
 
 
@@ -269,7 +276,7 @@ def _at_once() -> bool:
 def _passthrough(ground: _Ground, pulls: _Pulls) -> PassThrough | None:
     """Where the upstreams say what each client may do: who asks them."""
     settings, secret = ground.settings, ground.around.secret
-    auth, repackaged = settings.auth, settings.wasm.repackage == "agents"
+    auth = settings.auth
     if auth.mode != "upstream":
         return None
     own = key_in(ground.directory.verdicts_key) if secret is None else b""
@@ -283,7 +290,7 @@ def _passthrough(ground: _Ground, pulls: _Pulls) -> PassThrough | None:
         pulls.suspicion,
         verdict_for=auth.verdict_for,
         stale_verdict_for=auth.stale_verdict_for,
-        original=lambda tag: original_tag(tag, settings.wasm.repackage_suffix) if repackaged else None,
+        original=pulls.original,
     )
     return PassThrough(verdicts, ground.logins, lent)
 

@@ -27,6 +27,7 @@ from random import random as any_number
 from typing import Final, NoReturn, Protocol
 
 from mirror.auth.keyed import Keyed
+from mirror.digest import Digest
 from mirror.errors import (
     Denied,
     MirrorError,
@@ -41,7 +42,7 @@ from mirror.errors import (
 from mirror.flight import Flights
 from mirror.metadata.base import KeptAnswer, Metadata
 from mirror.names import Place, not_allowed
-from mirror.oci import Resource
+from mirror.oci import Reference, Resource
 from mirror.suspicion import Suspicion
 from mirror.tags import Lru
 from mirror.upstream.backoff import Backoff
@@ -121,15 +122,15 @@ class Verdicts:
         *,
         verdict_for: float,
         stale_verdict_for: float,
-        original: Callable[[str], str | None] = lambda tag: None,
+        original: Callable[[Reference], Awaitable[Reference | None]] | None = None,
         now: Callable[[], float] = time.time,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         random: Callable[[], float] = any_number,
     ) -> None:
         """``origins``: the URL that each upstream is asked at; of another one under its name nothing is believed.
 
-        The durations are in seconds; ``now`` gives seconds since the epoch. ``original`` is the tag at upstream of one
-        that is made here, if it looks like that.
+        The durations are in seconds; ``now`` gives seconds since the epoch. ``original`` gives what upstream has
+        in place of what is made here.
         """
         self._upstreams = upstreams
         self._origins = origins
@@ -172,10 +173,10 @@ class Verdicts:
             try:
                 known, left = await self._find_out(subject, (resource, target), login)
             except NotFound:
-                instead = self._original(target) if resource is Resource.MANIFEST else None
+                instead = await self._instead(place, target) if kind == "content" else None
                 if instead is None:
                     raise
-                known, left = await self._find_out(subject, (resource, instead), login)
+                known, left = await self._find_out(subject, (Resource.MANIFEST, instead), login)
         if known.status != 200:
             self._refuse(subject, known.status)
         return left
@@ -200,6 +201,15 @@ class Verdicts:
         await self._flights.aclose()
         await self._loading.aclose()
         await self._noting.aclose()
+
+    async def _instead(self, place: Place, target: str) -> str | None:
+        """A manifest to be asked about where what is asked for is made here, and nothing that upstream has."""
+        if self._original is None:
+            return None
+        digest = Digest.parse(target) if ":" in target else None
+        tag = target if digest is None else None
+        found = await self._original(Reference(place.upstream, place.repository, tag, digest))
+        return found.target if found is not None else None
 
     async def _find_out(
         self, subject: _Subject, what: tuple[Resource, str], login: Login | None

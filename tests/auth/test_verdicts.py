@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,7 +31,7 @@ from mirror.errors import (
 from mirror.freshness import Policy
 from mirror.metadata.base import KeptAnswer, Metadata
 from mirror.names import Place
-from mirror.oci import Resource
+from mirror.oci import Reference, Resource
 from mirror.suspicion import Suspicion
 from mirror.upstream.failover import Upstream
 from mirror.upstream.tokens import Login
@@ -102,7 +102,7 @@ class Scene:
     key: bytes = b"k" * 32
     origin: str = "https://ghcr.io"
     metadata: Metadata | None = None
-    original: Callable[[str], str | None] = lambda tag: None
+    original: Callable[[Reference], Awaitable[Reference | None]] | None = None
     _workers: list[Verdicts] = field(default_factory=list)
 
     def worker(self) -> Verdicts:
@@ -243,17 +243,29 @@ async def test_who_asks_for_what_is_there_does_not_hear_that_something_else_is_n
         assert len(it.registry.asked) == 2
 
 
-async def test_a_tag_that_is_made_here_is_as_readable_as_the_one_it_is_made_of() -> None:
-    original: Mapping[str, str] = {"1-istio": "1"}
-    async with scene(original=original.get) as (it, verdicts):
-        it.registry.absent = {"1-istio"}
-        await pull(verdicts, what="1-istio")
+@pytest.mark.parametrize(
+    ("made", "kind"),
+    [
+        ("1-istio", Resource.MANIFEST),
+        ("sha256:" + "b" * 64, Resource.MANIFEST),
+        ("sha256:" + "b" * 64, Resource.BLOB),
+    ],
+)
+async def test_what_is_made_here_is_as_readable_as_what_it_is_made_of(made: str, kind: Resource) -> None:
+    async def original(reference: Reference) -> Reference | None:
+        return Reference(reference.upstream, reference.repository, "1") if reference.target == made else None
+
+    async with scene(original=original) as (it, verdicts):
+        it.registry.absent = {made, "2"}
+        with pytest.raises(ManifestUnknown):
+            await pull(verdicts, what="2")
+        await pull(verdicts, what=made, kind=kind)
         with pytest.raises(Unauthorized):
-            await pull(verdicts, BOB, "1-istio")
-        it.registry.absent = {"1-istio", "1"}
+            await pull(verdicts, BOB, made, kind=kind)
+        it.registry.absent = {made, "1"}
         it.clock.seconds += YES_FOR
         with pytest.raises(ManifestUnknown):
-            await pull(verdicts, what="1-istio")
+            await pull(verdicts, what=made, kind=kind)
 
 
 async def test_a_thousand_pulls_with_one_secret_are_one_question() -> None:

@@ -276,7 +276,8 @@ async def test_a_tag_that_is_made_here_is_read_by_whoever_may_read_its_original(
         wasm = {"wasm": {"repackage": "agents"}}
         publish(up, "acme/plugin", "2", cncf(MODULE))
         of = {"endpoints": [up.url], **QUICK}
-        async with running(tmp_path, {"up": of}, {"auth": MODE, **wasm}) as mirror:
+        settings = {"auth": {**MODE, "verdict_for": "0s"}, **wasm}
+        async with running(tmp_path, {"up": of}, settings) as mirror:
             reply = await mirror.get(f"/v2/{PLUGIN}/manifests/2-istio", ALICE)
             assert reply.status == 200
             for layer in json.loads(reply.body)["layers"]:
@@ -284,6 +285,11 @@ async def test_a_tag_that_is_made_here_is_read_by_whoever_may_read_its_original(
                 assert (await mirror.get(target, ALICE)).status == 200
                 assert is_challenge(await mirror.get(target, BOB))
             assert is_challenge(await mirror.get(f"/v2/{PLUGIN}/manifests/2-istio", BOB))
+            pinned = f"/v2/{PLUGIN}/manifests/{Digest.of(reply.body)}"
+            assert is_challenge(await mirror.get(pinned, BOB))
+        async with running(tmp_path, {"up": of}, settings) as mirror:  # one that has forgotten what it made
+            assert (await mirror.get(pinned, ALICE)).status == 200
+            assert (await mirror.get(target, ALICE)).status == 200
 
 
 @pytest.mark.needs("docker-registry")
