@@ -30,6 +30,7 @@ HOUSE = """
     metadata: base schema salvage recovery backups session statements linked thread sqlite records scripts redis
     metadata: behind resilient
     hosted: records together entries schema ledger reads rows writes merge database backup access exchange catalogue gc
+    hosted: orphans
     cluster: alone secret documents beat leases moments
     tags
     links
@@ -40,6 +41,7 @@ HOUSE = """
     peers
     following
     spread
+    telling
     upkeep
     replication
     passing

@@ -3,6 +3,7 @@
 A change has a ``moment`` where replicas have agreed on one (`mirror.hosted.together.Turn`); None: it gets one here.
 """
 
+import functools
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,6 +17,8 @@ from mirror.hosted.access import Access
 from mirror.hosted.exchange import Body, Exchange
 from mirror.hosted.records import BlobLink, Described, HostedTag, ManifestRecord
 from mirror.store.directory import DataDirectory
+
+_PORTION = 1000  # digests that one read decides about: some milliseconds, for which others wait
 
 
 class Catalogue(Exchange):
@@ -192,6 +195,14 @@ class Catalogue(Exchange):
     async def doom(self, digests: Sequence[Digest]) -> None:
         """Have it found out whether bytes can go: those of a copy, whose last link may have gone while it was made."""
         await self._access.write(lambda connection: rows.doom(connection, digests))
+
+    async def unlinked(self, digests: Sequence[Digest]) -> Sequence[Digest]:
+        """Those that no repository has, as a blob or as a manifest."""
+        found: list[Digest] = []
+        for first in range(0, len(digests), _PORTION):
+            portion = digests[first : first + _PORTION]
+            found += await self._access.read(functools.partial(reads.unlinked, digests=portion))
+        return found
 
     async def doomed(self, after: str, limit: int) -> Sequence[Digest]:
         """Digests that have lost a link, and whose bytes may have to go; in their order."""

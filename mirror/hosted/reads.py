@@ -2,6 +2,7 @@
 
 import json
 import sqlite3
+from collections.abc import Sequence
 from typing import Literal
 
 from mirror.digest import Digest
@@ -54,6 +55,11 @@ def is_linked(connection: sqlite3.Connection, digest: Digest) -> bool:
         connection.execute(f"SELECT 1 FROM {table} WHERE digest = ? LIMIT 1", (str(digest),)).fetchone()
         for table in ("blob", "manifest")
     )
+
+
+def unlinked(connection: sqlite3.Connection, digests: Sequence[Digest]) -> list[Digest]:
+    """Those that no repository has."""
+    return [digest for digest in digests if not is_linked(connection, digest)]
 
 
 def size_of(connection: sqlite3.Connection, digest: Digest) -> int | None:

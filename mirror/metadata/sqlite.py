@@ -239,6 +239,10 @@ class SqliteMetadata:
         """What the module in an entry of the archive ``layer`` was kept as on this disk, or None."""
         return await self._read(lambda connection: statements.unpacked(connection, layer, entry))
 
+    async def all_unpacked(self) -> set[Digest]:
+        """All modules that were unpacked on this disk; they may be gone again."""
+        return await self._read(statements.all_unpacked)
+
     async def put_unpacked(self, record: Unpacked) -> None:
         """Note a module that was unpacked. It is about this disk, like what is noted of blobs, and of no replica."""
         await self._write(Write(lambda connection: statements.put_unpacked(connection, record)))

@@ -205,6 +205,11 @@ def unpacked(connection: sqlite3.Connection, layer: Digest, entry: int) -> Unpac
     return Unpacked(layer, entry, digest_of(digest), size)
 
 
+def all_unpacked(connection: sqlite3.Connection) -> set[Digest]:
+    """What all modules were kept as."""
+    return {digest_of(typed(row, str)[0]) for row in connection.execute("SELECT DISTINCT digest FROM unpacked")}
+
+
 def put_unpacked(connection: sqlite3.Connection, record: Unpacked) -> None:
     """Note what a module was kept as."""
     connection.execute(
