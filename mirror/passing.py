@@ -9,18 +9,20 @@ A signed request is good for some minutes, so somebody who has overheard one may
 * ``GET`` tells how far an upload is, as it did before.
 * ``DELETE``, or a ``PUT`` that was carried out: the upload is over, and ids are never given twice. 404.
 * ``PATCH``, or a ``PUT`` with the last bytes: says, signed, where its bytes begin: as the client does by
-  ``Content-Range``, or else as the owner has told this replica a moment before (`Passing.ask` with ``Question.size``).
+  ``Content-Range``, or else as the owner has told this replica a moment before (`Passing.size`).
   Held against the upload while nobody else writes to it, that lets a body be taken in once: then the upload does not
   end there any more. 416, and nothing changes.
 * any of them before its first sending has arrived, with another body: whoever can keep the first one back can change
   its bytes as well. They do not have the digest, and the upload fails. Against that there is TLS.
 
-Credentials of clients are passed on only where the owner has to show them to an upstream (`auth.mode: upstream`), and
-only after it has proved, with the signature of an answer, that it knows the secret: addresses stand in Redis.
+Addresses stand in Redis, where somebody else may have put one. So nothing is passed on but to who has proved lately at
+that address, with the signature of an answer, to know the secret. Credentials of clients go along only where the owner
+has to show them to an upstream (`auth.mode: upstream`).
 """
 
 import json
 import logging
+import math
 import re
 from base64 import b64decode, b64encode
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -50,12 +52,18 @@ ROOM = "uploads"
 CREDENTIALS = "x-client-authorization"
 """The header with the client's ``Authorization``, where it has to be passed on."""
 
+ONLY = ("", "size", "proof")
+"""What is asked: what the client asks; how far the upload is; that a replica answers."""
+
 _CONNECTS_WITHIN = 1.0
 _DOUBTED_AFTER = 5.0
 """Seconds without a sign after which an owner is given up that is not said to be alive any more."""
 
 _ANSWERS_WITHIN = 600.0
 """The same for one that is: at the end it may have to read all of an upload again, or wait for an upstream."""
+
+_PROVED_FOR = 30.0
+"""Seconds for which who has signed an answer is sent what clients send."""
 
 _COME_BACK = 1.0
 _MAX_OTHERS = 64
@@ -70,7 +78,7 @@ class Question:
     """A request for an upload, as a client has made it at another replica than the owner's.
 
     ``path`` is decoded, ``query`` raw; ``span`` is its ``Content-Range``, "" without one. ``start``: where the upload
-    has to stand, if the client does not say that. ``size``: it is only asked how far the upload is.
+    has to stand, if the client does not say that. ``only``: one of `ONLY`.
     """
 
     method: str
@@ -81,7 +89,7 @@ class Question:
     host: str = ""
     span: str = ""
     start: int | None = None
-    size: bool = False
+    only: str = ""
 
     @property
     def target(self) -> str:
@@ -91,8 +99,8 @@ class Question:
             asked["span"] = self.span
         if self.start is not None:
             asked["start"] = str(self.start)
-        if self.size:
-            asked["size"] = "1"
+        if self.only:
+            asked["only"] = self.only
         target = f"{ROOM}/{self.upload}?{urlencode(asked)}"
         if len(target) > _MAX_TARGET:
             raise NameInvalid("the address of the request is too long")
@@ -101,8 +109,9 @@ class Question:
     @classmethod
     def of(cls, method: str, upload: str, asked: Mapping[str, str]) -> "Question":
         """What `target` says, its query parsed as ``asked``. Raises `NameInvalid`."""
-        start = asked.get("start")
-        if "principal" not in asked or "path" not in asked or (start is not None and not _NUMBER.fullmatch(start)):
+        start, only = asked.get("start"), asked.get("only", "")
+        missing = "principal" not in asked or "path" not in asked
+        if missing or only not in ONLY or (start is not None and not _NUMBER.fullmatch(start)):
             raise NameInvalid("this is not a request for an upload that a replica passes on")
         return cls(
             method,
@@ -113,7 +122,7 @@ class Question:
             asked.get("host", ""),
             asked.get("span", ""),
             int(start) if start is not None else None,
-            asked.get("size") == "1",
+            only,
         )
 
 
@@ -171,6 +180,7 @@ class Passing:
         self._clock = clock
         self._now = now
         self._reach = Reach.ENDPOINT if is_loopback(httpx.URL(own).host) else Reach.REPLICA
+        self._proved: dict[str, float] = {}
         self._dialler = Dialler(guarded=self._reach is Reach.REPLICA, admits=may_be_a_replica)
 
     def owner(self, upload: str) -> str | None:
@@ -181,9 +191,9 @@ class Passing:
         others = islice(self._addresses(), _MAX_OTHERS)
         return next((one for one in others if one != self._own and name_of(one) == name), None)
 
-    async def size(self, owner: str, question: Question) -> Reply:
+    async def size(self, owner: str, question: Question, credentials: str | None = None) -> Reply:
         """How far the upload of ``question`` is, or what stands against it. Raises as `ask`."""
-        return await self.ask(owner, replace(question, method="GET", span="", size=True))
+        return await self.ask(owner, replace(question, method="GET", span="", only="size"), credentials=credentials)
 
     async def ask(
         self,
@@ -195,10 +205,12 @@ class Passing:
     ) -> Reply:
         """What the replica at ``owner`` answers, while ``content`` goes there: ``length`` bytes, None: not announced.
 
-        Raises `UploadUnknown` when nobody is there any more; `NotNow` when it fails, or does not prove that it is a
-        replica; and what the content raises.
+        ``credentials`` are the client's ``Authorization``, for owners that need it. Raises `UploadUnknown` when nobody
+        is there any more; `NotNow` when it fails, or does not prove that it is a replica; and what the content raises.
         """
         target = f"{ROOT}{question.target}"
+        if question.only != "proof" and self._clock() - self._proved.get(owner, -math.inf) > _PROVED_FOR:
+            await self.ask(owner, Question("GET", "", "", "", only="proof"))
         try:
             url = httpx.URL(parse_endpoint(owner))
         except ValueError as error:
@@ -231,6 +243,8 @@ class Passing:
                     f"{owner} answers {heard.status} without a valid signature: another secret is in its "
                     "cluster.secret_file, its clock is wrong, or it stops"
                 )
+            alive = set(self._addresses())
+            self._proved = {one: at for one, at in self._proved.items() if one in alive} | {owner: self._clock()}
             return Reply.read(heard.body)
         except UpstreamError as error:
             if owner not in self._addresses():

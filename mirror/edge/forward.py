@@ -37,13 +37,12 @@ class Forward:
         has_body = question.method in _WITH_BODY and not is_empty(push.scope)
         chunk = chunk_of(push.scope, push.receive) if has_body else None
         credentials = header(push.scope, b"authorization") if self._with_credentials else None
-        if credentials is not None or (chunk is not None and chunk.start is None):
-            reply = await self._passing.size(owner, question)
+        if chunk is not None and chunk.start is None:
+            reply = await self._passing.size(owner, question, credentials)
             if reply.size is None:
                 await _send(push, reply)
                 return
-            if chunk is not None and chunk.start is None:
-                question = replace(question, start=reply.size)
+            question = replace(question, start=reply.size)
         if chunk is not None:
             length = announced(push.scope)
             reply = await self._passing.ask(owner, question, chunk.content, length, credentials)

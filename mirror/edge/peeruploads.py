@@ -37,12 +37,14 @@ class PeerUploads:
 
     async def _reply(self, scope: Scope, receive: Receive, question: Question) -> Reply:
         """What the client is to hear."""
+        if question.only == "proof":
+            return Reply(204)
         inner, heard = _as_it_came_in(scope, question), _Heard()
         try:
             path = parse_path(question.path)
             if path.resource is not Resource.UPLOAD or path.upload != question.upload:
                 raise UploadUnknown("the address is that of another upload")
-            passed = Passed(question.principal, question.start, question.size)
+            passed = Passed(question.principal, question.start, question.only == "size")
             size = await self._pushes.passed(inner, receive, heard.send, path, query(inner), passed)
             if size is not None:
                 return Reply(204, size=size)

@@ -3,13 +3,16 @@
 import asyncio
 import contextlib
 import random
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import pytest
 
 from mirror import passing
+from mirror.cluster.secret import Secret
 from mirror.digest import Digest
+from mirror.passing import Reply as Said
 from mirror.store.uploads import name_of
 from mirror.upstream import duplex
 from mirror.upstream.stream import Stream
@@ -34,11 +37,17 @@ def in_a_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @contextlib.asynccontextmanager
-async def owner(handler: Handler) -> AsyncIterator[str]:
-    """The URL of something that is no mirror, in an owner's place."""
+async def owner(handler: Handler, secret: Secret) -> AsyncIterator[str]:
+    """The URL of something in an owner's place, which can prove that it is one; ``handler`` is called after that."""
     done = asyncio.Event()
 
     async def handled(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        if b"only=proof" in head:
+            writer.write(proof(secret, head))
+            await writer.drain()
+            writer.close()
+            return
         with contextlib.suppress(OSError):
             await handler(reader, writer)
         if handler is never:
@@ -52,6 +61,15 @@ async def owner(handler: Handler) -> AsyncIterator[str]:
         done.set()
         server.close()
         await server.wait_closed()
+
+
+def proof(secret: Secret, head: bytes) -> bytes:
+    """The answer to whoever wants to know that a replica is asked."""
+    nonce = re.search(rb"n=([0-9a-f]{32})", head)
+    assert nonce is not None
+    document = Said(204).document()
+    signature = secret.sign_answer(nonce[1].decode(), document)
+    return f"HTTP/1.1 200 OK\r\nx-signature: {signature}\r\ncontent-length: {len(document)}\r\n\r\n".encode() + document
 
 
 async def never(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -127,7 +145,7 @@ async def test_an_owner_that_falls_silent_is_waited_for_while_it_is_said_to_be_a
 
 @pytest.mark.usefixtures("in_a_hurry")
 async def test_an_owner_that_falls_silent_and_is_not_said_to_be_alive_is_given_up(tmp_path: Path) -> None:
-    async with ends(tmp_path) as (_, two), owner(never) as url:
+    async with ends(tmp_path) as (_, two), owner(never, two.secret) as url:
         two.alive.append(url)
         asking = asyncio.create_task(Author(two, NAME).ask("GET", at(url)))
         await asyncio.sleep(0.1)  # for an answer that must not come
@@ -143,7 +161,7 @@ async def test_an_owner_that_takes_in_nothing_is_given_up_in_the_middle_of_a_bod
     async def takes_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await taking.wait()
 
-    async with ends(tmp_path) as (_, two), owner(takes_nothing) as url:
+    async with ends(tmp_path) as (_, two), owner(takes_nothing, two.secret) as url:
         two.alive.append(url)
         piece, sent = bytes(1 << 20), 0
         async with sending(two, "PATCH", at(url), "Content-Range: 0-99999999") as request:
@@ -169,16 +187,16 @@ async def test_an_owner_that_takes_in_nothing_is_given_up_in_the_middle_of_a_bod
 async def test_an_owner_that_says_nothing_for_ever_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(passing, "_ANSWERS_WITHIN", 0.05)
     monkeypatch.setattr(duplex, "_LOOK_EVERY", 0.01)
-    async with ends(tmp_path) as (_, two), owner(never) as url:
+    async with ends(tmp_path) as (_, two), owner(never, two.secret) as url:
         two.alive.append(url)
         assert all(map(is_not_now, await every(two, url)))
 
 
 async def test_an_owner_that_cuts_the_connection_may_be_asked_again(tmp_path: Path) -> None:
     async def cuts(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.readuntil(b"\r\n\r\n")
+        await asyncio.sleep(0)
 
-    async with ends(tmp_path) as (_, two), owner(cuts) as url:
+    async with ends(tmp_path) as (_, two), owner(cuts, two.secret) as url:
         two.alive.append(url)
         assert all(map(is_not_now, await every(two, url)))
 
@@ -196,11 +214,10 @@ async def test_an_owner_that_cuts_the_connection_may_be_asked_again(tmp_path: Pa
 )
 async def test_what_is_no_answer_is_an_error_that_says_what_to_do(tmp_path: Path, answer: bytes) -> None:
     async def answers(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.readuntil(b"\r\n\r\n")
         writer.write(answer)
         await writer.drain()
 
-    async with ends(tmp_path) as (_, two), owner(answers) as url:
+    async with ends(tmp_path) as (_, two), owner(answers, two.secret) as url:
         two.alive.append(url)
         assert is_not_now(await Author(two, NAME).ask("GET", at(url)))
 
@@ -213,7 +230,7 @@ async def test_a_client_that_leaves_is_waited_for_by_no_owner(tmp_path: Path) ->
             await never(reader, writer)
         left.set()
 
-    async with ends(tmp_path) as (_, two), owner(until_left) as url:
+    async with ends(tmp_path) as (_, two), owner(until_left, two.secret) as url:
         two.alive.append(url)
         async with sending(two, "PATCH", at(url), "Content-Range: 0-99") as request:
             await request.send(b"abc")
@@ -225,4 +242,4 @@ async def test_an_address_that_is_too_long_is_refused_here(tmp_path: Path) -> No
         upload = await Author(one, NAME).begin()
         reply = await two.ask("GET", f"{upload}?x={'y' * 20_000}")
         assert (reply.status, reply.code) == (400, "NAME_INVALID")
-        assert len(one.asked) == 1
+        assert one.asked == [f"POST {upload.rpartition('/')[0]}/"]

@@ -6,7 +6,7 @@ import re
 import time
 from dataclasses import replace
 from pathlib import Path
-from urllib.parse import urlencode
+from urllib.parse import parse_qs, urlencode
 
 import pytest
 from starlette.types import Receive, Scope, Send
@@ -93,7 +93,7 @@ CHANGED = {
     "host": "registry.example",
     "span": "0-9",
     "start": "1",
-    "size": "1",
+    "only": "proof",
 }
 
 
@@ -148,8 +148,8 @@ async def test_a_replica_that_asks_for_nonsense_gets_an_error(tmp_path: Path) ->
     async with ends(tmp_path) as (one, two):
         upload, other = await Author(one, NAME).begin(), await Author(one, NAME).begin()
         ids = {"upload": upload.rpartition("/")[2], "other": other.rpartition("/")[2]}
-        for change, size in itertools.product(NONSENSE, (True, False)):
-            asked = replace(question(upload), size=size)
+        for change, only in itertools.product(NONSENSE, ("size", "")):
+            asked = replace(question(upload), only=only)
             fields = {name: getattr(asked, name) for name in Question.__slots__}
             fields |= {name: value.format(**ids) for name, value in change.items()}
             target, proof = one.sign(odd := Question(**fields))
@@ -192,13 +192,17 @@ async def test_an_id_that_somebody_made_up_is_not_there_and_nobody_else_is_asked
             assert (reply.status, reply.code) == (404, "BLOB_UPLOAD_UNKNOWN"), upload
         assert two.asked == []
         assert (await one.ask("GET", f"/v2/{NAME}/blobs/uploads/{two.passing.name}{'a' * 43}")).status == 404
-        assert len(two.asked) == 1
+        assert two.asked == ["GET /peer/v1/uploads/", f"GET /peer/v1/uploads/{two.passing.name}{'a' * 43}"]
 
 
 async def test_what_a_stranger_at_the_owners_address_says_is_not_passed_on(tmp_path: Path) -> None:
     status = 200
 
+    heard: dict[str, set[str]] = {}
+
     async def stranger(scope: Scope, receive: Receive, send: Send) -> None:
+        path = f"{scope['method']} {scope['path']}"
+        heard.setdefault(path, set()).add(parse_qs(scope["query_string"].decode()).get("path", [""])[0])
         document = Said(status, (("location", "http://evil.example/"), ("set-cookie", "a=b"))).document()
         signature = f"v=1,s={'0' * 64}"
         app = saying(status, document, content_type="application/json", x_signature=signature, location="/evil")
@@ -211,6 +215,7 @@ async def test_what_a_stranger_at_the_owners_address_says_is_not_passed_on(tmp_p
             for method, body in (("GET", b""), ("PATCH", b"abc"), ("PUT", b""), ("DELETE", b"")):
                 reply = await Author(two, NAME).ask(method, upload, {}, body)
                 assert (reply.status, reply.code) == (503, "UNAVAILABLE"), status
+                assert heard == {"GET /peer/v1/uploads/": {""}}, "neither who asks for what, nor a body"
                 assert reply.header("retry-after") == "1"
                 assert b"evil" not in reply.body
                 assert reply.header("location") is None

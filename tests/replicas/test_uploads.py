@@ -17,6 +17,7 @@ from tests.support.balancer import Balancer
 from tests.support.process import MirrorProcess, merged
 from tests.support.pushing import OCTETS, At, Author
 from tests.support.replicas import Replicas, replicated
+from tests.support.tokens import TokenService
 from tests.support.upstream import FaultyUpstream
 from tests.support.waiting import eventually
 
@@ -212,6 +213,33 @@ async def test_nobody_else_finds_an_upload_through_any_replica(tmp_path: Path) -
             elsewhere = upload.replace("/team/", "/other/")
             assert (await annas[2].ask("GET", elsewhere)).code == "BLOB_UPLOAD_UNKNOWN"
             assert (await annas[2].finish(upload, Digest.of(b"abc"))).status == 201
+
+
+async def test_the_authors_own_credentials_go_with_them_where_the_registry_decides(tmp_path: Path) -> None:
+    content = random.Random(15).randbytes(300_000)
+    settings = {
+        "auth": {"mode": "upstream", "allow_plain_http": True},
+        "upstreams": {"up": {"push": "through"}},
+    }
+    with replicated(tmp_path, settings=settings, own={0: {"workers": 2}}) as (up, _, replicas):
+        up.take_pushes()
+        may = {"team/plugin": {"anna": "pull,push", "ben": "pull,push"}}
+        up.require_bearer(TokenService(users={"anna": "password-of-anna", "ben": "b"}, rights=may))
+        annas = authors(replicas, THROUGH, basic("anna", "password-of-anna"))
+        upload = await annas[0].begin()
+        replicas[0].restart()  # who pushes stood in its memory only
+        replicas.wait_joined()
+        for number in range(3):
+            reply = await annas[1 + number % 2].chunk(upload, number * 100_000, content[number * 100_000 :][:100_000])
+            assert reply.status == 202, reply
+        assert (await authors(replicas, THROUGH, basic("ben", "b"))[1].ask("GET", upload)).status == 404
+        for wrong in (None, basic("anna", "x")):
+            for method in ("GET", "PATCH", "DELETE"):
+                reply = await authors(replicas, THROUGH, wrong)[1].ask(method, upload)
+                assert reply.status in (401, 404), reply
+        assert (await annas[2].finish(upload, Digest.of(content))).status == 201
+        assert (await annas[2].ask("GET", f"blobs/{Digest.of(content)}")).body == content
+        assert not any("password-of-anna" in one.log_text() for one in replicas)
 
 
 @pytest.mark.parametrize("name", [HOSTED, THROUGH])
