@@ -53,6 +53,11 @@ class Rounds(Generic[T]):
         self._running: asyncio.Task[T] | None = None
         self._next: asyncio.Task[T] | None = None
 
+    @property
+    def busy(self) -> bool:
+        """Whether a round is under way, or about to begin."""
+        return self._next is not None or (self._running is not None and not self._running.done())
+
     def join(self) -> "asyncio.Task[T]":
         """The task of the round that begins next; it ends whoever leaves."""
         if self._next is None:

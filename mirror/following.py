@@ -145,6 +145,8 @@ class Following:
 
     def _other(self, address: str) -> _Other:
         if address not in self._others:
+            alive = set(self._peers.alive)
+            self._others = {one: other for one, other in self._others.items() if one in alive or other.rounds.busy}
             self._others[address] = _Other(address, self._heard)
         return self._others[address]
 

@@ -11,22 +11,22 @@ import logging
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Literal
-from urllib.parse import urlencode
 from weakref import WeakValueDictionary
 
 from mirror.cluster.beat import Beat
 from mirror.cluster.leases import LASTS, Lease, SharedLeases
 from mirror.cluster.moments import Moments
 from mirror.digest import Digest
-from mirror.errors import MirrorError, NotFound, NotNow, StoreError
+from mirror.errors import NotNow, StoreError
 from mirror.following import Following
 from mirror.hosted.catalogue import Catalogue
 from mirror.hosted.together import Turn
 from mirror.peers import Peers
 from mirror.shared import keys
-from mirror.spread import COPIED_WITHIN, Bring, Spread
+from mirror.spread import Bring, Spread
 from mirror.store.blobs import BlobStore
 from mirror.store.leases import Leases
+from mirror.telling import Telling
 from mirror.upkeep import Upkeep
 
 log = logging.getLogger(__name__)
@@ -35,12 +35,6 @@ _TURN_WITHIN = 10.0
 """Seconds for which a change waits until it is the only one in its repository, and knows of all others."""
 
 _POLL = 0.03
-_TOLD_WITHIN = 1.0
-"""Seconds in which another replica takes in what it is told of; else it is shown that it does not know it."""
-
-_SHUNNED_FOR = 2.0
-"""Seconds for which such a replica is only shown."""
-
 _READ_WITHIN = 0.5
 """Seconds for which a pull waits for what others have changed."""
 
@@ -82,6 +76,9 @@ class Replication:
         self.address = address
         self.following = Following(catalogue, store, peers, now)
         self.spread = Spread(catalogue, store, peers, self.following, address, replicas, bring, clock)
+        self._telling = Telling(
+            catalogue, peers, self.following, beat, moments, address, replicas if ack == "all" else 1, clock
+        )
         self._upkeep = Upkeep(catalogue, self.following, self.spread, beat, local, clock, now)
         self._peers = peers
         self._beat = beat
@@ -91,8 +88,6 @@ class Replication:
         self._ack = ack
         self._clock = clock
         self._queues: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
-        self._shunned: dict[str, float] = {}
-        self._replicas = replicas
         self._begun = asyncio.Event()
         self._begun.set()
         self._seen = -1
@@ -106,8 +101,6 @@ class Replication:
     @contextlib.asynccontextmanager
     async def changing(self, repository: str) -> AsyncIterator[Turn]:
         """As `Together.changing`. A change that took longer than its lease is not vouched for: `NotNow`."""
-        self.refuse_while_away()
-        await self._beat.once()  # a Redis that hangs is found out sooner than by who takes a lease
         self.refuse_while_away()
         name = f"hosted {repository}"
         queue = self._queues.setdefault(repository, asyncio.Lock())
@@ -144,17 +137,7 @@ class Replication:
         """As `Together.told`. Raises `NotNow` where a replica neither hears of it nor can be shown; with `hosted.ack:
         all` also where it is not known to `hosted.replicas` of them, or to all that are there.
         """
-        await self._beat.once()
-        know = await self._tell_all(self._peers.alive)
-        if know.issuperset(self._peers.alive):
-            return
-        try:
-            await self._moments.bump(await self.catalogue.latest())
-        except StoreError as error:
-            raise NotNow("other replicas could not be told of the change; try again", retry_after=2) from error
-        await self._beat.seen_by_all()
-        if self._ack == "all":
-            await self._known_to_enough(know)
+        await self._telling.tell()
 
     async def copied(self, digests: Sequence[Digest]) -> None:
         """As `Together.copied`."""
@@ -239,41 +222,6 @@ class Replication:
             if lease.held and await self._leases.renew(key, lease.value):
                 return
         raise NotNow("the change took too long, and may not stand; look, and try again", retry_after=_RETRY_AFTER)
-
-    async def _tell_all(self, addresses: Sequence[str]) -> set[str]:
-        """Tell these replicas; those that know by now."""
-        told = await asyncio.gather(*map(self._tell, addresses))
-        return {address for address, knows in zip(addresses, told, strict=True) if knows}
-
-    async def _known_to_enough(self, know: set[str]) -> None:
-        """Wait until so many replicas as are to have a blob know of a change, which some ``know``; raise `NotNow`."""
-        until = self._clock() + COPIED_WITHIN
-        while True:
-            there = [address for address in self._peers.alive if self.following.has_room(address)]
-            missing = min(self._replicas - 1, len(there)) - len(know.intersection(there))
-            if missing <= 0:
-                return
-            if self._clock() >= until:
-                raise NotNow(f"{missing} more replicas do not take in the change yet (hosted.ack: all)", retry_after=2)
-            await asyncio.sleep(_AWAY_EVERY)
-            know |= await self._tell_all([address for address in there if address not in know])
-
-    async def _tell(self, address: str) -> bool:
-        """Have a replica take in all that is known here; whether it has done so."""
-        if self._shunned.get(address, float("-inf")) > self._clock():
-            return False
-        target = f"hosted/sync?{urlencode({'from': self.address})}"
-        try:
-            async with asyncio.timeout(_TOLD_WITHIN):
-                await self._peers.document(address, target, 1024)
-        except NotFound:  # it has no hosted content, and answers nobody about it
-            return True
-        except (MirrorError, TimeoutError) as error:
-            log.info("the replica %s could not be told of a change: %s", address, error or type(error).__name__)
-            self._shunned = {one: until for one, until in self._shunned.items() if until > self._clock()}
-            self._shunned[address] = self._clock() + _SHUNNED_FOR
-            return False
-        return True
 
 
 def _away() -> NotNow:

@@ -120,7 +120,8 @@ class Spread:
         Raises `StoreError`.
         Who is there has to be the same as when it was asked for last: one that is started anew takes a moment.
         """
-        before, self._places = self._places, [self._address, *sorted(self._peers.alive)]
+        before, others = self._places, filter(self._following.has_room, self._peers.alive)
+        self._places = [self._address, *sorted(others)]
         if self._places != before:
             self._given_up.clear()
             return 0

@@ -34,6 +34,9 @@ ALIVE_FOR = 3.0
 """Seconds after its last beat for which a worker is taken to be alive, and asked for bytes."""
 
 _WITHIN = 0.5
+_RECALLED_FOR = 0.5
+"""Seconds for which the others are taken to be there as before, when Redis has forgotten who is: all beat by then."""
+
 _GIVEN_UP_AFTER = 30_000
 """Milliseconds after which a worker that was not heard of is struck off."""
 
@@ -94,6 +97,7 @@ class Beat:
         self._returned = returned
         self._name = f"{socket.gethostname()}/{os.getpid()}/{secrets.token_hex(4)}"
         self._asked_at = float("-inf")
+        self._recalls_until = float("-inf")
         self._members: Sequence[Member] = ()
         self.moves = 0
 
@@ -130,6 +134,12 @@ class Beat:
             if was_up:
                 log.debug("no beat: %s", error)
             return
+        if not known:
+            self._recalls_until = asked_at + _RECALLED_FOR
+        if asked_at < self._recalls_until:
+            names = {one.name for one in found}
+            recalled = [one for one in self._members if one.name not in names and abs(one.age) <= ALIVE_FOR]
+            found = [*found, *recalled]
         if asked_at >= self._asked_at:  # else one that was sent later was answered before
             self.moves, self._members, self._asked_at = moves, found, asked_at
         forgotten = was_up and not known

@@ -357,3 +357,17 @@ async def test_who_leaves_while_redis_is_gone_just_leaves(tmp_path: Path) -> Non
             await a.beat.leave()
             await a.beat.leave()
             assert not a.client.up
+
+
+async def test_who_was_there_is_not_gone_because_redis_has_forgotten_it(tmp_path: Path) -> None:
+    with RedisServer(tmp_path) as server:
+        async with worker(server, "http://one") as one, worker(server, "http://two") as two:
+            await two.beat.once()
+            await one.beat.once()
+            server.flush()
+            for _ in range(2):
+                await one.beat.once()
+                assert one.beat.addresses() == ["http://two"]
+            one.clock.now += 1
+            await one.beat.once()
+            assert one.beat.addresses() == []
