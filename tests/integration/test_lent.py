@@ -8,11 +8,18 @@ import contextlib
 import random
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
 from mirror.digest import Digest
+from mirror.freshness import Policy
+from mirror.names import Place
+from mirror.through import Here, Through
+from mirror.upstream.authors import Authors
+from mirror.upstream.failover import Upstream
+from mirror.upstream.pushing import Progress
 from tests.auth.support import basic
 from tests.support.artifacts import compat, publish, raw, wasm_module
 from tests.support.faults import Fault, Gate
@@ -232,23 +239,37 @@ async def test_an_upload_goes_on_after_a_restart_for_its_author_and_for_nobody_e
         assert (askers(up, "PATCH", "/uploads/"), askers(up, "PUT", "/uploads/")) == ({"alice"}, {"alice"})
 
 
-async def test_what_upstream_began_for_one_author_is_not_given_to_another(tmp_path: Path) -> None:
-    async with lending(tmp_path) as (up, mirror):
-        assert up.uploads is not None
-        assert up.tokens is not None
-        up.uploads.mounts = False
-        up.tokens.rights = {name: {"alice": ALL, "bob": ALL} for name in ("team/plugin", "team/base")}
-        up.add_blob("team/base", BLOB)
-        mount = f"blobs/uploads/?mount={DIGEST}&from=up/team/base"
-        reply = await Author(mirror, NAME, ALICE).ask("POST", mount)
-        assert reply.status == 202
-        (alices,) = up.uploads.open
-        assert (await Author(mirror, NAME, BOB).blob(BLOB)).status == 201
-        assert list(up.uploads.open) == [alices]
-        assert askers(up, "PUT", "/blobs/uploads/") == {"bob"}
-        up.tokens.revoke()
-        assert (await Author(mirror, NAME, ALICE).blob(BLOB)).status == 201
-        assert not up.uploads.open
+class Origins:
+    """Stands in for `Authors`, an origin that mounts nothing; for the uploads of this disk too: ``begun`` are they."""
+
+    def __init__(self) -> None:
+        self.begun: list[tuple[str, str]] = []
+        self._who = ""
+
+    def origin(self, principal: str) -> "Origins":
+        self._who = principal
+        return self
+
+    async def mount(self, *_: object) -> Progress:
+        return Progress(f"mount of {self._who}", 0)
+
+    async def begin(self, room: str, principal: str = "", notes: Mapping[str, str] | None = None, **_: str) -> Any:
+        if notes is not None:
+            self.begun.append((principal, notes["location"]))
+        return Progress(f"upload of {self._who}", 0)
+
+
+async def test_what_upstream_began_for_one_author_is_not_given_to_another() -> None:
+    origins = Origins()
+    upstream = SimpleNamespace(allows=lambda _: True, policy=Policy())
+    nothing = dict.fromkeys(("tags", "manifests", "metadata", "leases", "disk"))
+    here = SimpleNamespace(uploads=origins, now=lambda: 0.0, max_blob_size=1, **nothing)
+    through = Through(cast(Upstream, upstream), cast(Authors, origins), cast(Here, here), may_push=True)
+    place, source = Place("up", "team/plugin"), Place("up", "team/base")
+    await through.mount(place, "alice", DIGEST, source, lambda _: True)
+    for who in ("bob", "alice", "alice"):
+        await through.begin(place, who, algorithm="sha256")
+    assert origins.begun == [("bob", "upload of bob"), ("alice", "mount of alice"), ("alice", "upload of alice")]
 
 
 async def test_what_agents_would_say_of_a_layer_is_not_told_to_who_could_not_pull_it(tmp_path: Path) -> None:

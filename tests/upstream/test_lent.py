@@ -25,6 +25,7 @@ from mirror.upstream.failover import Upstream
 from mirror.upstream.lenders import MOST_LENDERS, Lenders, Logins
 from mirror.upstream.lent import Lent
 from mirror.upstream.tokens import Login
+from tests.support.contents import Answer
 from tests.support.faults import Fault
 from tests.support.tokens import TokenService
 from tests.support.tokens import basic as user_of
@@ -155,6 +156,23 @@ async def test_a_wrong_password_is_found_out_although_everybody_may_read(stack: 
         with pytest.raises(UpstreamDenied):
             await lent.vouch(WRONG)
         await lent.vouch(BOB)
+
+
+class Open(FaultyUpstream):
+    """A registry that asks nobody who reads for anything, but who logs in."""
+
+    def _refusal(self, request: Request) -> Answer | None:
+        return super()._refusal(request) if request.path == "/v2/" else None
+
+
+async def test_a_wrong_password_is_found_out_at_a_registry_that_does_not_ask_for_it(stack: ExitStack) -> None:
+    up = holding(stack.enter_context(Open()))
+    up.require_bearer(TokenService(dict(USERS)))
+    async with lending(up) as (_, lent):
+        for login in (None, ALICE):
+            await may_pull(lent, login)
+        with pytest.raises(UpstreamDenied):
+            await may_pull(lent, WRONG)
 
 
 @pytest.mark.parametrize("public", [False, True])
