@@ -18,7 +18,7 @@ EVERY = 30.0
 TOMBSTONES_LAST = 90 * 86400.0
 """Seconds for which it is known that something was deleted: a replica that was away for longer may bring it back."""
 
-_LOOK_EVERY = 0.25
+_LOOK_EVERY = 1.0
 _FOLLOWED_WITHIN = 5.0
 _LEAD_EVERY = 1.0
 
