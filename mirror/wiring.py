@@ -13,6 +13,7 @@ from mirror.admission import Admission
 from mirror.around import Around, alone, run_within
 from mirror.auth.htpasswd import check_users
 from mirror.auth.keyed import key_in, keyed
+from mirror.auth.remembered import Remembered
 from mirror.auth.verdicts import Verdicts
 from mirror.checks import Checks
 from mirror.cluster.secret import Secret
@@ -281,15 +282,21 @@ def _passthrough(ground: _Ground, pulls: _Pulls) -> PassThrough | None:
         return None
     own = key_in(ground.directory.verdicts_key) if secret is None else b""
     lent = {name: upstream.lent for name, upstream in ground.upstreams.items() if upstream.lent is not None}
+    names = keyed((lambda: own) if secret is None else lambda: secret.derived("verdicts"))
+    remembered = Remembered(
+        ground.around.metadata,
+        names,
+        {name: of.endpoints[-1].url for name, of in settings.upstreams.items()},
+        yes_for=auth.verdict_for,
+        stands_for=auth.stale_verdict_for,
+        now=time.time,
+    )
     verdicts = Verdicts(
         ground.upstreams,
-        {name: of.endpoints[-1].url for name, of in settings.upstreams.items()},
         lent,
-        ground.around.metadata,
-        keyed((lambda: own) if secret is None else lambda: secret.derived("verdicts")),
+        remembered,
+        names,
         pulls.suspicion,
-        verdict_for=auth.verdict_for,
-        stale_verdict_for=auth.stale_verdict_for,
         original=pulls.original,
     )
     return PassThrough(verdicts, ground.logins, lent)
@@ -375,7 +382,7 @@ def _through(
     stack: contextlib.AsyncExitStack, upstream: Upstream, settings: UpstreamSettings, here: Here, logins: Logins
 ) -> Publisher:
     """What is pushed to ``upstream``, whose effective settings are these; ``logins`` are those of its clients."""
-    origin = origin_to_push_to(upstream.name, settings, clock=asyncio.get_running_loop().time)
+    origin = origin_to_push_to(upstream.name, settings, clock=asyncio.get_running_loop().time, turn=upstream.push)
     theirs = upstream.lent is not None
     may_push = theirs or settings.endpoints[-1].credentials is not None
     through = Through(upstream, Authors(origin, logins if theirs else None), here, may_push=may_push)

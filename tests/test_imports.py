@@ -71,7 +71,7 @@ HOUSE = """
     modules
     repackaging
     exposition
-    auth: rules htpasswd failures keyed verdicts
+    auth: rules htpasswd failures keyed remembered verdicts
     edge: ranges headers account respond basic passthrough auth body uploads push forward metrics registry peers
     edge: peerhosted peeruploads
     edge: modules admin app

@@ -12,27 +12,23 @@ no answer                503, where no yes stands
 A yes to what a repository holds says nothing about its lists (tags, referrers), nor these about that: registries have
 separate rights for them. Whether credentials are right at all (``/v2/``) is the third kind of question.
 
-Verdicts lie in memory, where a pull finds them; a yes lies in the metadata too, for other workers, replicas, and after
-a restart: under a name that is an HMAC, and sealed by one, so that nobody who writes there can make one up.
 Source: RFC 9110, section 11 (what 401 and 403 mean).
 """
 
 import asyncio
-import hmac
-import logging
-import time
+import contextlib
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from random import random as any_number
-from typing import Final, NoReturn, Protocol
+from typing import NoReturn, Protocol
 
 from mirror.auth.keyed import Keyed
+from mirror.auth.remembered import Remembered, Subject, Verdict
 from mirror.digest import Digest
 from mirror.errors import (
     Denied,
     MirrorError,
     NotFound,
-    StoreError,
     TooMany,
     Unauthorized,
     UpstreamDenied,
@@ -40,19 +36,12 @@ from mirror.errors import (
     UpstreamUnavailable,
 )
 from mirror.flight import Flights
-from mirror.metadata.base import KeptAnswer, Metadata
 from mirror.names import Place, not_allowed
 from mirror.oci import Reference, Resource
 from mirror.suspicion import Suspicion
-from mirror.tags import Lru
 from mirror.upstream.backoff import Backoff
 from mirror.upstream.failover import Upstream
 from mirror.upstream.tokens import Login
-
-log = logging.getLogger(__name__)
-
-NO_FOR: Final = 10.0
-"""Seconds for which a no counts."""
 
 _STAND_IN_AFTER = 2.0
 """Seconds for which upstream's word is waited for, where an earlier yes may stand in."""
@@ -60,12 +49,10 @@ _STAND_IN_AFTER = 2.0
 _ANSWER_WITHIN = 10.0
 """The same, where none may; `Policy.hold_for` may give less. A client has 30 s for all of its pull."""
 
-_REMEMBERED = 50_000
 _AT_ONCE = 32
 _MOST_WAITING = 1024
 """Questions that may wait at one upstream: who sends many passwords must not have it flooded in this mirror's name."""
 
-_STATUSES: Final = {"200": 200, "401": 401, "403": 403}
 _LISTS = frozenset({Resource.TAGS, Resource.REFERRERS})
 
 
@@ -79,24 +66,6 @@ class Asking(Protocol):
     async def may_pull(self, repository: str, resource: Resource, target: str, login: Login | None) -> None:
         """Whether they let somebody read that: raises `UpstreamDenied` where they do not, and `NotFound`."""
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """What upstream said at ``at`` (seconds since the epoch). ``status``: 200, or that of its refusal, 401 or 403."""
-
-    status: int
-    at: float
-
-
-@dataclass(frozen=True, slots=True)
-class _Subject:
-    """What a verdict is about. ``repository`` and ``kind``: "" and "login" for the credentials themselves."""
-
-    upstream: str
-    repository: str
-    kind: str
-    principal: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,40 +83,25 @@ class Verdicts:
     def __init__(
         self,
         upstreams: Mapping[str, Upstream],
-        origins: Mapping[str, str],
         asking: Mapping[str, Asking],
-        metadata: Metadata,
+        remembered: Remembered,
         keyed: Keyed,
         suspicion: Suspicion,
         *,
-        verdict_for: float,
-        stale_verdict_for: float,
         original: Callable[[Reference], Awaitable[Reference | None]] | None = None,
-        now: Callable[[], float] = time.time,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         random: Callable[[], float] = any_number,
     ) -> None:
-        """``origins``: the URL that each upstream is asked at; of another one under its name nothing is believed.
-
-        The durations are in seconds; ``now`` gives seconds since the epoch. ``original`` gives what upstream has
-        in place of what is made here.
-        """
+        """``original`` gives what upstream has in place of what is made here."""
         self._upstreams = upstreams
-        self._origins = origins
         self._asking = asking
-        self._metadata = metadata
+        self._remembered = remembered
         self._keyed = keyed
         self._suspicion = suspicion
-        self._verdict_for = verdict_for
-        self._stale_for = stale_verdict_for
         self._original = original
-        self._now = now
         self._sleep = sleep
         self._random = random
-        self._known: Lru[_Subject, Verdict] = Lru(_REMEMBERED)
-        self._loading: Flights[None] = Flights()
         self._flights: Flights[_Heard] = Flights()
-        self._noting: Flights[None] = Flights()
         self._turns = {name: asyncio.Semaphore(_AT_ONCE) for name in upstreams}
         self._waiting = dict.fromkeys(upstreams, 0)
 
@@ -167,9 +121,9 @@ class Verdicts:
         if not self._upstreams[place.upstream].allows(place.repository):
             raise not_allowed(place.upstream, place.repository)
         kind = "lists" if resource in _LISTS else "content"
-        subject = _Subject(place.upstream, place.repository, kind, principal)
-        known = self._known.get(subject)
-        if known is None or (left := self._left(known)) <= 0:
+        subject = Subject(place.upstream, place.repository, kind, principal)
+        known = self._remembered.get(subject)
+        if known is None or (left := self._remembered.left(known)) <= 0:
             try:
                 known, left = await self._find_out(subject, (resource, target), login)
             except NotFound:
@@ -177,30 +131,27 @@ class Verdicts:
                 if instead is None:
                     raise
                 known, left = await self._find_out(subject, (Resource.MANIFEST, instead), login)
-        if known.status != 200:
+        if not known.yes:
             self._refuse(subject, known.status)
         return left
 
     async def vouch(self, upstream: str, login: Login, principal: str) -> None:
         """Return if the credentials are right; raises as `may_pull` does."""
-        subject = _Subject(upstream, "", "login", principal)
-        known = self._known.get(subject)
-        if known is None or self._left(known) <= 0:
+        subject = Subject(upstream, "", "login", principal)
+        known = self._remembered.get(subject)
+        if known is None or self._remembered.left(known) <= 0:
             known, _ = await self._find_out(subject, (Resource.BASE, ""), login)
-        if known.status != 200:
+        if not known.yes:
             self._refuse(subject, known.status)
 
     def refuted(self, upstream: str, repository: str, principal: str, status: int = 401) -> None:
         """Upstream has refused these credentials in the middle of something: a yes that it gave is over."""
-        subject, verdict = _Subject(upstream, repository, "content", principal), Verdict(status, self._now())
-        self._known.put(subject, verdict)
-        self._noting.join((subject, verdict), lambda: self._keep(subject, verdict))
+        self._remembered.refuted(Subject(upstream, repository, "content", principal), status)
 
     async def aclose(self) -> None:
         """Stop asking."""
         await self._flights.aclose()
-        await self._loading.aclose()
-        await self._noting.aclose()
+        await self._remembered.aclose()
 
     async def _instead(self, place: Place, target: str) -> str | None:
         """A manifest to be asked about where what is asked for is made here, and nothing that upstream has."""
@@ -212,30 +163,28 @@ class Verdicts:
         return found.target if found is not None else None
 
     async def _find_out(
-        self, subject: _Subject, what: tuple[Resource, str], login: Login | None
+        self, subject: Subject, what: tuple[Resource, str], login: Login | None
     ) -> tuple[Verdict, float]:
         """A verdict that counts now, or stands, and for how long."""
-        loading, _ = self._loading.join(subject, lambda: self._load(subject))
-        await asyncio.shield(loading)
-        known = self._known.get(subject)
-        while known is None or (left := self._left(known)) <= 0:
+        known = await self._remembered.load(subject)
+        while known is None or (left := self._remembered.left(known)) <= 0:
             heard = await self._heard(subject, what, login, known)
             if heard is None:
                 assert known is not None
-                return known, self._standing(known)
+                return known, self._remembered.standing(known)
             if heard.verdict is not None:
-                return heard.verdict, self._left(heard.verdict)
+                return heard.verdict, self._remembered.left(heard.verdict)
             if heard.what == what:
                 assert heard.absence is not None
                 raise heard.absence.__class__(heard.absence.message, detail=heard.absence.detail)
-            known = self._known.get(subject)
+            known = self._remembered.get(subject)
         return known, left
 
     async def _heard(
-        self, subject: _Subject, what: tuple[Resource, str], login: Login | None, known: Verdict | None
+        self, subject: Subject, what: tuple[Resource, str], login: Login | None, known: Verdict | None
     ) -> _Heard | None:
         """What upstream says; None where it does not, and an earlier yes stands. The question goes on then."""
-        stands = known is not None and self._standing(known) > 0
+        stands = known is not None and self._remembered.standing(known) > 0
         upstream = self._upstreams[subject.upstream]
         patience = min(upstream.policy.hold_for, _ANSWER_WITHIN)
         task, _ = self._flights.join(subject, lambda: self._ask(subject, what, login, patience, persist=not stands))
@@ -257,17 +206,19 @@ class Verdicts:
             raise _nobody_knows(subject, failure.message, failure.retry_after) from failure
 
     async def _ask(
-        self, subject: _Subject, what: tuple[Resource, str], login: Login | None, patience: float, *, persist: bool
+        self, subject: Subject, what: tuple[Resource, str], login: Login | None, patience: float, *, persist: bool
     ) -> _Heard:
         """Ask upstream; with ``persist`` again and again, until it answers or ``patience`` is over."""
         name = subject.upstream
         if self._upstreams[name].policy.offline:
             raise UpstreamUnavailable(f"{name} is offline in the mirror's settings")
-        if self._waiting[name] >= _MOST_WAITING:
+        if persist and self._waiting[name] >= _MOST_WAITING:
             raise TooMany(f"too many credentials are being tried at {name}; ask again", retry_after=1)
-        self._waiting[name] += 1
+        self._waiting[name] += persist
+        # Whom upstream has let before does not wait behind those who try passwords.
+        turn = self._turns[name] if persist else contextlib.nullcontext()
         try:
-            async with asyncio.timeout(patience), self._turns[name]:
+            async with asyncio.timeout(patience), turn:
                 status = await self._said(subject, what, login, patience if persist else 0.0)
         except TimeoutError:
             raise UpstreamTimeout(f"{name} has not answered within {patience:g} s") from None
@@ -275,16 +226,11 @@ class Verdicts:
             self._suspicion.answered(name)
             return _Heard(what, None, absence)
         finally:
-            self._waiting[name] -= 1
+            self._waiting[name] -= persist
         self._suspicion.answered(name)
-        verdict = Verdict(status, self._now())
-        before = self._known.get(subject)
-        self._known.put(subject, verdict)
-        if status == 200 or (before is not None and before.status == 200):
-            await self._keep(subject, verdict)
-        return _Heard(what, verdict)
+        return _Heard(what, await self._remembered.heard(subject, status))
 
-    async def _said(self, subject: _Subject, what: tuple[Resource, str], login: Login | None, patience: float) -> int:
+    async def _said(self, subject: Subject, what: tuple[Resource, str], login: Login | None, patience: float) -> int:
         """200, or the status of a refusal."""
         asking, clock, backoff = self._asking[subject.upstream], asyncio.get_running_loop().time, Backoff(self._random)
         until = clock() + patience
@@ -305,52 +251,7 @@ class Verdicts:
             else:
                 return 200
 
-    async def _load(self, subject: _Subject) -> None:
-        """Bring what any worker or replica has heard into memory, where that is the later word."""
-        try:
-            kept = await self._metadata.kept(self._name(subject))
-        except StoreError as error:
-            log.error("what %s said of a client could not be read: %s", subject.upstream, error)
-            return
-        status = _STATUSES.get(kept.headers.get("status", "")) if kept is not None else None
-        if kept is None or status is None:
-            return
-        if not hmac.compare_digest(kept.body, self._seal(subject, status, kept.fetched_at)):
-            return
-        verdict, known = Verdict(status, kept.fetched_at), self._known.get(subject)
-        if known is None or known.at < verdict.at:
-            self._known.put(subject, verdict)
-
-    async def _keep(self, subject: _Subject, verdict: Verdict) -> None:
-        body = self._seal(subject, verdict.status, verdict.at)
-        try:
-            answer = KeptAnswer(body, {"status": str(verdict.status)}, verdict.at)
-            await self._metadata.keep(self._name(subject), answer)
-        except StoreError as error:
-            log.error("what %s said of a client could not be noted: %s", subject.upstream, error)
-
-    def _name(self, subject: _Subject) -> str:
-        return f"verdict {self._keyed('verdict', *self._parts(subject)).hex()}"
-
-    def _seal(self, subject: _Subject, status: int, at: float) -> bytes:
-        return self._keyed("seal", *self._parts(subject), str(status), repr(at)).hex().encode()
-
-    def _parts(self, subject: _Subject) -> tuple[str, ...]:
-        origin = self._origins[subject.upstream]
-        return subject.upstream, origin, subject.repository, subject.kind, subject.principal
-
-    def _left(self, verdict: Verdict) -> float:
-        """Seconds for which it counts; none of one from the future, for the clock was set back since."""
-        counts = self._verdict_for if verdict.status == 200 else NO_FOR
-        return min(counts, verdict.at + counts - self._now()) if verdict.at <= self._now() else 0.0
-
-    def _standing(self, verdict: Verdict) -> float:
-        """Seconds for which a yes stands while upstream does not answer."""
-        if verdict.status != 200 or verdict.at > self._now():
-            return 0.0
-        return verdict.at + self._verdict_for + self._stale_for - self._now()
-
-    def _refuse(self, subject: _Subject, status: int) -> NoReturn:
+    def _refuse(self, subject: Subject, status: int) -> NoReturn:
         raise refusal(subject.upstream, subject.repository, status, anonymous=not subject.principal)
 
 
@@ -372,7 +273,7 @@ def _status(refusal: UpstreamDenied) -> int:
     return 403 if isinstance(detail, dict) and detail.get("status") == 403 else 401
 
 
-def _nobody_knows(subject: _Subject, why: str, retry_after: float | None) -> UpstreamUnavailable:
+def _nobody_knows(subject: Subject, why: str, retry_after: float | None) -> UpstreamUnavailable:
     what = f"pull {subject.upstream}/{subject.repository}" if subject.repository else "log in"
     return UpstreamUnavailable(
         f"nobody knows whether you may {what}: {why}, and it has not let you lately; ask again",

@@ -13,7 +13,8 @@ import pytest
 from pydantic import SecretStr
 
 from mirror.auth.keyed import key_in, keyed
-from mirror.auth.verdicts import NO_FOR, Verdicts
+from mirror.auth.remembered import NO_FOR, Remembered
+from mirror.auth.verdicts import Verdicts
 from mirror.errors import (
     Denied,
     ManifestUnknown,
@@ -107,17 +108,22 @@ class Scene:
 
     def worker(self) -> Verdicts:
         """Another worker, or the same after a restart."""
+        names = keyed(lambda: self.key)
+        remembered = Remembered(
+            self.metadata or MemoryMetadata(self.memory),
+            names,
+            {"ghcr.io": self.origin},
+            yes_for=YES_FOR,
+            stands_for=STANDS_FOR,
+            now=self.clock,
+        )
         made = Verdicts(
             {"ghcr.io": cast(Upstream, self.behind)},
-            {"ghcr.io": self.origin},
             {"ghcr.io": self.registry},
-            self.metadata or MemoryMetadata(self.memory),
-            keyed(lambda: self.key),
+            remembered,
+            names,
             Suspicion(self.clock),
-            verdict_for=YES_FOR,
-            stale_verdict_for=STANDS_FOR,
             original=self.original,
-            now=self.clock,
             random=lambda: 0.05,
         )
         self._workers.append(made)
@@ -468,15 +474,21 @@ async def test_a_database_that_fails_denies_nobody_and_lets_nobody_in() -> None:
         await pull(verdicts)
 
 
-async def test_a_flood_of_passwords_is_not_passed_on_without_end() -> None:
+async def test_a_flood_of_passwords_is_not_passed_on_without_end_nor_in_the_way_of_whom_it_lets() -> None:
     async with scene() as (it, verdicts):
+        await pull(verdicts)
+        it.clock.seconds += YES_FOR
+        it.registry.asked = []
         it.behind.policy = Policy(hold_for=5.0)
         it.registry.gate = asyncio.Event()
         tries = [asyncio.create_task(pull(verdicts, login("alice", str(number)))) for number in range(1100)]
         await eventually(lambda: sum(task.done() for task in tries) == 1100 - 1024)
         assert len(it.registry.asked) == 32
         assert {type(task.exception()) for task in tries if task.done()} == {TooMany}
+        alices = asyncio.create_task(pull(verdicts))
+        await eventually(lambda: len(it.registry.asked) == 33)
         it.registry.gate.set()
+        assert await alices == YES_FOR
         assert {type(one) for one in await asyncio.gather(*tries, return_exceptions=True)} == {TooMany, Unauthorized}
 
 
@@ -489,7 +501,14 @@ async def test_no_password_is_in_a_name_a_record_an_error_or_the_log(caplog: pyt
         it.registry.down = DOWN
         with pytest.raises(UpstreamUnavailable) as silence:
             await pull(verdicts, login("carol", "hunter2"))
-        said = [repr(it.memory), repr(vars(verdicts)), repr(told.value), repr(silence.value), caplog.text]
+        said = [
+            repr(it.memory),
+            repr(vars(verdicts)),
+            repr(vars(verdicts._remembered)),
+            repr(told.value),
+            repr(silence.value),
+            caplog.text,
+        ]
         assert not [text for text in said if "hunter2" in text or "alice" in text]
         assert len(verdicts.principal(ALICE)) == 64
 
