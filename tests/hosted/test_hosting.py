@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from mirror.answer import Held, Hit, Whole
+from mirror.answer import Flowing, Held, Hit, Whole
 from mirror.config import Settings
 from mirror.copies import Copies, NothingBehind
 from mirror.digest import Digest
@@ -237,10 +237,6 @@ async def test_who_is_told_of_a_blob_that_is_elsewhere_may_count_on_it_too(tmp_p
         assert link.touched_at == clock.time
 
 
-def has_reached(tap: Tap, position: int) -> bool:
-    return tap.reached == position
-
-
 async def test_an_archive_on_another_disk_is_sent_only_when_it_is_whole_and_a_module_as_it_comes(
     tmp_path: Path,
 ) -> None:
@@ -256,12 +252,11 @@ async def test_an_archive_on_another_disk_is_sent_only_when_it_is_whole_and_a_mo
             source.script.append(sending)
             answer = await answers.blob(at(digest), read=True)
             ready = asyncio.ensure_future(answer.body.ready(0, None))
-            await eventually(functools.partial(has_reached, sending.tap, 2 * PIECE))
-            if flows:
-                await ready
-            else:
+            assert isinstance(answer.body, Flowing)
+            await answer.body.content.reached(2 * PIECE - 1)
+            for _ in range(20):  # all that can go on by now has done so
                 await asyncio.sleep(0)
-                assert not ready.done()
+            assert ready.done() == flows
             sending.tap.open()
             await ready
             assert b"".join([bytes(piece) async for piece in answer.body.read(0, None)]) == content
