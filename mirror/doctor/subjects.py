@@ -19,7 +19,7 @@ def examinations(settings: Settings) -> Sequence[tuple[Subject, Examination]]:
     found: list[tuple[Subject, Examination]] = []
     for name, upstream in settings.upstreams.items():
         for index, endpoint in enumerate(upstream.endpoints):
-            check = EndpointCheck(name, upstream, index)
+            check = EndpointCheck(name, upstream, index, clients_decide=settings.auth.mode == "upstream")
             found.append((Subject(check.key, endpoint.url), check))
     if settings.metadata.place is not None:
         found += _store(settings.metadata, settings.metadata.place)

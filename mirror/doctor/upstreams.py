@@ -15,7 +15,7 @@ from mirror.doctor.heard import Heard
 from mirror.doctor.reach import Place, connected, resolved, shown_certificate
 from mirror.doctor.remedies import remedy
 from mirror.doctor.report import Subject
-from mirror.errors import NotFound, UpstreamError
+from mirror.errors import NotFound, UpstreamDenied, UpstreamError
 from mirror.upstream import ratelimit
 from mirror.upstream.credentials import source_of
 from mirror.upstream.dial import Resolver, resolve
@@ -35,7 +35,10 @@ _LIMIT_OF_DOCKER_HUB = ("ratelimitpreview/test", "latest")
 
 
 class EndpointCheck:
-    """Examines the endpoint ``index`` of the upstream ``name``; ``settings`` are its effective ones."""
+    """Examines the endpoint ``index`` of the upstream ``name``; ``settings`` are its effective ones.
+
+    ``clients_decide``: clients' credentials are shown to the last endpoint (``auth.mode: upstream``).
+    """
 
     def __init__(
         self,
@@ -43,6 +46,7 @@ class EndpointCheck:
         settings: UpstreamSettings,
         index: int,
         *,
+        clients_decide: bool = False,
         resolver: Resolver = resolve,
         environment: Mapping[str, str] = os.environ,
         now: Callable[[], float] = time.time,
@@ -56,6 +60,7 @@ class EndpointCheck:
         self._now = now
         self.key = f"upstreams.{name}.endpoints[{index}]"
         last = index == len(settings.endpoints) - 1
+        self._of_clients = clients_decide and last
         self._credentials = f"upstreams.{name}.credentials" if last else f"{self.key}.credentials"
 
     async def __call__(self, subject: Subject) -> None:
@@ -146,6 +151,11 @@ class EndpointCheck:
             try:
                 await caller.ask()
             except (UpstreamError, NotFound) as failure:
+                self._vouch(subject, caller.seen)
+                if self._of_clients and isinstance(failure, UpstreamDenied) and caller.seen.login is None:
+                    subject.ok("auth", "it asks for credentials, and clients send theirs (auth.mode: upstream)")
+                    self._clocks(subject, caller.seen)
+                    return
                 check, advice = remedy(failure, caller.seen, self.key, self._credentials)
                 subject.fail(check, complaints.instead_of(failure), advice)
                 self._clocks(subject, caller.seen)
@@ -158,6 +168,7 @@ class EndpointCheck:
             )
         else:
             self._welcome(subject, caller.seen)
+            self._vouch(subject, caller.seen)
         await self._latency(subject, caller)
         self._clocks(subject, caller.seen)
         await self._limits(subject, caller.seen, transport)
@@ -174,6 +185,15 @@ class EndpointCheck:
             subject.ok("auth", f"{asked}, anonymous")
         else:
             subject.ok("auth", f"{asked}; {self._credentials} is accepted")
+
+    def _vouch(self, subject: Subject, seen: Seen) -> None:
+        """Whether clients' credentials may go where the endpoint wants them."""
+        if self._of_clients and seen.token is not None and not seen.token.trusted:
+            subject.warn(
+                "clients",
+                f"their credentials would have to go to {seen.realm}, and go nowhere: none of them is let in",
+                f"if {seen.realm} is the token service of this registry, write it into {self.key}.auth_hosts",
+            )
 
     async def _latency(self, subject: Subject, caller: Caller) -> None:
         caller.seen.seconds.clear()

@@ -255,6 +255,30 @@ async def test_missing_credentials_lead_to_their_setting(scheme: str) -> None:
     assert "set upstreams.corp.credentials" in found["auth"].advice
 
 
+@pytest.mark.parametrize("scheme", ["basic", "bearer"])
+async def test_where_clients_bring_their_own_credentials_none_are_missing(scheme: str) -> None:
+    with FaultyUpstream() as up:
+        if scheme == "basic":
+            up.require_basic({"robot": PASSWORD})
+        else:
+            up.require_bearer(TokenService({"robot": PASSWORD}, anonymous=False))
+        found = await endpoint(up, check={"clients_decide": True})
+    assert found.mark("auth") is Mark.OK
+    assert "clients send theirs" in found["auth"].said
+    assert found.mark("clients") is None
+
+
+async def test_a_realm_that_clients_credentials_do_not_go_to_is_told() -> None:
+    with FaultyUpstream() as up, FaultyUpstream() as elsewhere:
+        elsewhere.tokens = TokenService({"robot": PASSWORD})
+        up.require_bearer(elsewhere.tokens, realm=f"{elsewhere.url}/token")
+        found = await endpoint(up, check={"clients_decide": True})
+        named = await endpoint(up, check={"clients_decide": True}, auth_hosts=(elsewhere.host,))
+    assert found.mark("clients") is Mark.WARN
+    assert "upstreams.corp.endpoints[0].auth_hosts" in found["clients"].advice
+    assert named.mark("clients") is None
+
+
 async def test_a_realm_elsewhere_leads_to_auth_hosts_and_sees_no_credential() -> None:
     with FaultyUpstream() as up, FaultyUpstream() as elsewhere:
         tokens = TokenService({"robot": PASSWORD})
