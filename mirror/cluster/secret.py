@@ -5,8 +5,9 @@ is over version, method, path with query, time and nonce, so it is good for this
 document that is answered carries ``X-Signature: v=1,s=<HMAC-SHA256>``, over the question's nonce and the document.
 Blobs carry none: their digest says what they must be. (HMAC: RFC 2104; the scheme: RFC 9110, section 11.)
 
-Questions only read, so one that is repeated by somebody who has overheard it tells nothing that was not overheard too;
-no nonces are remembered, which nobody could then fill up.
+Questions read, or have a replica do what it does by itself too: read what the others know, keep a blob. One that is
+repeated by somebody who has overheard it tells nothing that was not overheard too, and changes nothing. Requests for
+uploads do change something, once: `mirror.passing` has why. So no nonces are remembered, which nobody can then fill up.
 """
 
 import hmac

@@ -242,6 +242,7 @@ async def test_the_authors_own_credentials_go_with_them_where_the_registry_decid
         assert not any("password-of-anna" in one.log_text() for one in replicas)
 
 
+@pytest.mark.shows("the replica that has an upload dies, or hangs")
 @pytest.mark.parametrize("name", [HOSTED, THROUGH])
 async def test_an_owner_that_is_killed_is_gone_and_clients_begin_again(tmp_path: Path, name: str) -> None:
     content = random.Random(13).randbytes(4 * MIB)
@@ -282,6 +283,7 @@ async def test_an_upload_is_gone_on_with_through_another_replica_after_its_owner
             assert (await two.finish(upload, Digest.of(content), content[700_000:])).status == 201
 
 
+@pytest.mark.shows("the replica that has an upload dies, or hangs")
 async def test_an_owner_that_hangs_is_given_up_soon(tmp_path: Path) -> None:
     with three(tmp_path) as (_, replicas):
         one, two, _ = authors(replicas, HOSTED)
