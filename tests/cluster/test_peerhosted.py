@@ -121,8 +121,8 @@ async def test_a_replica_that_was_started_with_a_copy_of_anothers_records_is_ano
         async with host(tmp_path / "origin", redis) as origin, host(tmp_path / "copy", redis) as copy:
             await origin.catalogue.link_blob(REPOSITORY, *put(origin, b"at the origin"))
             await copy.catalogue.link_blob(REPOSITORY, *put(copy, b"at the copy"))
-            await one.beat.once()
-            await one.replication.asked()
+            await one.replication.following.hear(origin.url)
+            await one.replication.following.hear(copy.url)
             for content in (b"at the origin", b"at the copy"):
                 assert await one.catalogue.blob(REPOSITORY, Digest.of(content)) is not None
 
