@@ -77,8 +77,8 @@ UPSTREAM_REQUESTS = Declared(
     "upstream_requests_total",
     Kind.COUNTER,
     "Questions put to an endpoint, redirects and logins included in each: success, not_found, denied, invalid, "
-    "unavailable, timeout, abandoned (nobody needed the answer any more); cut, beside its success, for a blob whose "
-    "body ended early.",
+    "refused (what was pushed), unavailable, timeout, abandoned (nobody needed the answer any more); cut, beside its "
+    "success, for a blob whose body ended early. The operation push is each request of a push that goes on upstream.",
     ("upstream", "endpoint", "operation", "result"),
 )
 UPSTREAM_BYTES = Declared(

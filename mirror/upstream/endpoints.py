@@ -13,7 +13,7 @@ from mirror.upstream.credentials import source_of
 from mirror.upstream.lenders import Lenders
 from mirror.upstream.origins import host_of
 from mirror.upstream.proxy import Proxies
-from mirror.upstream.pushing import ANSWERS_WITHIN, Pushing
+from mirror.upstream.pushing import ANSWERS_WITHIN, Pushing, Turn
 from mirror.upstream.session import Session
 from mirror.upstream.transport import Transport
 from mirror.upstream.trust import trust_of
@@ -62,17 +62,19 @@ def origin_to_push_to(
     clock: Callable[[], float],
     transport: Transport | None = None,
     environment: Mapping[str, str] = os.environ,
+    turn: Turn | None = None,
 ) -> Pushing:
     """The last endpoint of the upstream ``name``, for pushes, with connections and tokens of its own.
 
-    ``transport`` is as for `endpoints_of`; without it, one that waits longer than pulls may.
+    ``transport`` is as for `endpoints_of`; without it, one that waits longer than pulls may. ``turn`` is held for as
+    long as each request is under way.
     """
     last = len(settings.endpoints) - 1
     patient = Transport(proxies=Proxies.of(environment), idle_for=ANSWERS_WITHIN)
     session, own = _session_of(name, settings, last, transport or patient, clock, environment)
     if transport is None:
         own = own or patient
-    return Pushing(session, prefix=settings.endpoints[last].repository_prefix or "", own=own)
+    return Pushing(session, prefix=settings.endpoints[last].repository_prefix or "", own=own, turn=turn)
 
 
 def _session_of(

@@ -83,6 +83,7 @@ class Upstream:
         self._sleep = sleep
         self._random = random
         self._metrics = metrics
+        self.push = rounds.push
 
     @classmethod
     def of(

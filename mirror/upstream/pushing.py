@@ -7,8 +7,8 @@ Source: OCI distribution specification 1.1, "Push", "Content Management".
 """
 
 import re
-from collections.abc import AsyncIterable, AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterable, AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Self
 from urllib.parse import quote
@@ -24,6 +24,9 @@ from mirror.upstream.origins import origin_of
 from mirror.upstream.session import Body, Session, drain
 from mirror.upstream.tokens import Login
 from mirror.upstream.transport import Transport
+
+Turn = Callable[[str, str], AbstractAsyncContextManager[None]]
+"""The right to have a request under way, by host and repository: `Upstream.push`."""
 
 ANSWERS_WITHIN = 60.0
 """Seconds without a byte from the origin, or to it, after which a push fails: it may have to copy a large blob."""
@@ -73,15 +76,19 @@ class Pushing:
     stands in front of each repository there. ``own`` is a transport that is closed with it.
     """
 
-    def __init__(self, session: Session, *, prefix: str = "", own: Transport | None = None) -> None:
+    def __init__(
+        self, session: Session, *, prefix: str = "", own: Transport | None = None, turn: Turn | None = None
+    ) -> None:
+        """``turn`` is held for as long as each request is under way."""
         self._session = session
+        self._turn = turn or _at_once
         self._prefix = prefix
         self._own = own
         self._acquainted = False
 
     def of_client(self, login: Login | None) -> Self:
         """The same origin, pushed to by a client with this login; it is closed with this one."""
-        return type(self)(self._session.of_client(login), prefix=self._prefix)
+        return type(self)(self._session.of_client(login), prefix=self._prefix, turn=self._turn)
 
     @property
     def host(self) -> str:
@@ -214,16 +221,19 @@ class Pushing:
         scope: str | None = None,
     ) -> AsyncIterator[httpx.Response]:
         scope = scope or self._scope(repository)
-        try:
-            response = await self._session.ask(method, path, self._prefix + repository, headers, body=body, scope=scope)
-        except UpstreamDenied:
-            self._acquainted = False
-            raise
-        try:
-            self._acquainted |= self._session.sent(response)
-            yield response
-        finally:
-            await drain(response)
+        async with self._turn(self.host, repository):
+            try:
+                response = await self._session.ask(
+                    method, path, self._prefix + repository, headers, body=body, scope=scope
+                )
+            except UpstreamDenied:
+                self._acquainted = False
+                raise
+            try:
+                self._acquainted |= self._session.sent(response)
+                yield response
+            finally:
+                await drain(response)
 
     def _scope(self, repository: str) -> str:
         return f"repository:{self._prefix}{repository}:pull,push"
@@ -279,6 +289,10 @@ def refusal(response: httpx.Response, body: bytes, endpoint: str, what: str, is_
         message = f"{endpoint} refuses {what} ({status}){said}"
         return UpstreamRefused(message, status=status, code=code, detail=detail, retry_after=wait)
     return UpstreamInvalid(f"{endpoint} answers {status} to {what}, which says nothing about it", detail=detail)
+
+
+def _at_once(host: str, repository: str) -> AbstractAsyncContextManager[None]:
+    return nullcontext()
 
 
 def _size(response: httpx.Response) -> int | None:

@@ -4,6 +4,7 @@ import asyncio
 import functools
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -13,6 +14,7 @@ from mirror.errors import (
     NotFound,
     UpstreamDenied,
     UpstreamInvalid,
+    UpstreamRefused,
     UpstreamTimeout,
     UpstreamUnavailable,
 )
@@ -30,6 +32,9 @@ DISLIKED_FOR = 10.0
 
 _FAIR_TIME = 1.0
 """Seconds that an endpoint must have had for its silence to be held against it: less says more about a deadline."""
+
+_PUSH_WAITS = 30.0
+"""Seconds for which a request of a push waits for a place: authors' tools wait longer than agents."""
 
 T = TypeVar("T")
 
@@ -144,7 +149,7 @@ class Rounds:
     ) -> T:
         """One try at one endpoint; a failure is noted in ``failures``. ``share``: see `_try`."""
         try:
-            place = await self._place(question, deadline)
+            place = await self._place(question.repository, deadline, first=not question.yielding)
             try:
                 asked_at = self._clock()
                 result = await self._try(question, endpoint, deadline, share)
@@ -159,10 +164,24 @@ class Rounds:
             return result
         return question.held(result, place, functools.partial(self._cut, question, endpoint.host, asked_at))
 
-    async def _place(self, question: Question[T], deadline: float) -> Place:
+    @asynccontextmanager
+    async def push(self, host: str, repository: str) -> AsyncIterator[None]:
+        """A place for a request of a push, which is counted by what is raised within; others may be waited for."""
+        place, told = await self._place(repository, self._clock() + _PUSH_WAITS), "abandoned"
+        try:
+            yield
+            told = "success"
+        except MirrorError as failure:
+            told = _result(failure)
+            raise
+        finally:
+            place.leave()
+            self._metrics.upstream_requests[self._upstream, host, "push", told] += 1
+
+    async def _place(self, repository: str, deadline: float, *, first: bool = True) -> Place:
         try:
             async with asyncio.timeout(max(0.0, deadline - self._clock())):
-                return await self._queue.enter(question.repository, first=not question.yielding)
+                return await self._queue.enter(repository, first=first)
         except TimeoutError as error:
             raise UpstreamTimeout(
                 f"{self._queue.limit} requests are under way at {self._upstream}, as many as "
@@ -264,6 +283,8 @@ def _result(failure: MirrorError) -> str:
     match failure:
         case UpstreamDenied():
             return "denied"
+        case UpstreamRefused():
+            return "refused"
         case NotFound():
             return "not_found"
         case UpstreamInvalid():

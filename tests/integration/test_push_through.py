@@ -23,6 +23,7 @@ from tests.support.process import MirrorProcess
 from tests.support.pushing import OCTETS, Author
 from tests.support.registry import DockerRegistry
 from tests.support.running import Running, running
+from tests.support.scrape import Scrape
 from tests.support.tokens import TokenService
 from tests.support.upstream import FaultyUpstream
 from tests.support.waiting import eventually
@@ -455,6 +456,31 @@ async def test_deletes_are_passed_on(tmp_path: Path) -> None:
             blob = next(iter(artifact.blobs))
             assert (await author.ask("DELETE", f"blobs/{blob}")).status == 202
             assert up.answer(f"/v2/team/plugin/blobs/{blob}", {}).status == 404
+
+
+async def test_a_push_is_one_of_the_requests_that_may_be_under_way_and_is_counted(tmp_path: Path) -> None:
+    """One request at a time is enough for a whole push; whoever pulls meanwhile waits for it."""
+    artifact = raw(wasm_module())
+    with FaultyUpstream() as up:
+        async with through(tmp_path, up, {"max_requests": 1}) as (mirror, author):
+            assert (await author.push(artifact, "1.0")).status == 201
+            before = received(up)
+            client = await Slow.begin(mirror, "PATCH", await author.begin())
+            await client.send(BLOB[:1000])
+            await eventually(functools.partial(has_received, up, before + 1000))
+            up.add_blob("team/plugin", b"wanted")
+            wanted = f"/v2/{NAME}/blobs/{Digest.of(b'wanted')}"
+            pull = asyncio.create_task(mirror.get(wanted))
+            done, _ = await asyncio.wait([pull], timeout=0.3)
+            assert not done
+            assert up.count(path=wanted.removeprefix("/v2/up")) == 0
+            assert await client.end() == 202
+            assert (await pull).body == b"wanted"
+            with up.inject(Fault(status=409, code="DENIED"), method="PUT", path="/manifests/"):
+                assert (await author.manifest(artifact, "1.1")).status == 409
+            told = Scrape.of((await mirror.get("/metrics")).body)
+            assert told.sum("upstream_requests_total", operation="push", result="success") > 5
+            assert told.sum("upstream_requests_total", operation="push", result="refused") == 1
 
 
 async def test_what_was_deleted_is_not_given_out_by_digest_until_it_is_pushed_again(tmp_path: Path) -> None:
