@@ -72,7 +72,7 @@ HOUSE = """
     repackaging
     exposition
     auth: rules htpasswd failures keyed remembered verdicts
-    edge: ranges headers account respond basic passthrough auth body uploads push forward metrics registry peers
+    edge: ranges headers account respond basic passthrough auth body uploads manifest push forward metrics registry peers
     edge: peerhosted peeruploads
     edge: modules admin app
     around

@@ -3,42 +3,36 @@
 Source: OCI distribution specification 1.1, "Push" and "Content management".
 """
 
-import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
-from urllib.parse import parse_qs
 
 from starlette.types import Receive, Scope, Send
 
 from mirror.auth.rules import Action
 from mirror.config import HostedSettings
 from mirror.config.hosted import LACKING
-from mirror.digest import Digest
 from mirror.edge import uploads
 from mirror.edge.account import OPERATION, UPSTREAM
 from mirror.edge.auth import Gate
-from mirror.edge.body import whole_of
 from mirror.edge.headers import warnings
+from mirror.edge.manifest import manifest_of, tags_of
 from mirror.edge.respond import Cut, header, send_error
 from mirror.edge.uploads import Forwarding, Push
 from mirror.errors import (
     ChunkInvalid,
     Denied,
-    DigestInvalid,
-    ManifestInvalid,
     MirrorError,
     Unauthorized,
     Unsupported,
     UploadStalled,
     UploadUnknown,
     UpstreamDenied,
-    UpstreamInvalid,
 )
 from mirror.metrics import Metrics
 from mirror.names import Names, Place
-from mirror.oci import MANIFEST_TYPES, Manifest, Reference, RegistryPath, Resource, parse_tag
+from mirror.oci import Reference, RegistryPath, Resource
 from mirror.publish import BodyCut, Publisher, Pushed
 
 log = logging.getLogger(__name__)
@@ -54,14 +48,7 @@ _BEGIN = ("POST",)
 _UPLOAD = ("GET", "HEAD", "PATCH", "PUT", "DELETE")
 _READING = frozenset({"GET", "HEAD"})
 
-_MAX_TAGS = 20
-_LARGE = 64 * 1024
-"""Bytes of a manifest from which on it is parsed in a thread."""
-
 _UNHOSTED = f"nothing can be pushed here, or deleted: {LACKING}"
-
-_TELLS_NOTHING = frozenset({"", "application/json", "application/octet-stream", "text/plain"})
-_SCHEMA_1 = "application/vnd.docker.distribution.manifest.v1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,18 +203,8 @@ class Pushes:
 
     async def _put_manifest(self, push: Push, path: RegistryPath) -> tuple[Pushed, Sequence[str]]:
         """What became of it, and the tags that were asked for by ``?tag=``."""
-        kind = _media_type(header(push.scope, b"content-type") or "")
-        more = _tags(push.scope)
-        body = await whole_of(push.scope, push.receive, self._max_manifest_size, self._too_large())
-        algorithm = path.digest.algorithm if path.digest is not None else "sha256"
-        if len(body) > _LARGE:
-            manifest = await asyncio.to_thread(_parsed, body, kind, algorithm)
-        else:
-            manifest = _parsed(body, kind, algorithm)
-        if path.digest is not None and path.digest != manifest.digest:
-            raise DigestInvalid(
-                f"the manifest that was sent has the digest {manifest.digest}, and not the one of its address"
-            )
+        more = tags_of(push.scope)
+        manifest = await manifest_of(push.scope, push.receive, self._max_manifest_size, path.digest)
         tags = dict.fromkeys([*([path.tag] if path.tag is not None else []), *more])
         overwrite = self._may(push.principal, Action.OVERWRITE, push.place)
         pushed = await push.publisher.put_manifest(
@@ -257,9 +234,6 @@ class Pushes:
         except (Unauthorized, Denied):
             return False
         return True
-
-    def _too_large(self) -> str:
-        return f"a manifest may have hosted.max_manifest_size, {self._max_manifest_size:,} bytes, at most"
 
 
 @contextlib.asynccontextmanager
@@ -298,24 +272,3 @@ def _not_through(upstream: str) -> str:
         f"nothing can be pushed to {upstream} through this mirror while upstreams.{upstream}.push is deny in its "
         "settings; push to the registry itself, or let that setting be through"
     )
-
-
-def _media_type(text: str) -> str:
-    """The type that a manifest is sent as; one that says nothing leaves it to the manifest itself."""
-    essence = text.partition(";")[0].strip().lower()
-    if essence in MANIFEST_TYPES or essence in _TELLS_NOTHING or essence.startswith(_SCHEMA_1):
-        return essence
-    raise ManifestInvalid(f"the Content-Type is not that of a manifest, which is one of {', '.join(MANIFEST_TYPES)}")
-
-
-def _parsed(body: bytes, kind: str, algorithm: str) -> Manifest:
-    try:
-        return Manifest.parse(body, kind, Digest.of(body, algorithm))
-    except UpstreamInvalid as error:
-        raise ManifestInvalid(error.message) from error
-
-
-def _tags(scope: Scope) -> list[str]:
-    """The tags of ``?tag=``, each once."""
-    found = parse_qs(scope["query_string"].decode("latin-1"), max_num_fields=_MAX_TAGS).get("tag", [])
-    return [parse_tag(tag) for tag in dict.fromkeys(found)]
