@@ -109,8 +109,8 @@ class Duplex:
         finally:
             for task in (sending, hearing):
                 task.cancel()
-            await asyncio.gather(sending, hearing, return_exceptions=True)
             await self._stream.aclose()
+            await asyncio.gather(sending, hearing, return_exceptions=True)
 
     async def _send(self) -> None:
         """The request. Where the other side takes no more of it, its answer says why."""
