@@ -225,7 +225,8 @@ class UpstreamSettings(Section):
         ge=1,
         le=100_000,
         description="Requests, of each worker, that may be under way at this upstream at once, those of pushes too; "
-        "the rest waits in a queue that is fair to all repositories, what is not held before what is asked about again.",
+        "the rest waits in a queue that is fair to all repositories, what is not held before what is asked about "
+        "again.",
     )
     hedge_after: Duration | None = Field(
         None,
