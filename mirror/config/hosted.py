@@ -54,7 +54,10 @@ class HostedSettings(Section):
         None, gt=0, description="What all blobs of one hosted repository may take together. No limit without it."
     )
     max_uploads: Whole = Field(
-        32, ge=1, description="Uploads that each user may have open at once; all clients without credentials are one."
+        32,
+        ge=1,
+        description="Uploads that each user may have open at once, at each replica; all clients without credentials are "
+        "one.",
     )
     upload_expires: Duration = Field(
         3600.0, gt=0, description="How long an upload is kept to which nothing is sent. Uploads survive a restart."
