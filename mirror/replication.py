@@ -38,6 +38,9 @@ _POLL = 0.03
 _READ_WITHIN = 0.5
 """Seconds for which a pull waits for what others have changed."""
 
+_ABSENT_WITHIN = 2.0
+"""Seconds for which one waits that would be told that something is not there."""
+
 _BEGUN_WITHIN = 10.0
 _AWAY_EVERY = 0.25
 """Seconds between two questions to the others while there is no Redis that would say that something has changed."""
@@ -166,7 +169,7 @@ class Replication:
     async def asked(self) -> None:
         """As `Together.asked`. Waits for `begin`, if that is under way."""
         await self._begun.wait()
-        await self.following.glance(_READ_WITHIN)
+        await self.following.glance(_ABSENT_WITHIN)
 
     async def begin(self) -> None:
         """Know what the others know, before anything is answered from here: for 10 s at most. Never raises.
