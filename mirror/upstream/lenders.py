@@ -8,7 +8,7 @@ import functools
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-from mirror.errors import Unauthorized, UpstreamDenied
+from mirror.errors import Unauthorized, UpstreamDenied, UpstreamUnavailable
 from mirror.tags import Lru
 from mirror.upstream.tokens import Login
 
@@ -72,22 +72,22 @@ class Loan:
     async def persist(self, work: Callable[[], Awaitable[T]]) -> T:
         """Do ``work``, which may be shared with others; again, where it met the refusal of another's credentials.
 
-        Raises what ``work`` raises; `UpstreamDenied` is the refusal of this client's own credentials.
+        Raises what ``work`` raises; `UpstreamDenied` is the refusal of this client's own credentials, or the mirror's.
         """
         self._at_work += 1
         try:
-            for turn in range(_TURNS):
+            for _ in range(_TURNS):
                 self.check()
                 self._renew(self)
                 try:
                     return await work()
-                except UpstreamDenied:
+                except UpstreamDenied as denied:
                     self.check()
-                    if turn == _TURNS - 1:
+                    if isinstance(denied.detail, dict) and "setting" in denied.detail:  # the mirror's
                         raise
         finally:
             self._at_work -= 1
-        raise AssertionError("the last turn returns or raises")
+        raise UpstreamUnavailable("the credentials of others were refused, time and again; ask again", retry_after=1)
 
 
 class Lenders:

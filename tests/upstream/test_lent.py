@@ -515,12 +515,23 @@ async def test_anothers_refusal_is_no_answer_and_ones_own_is() -> None:
     assert work.asked == 1
 
 
-async def test_a_refusal_of_nobody_is_believed_in_the_end() -> None:
+async def test_others_refusals_are_never_a_clients_own_however_many_there_are() -> None:
     lenders = Lenders("", Clock())
     work = Work(lenders, [Login(str(number), SecretStr("x")) for number in range(100)])
-    with pytest.raises(UpstreamDenied):
+    with pytest.raises(UpstreamUnavailable, match="ask again"):
         await lenders.lend("a", "alice", ALICE, 2000.0).persist(work)
     assert work.asked == 5
+
+
+async def test_that_the_mirrors_own_credentials_are_refused_is_said_at_once(stack: ExitStack) -> None:
+    up = registry(stack, anonymous=False)
+    async with lending(up, credentials=LOGIN) as (upstream, lent):
+        await may_pull(lent, ALICE)
+        loan = lent.lend(REPOSITORY, "a", ALICE, within())
+        up.reset()
+        with pytest.raises(UpstreamDenied, match=r"refuses this mirror's credentials.*upstreams\.corp\.credentials"):
+            await loan.persist(lambda: upstream.get_manifest(REPOSITORY, "v1", deadline=within()))
+    assert len(up.matching(path="/token")) == 1
 
 
 async def test_who_was_let_in_lends_to_the_end_of_the_request_and_others_push_nobody_out() -> None:
