@@ -6,7 +6,7 @@ yes                      counts for `auth.verdict_for`; then it is asked again. 
                          stands for another `auth.stale_verdict_for`
 no (401, 403)            counts for `NO_FOR`, and ends every yes before it
 it is not there (404)    is neither, and is the client's answer
-no answer                503, where no yes stands
+no answer, or nonsense   503, or 502, where no yes stands
 =======================  ============================================================================================
 
 A yes to what a repository holds says nothing about its lists (tags, referrers), nor these about that: registries have
@@ -32,6 +32,7 @@ from mirror.errors import (
     TooMany,
     Unauthorized,
     UpstreamDenied,
+    UpstreamInvalid,
     UpstreamTimeout,
     UpstreamUnavailable,
 )
@@ -204,6 +205,10 @@ class Verdicts:
             if stands:
                 return None
             raise _nobody_knows(subject, failure.message, failure.retry_after) from failure
+        except UpstreamInvalid as failure:
+            if stands and not _is_about_the_client(failure):
+                return None
+            raise
 
     async def _ask(
         self, subject: Subject, what: tuple[Resource, str], login: Login | None, patience: float, *, persist: bool
@@ -271,6 +276,12 @@ def refusal(upstream: str, repository: str, status: int, *, anonymous: bool) -> 
 def _status(refusal: UpstreamDenied) -> int:
     detail = refusal.detail
     return 403 if isinstance(detail, dict) and detail.get("status") == 403 else 401
+
+
+def _is_about_the_client(failure: UpstreamInvalid) -> bool:
+    """Whether upstream understood the question, and does not like it: there are registries that refuse so."""
+    status = failure.detail.get("status") if isinstance(failure.detail, dict) else None
+    return isinstance(status, int) and 400 <= status < 500
 
 
 def _nobody_knows(subject: Subject, why: str, retry_after: float | None) -> UpstreamUnavailable:

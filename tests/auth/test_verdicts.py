@@ -323,11 +323,15 @@ async def test_a_no_ends_the_yes_before_it_outage_or_not() -> None:
                 await pull(worker)
 
 
-async def test_an_answer_that_must_not_be_believed_is_no_outage() -> None:
+async def test_nonsense_is_no_answer_and_a_refusal_of_any_kind_is_one() -> None:
     async with scene() as (it, verdicts):
         await pull(verdicts)
-        it.registry.down = UpstreamInvalid("ghcr.io sends HTML")
+        it.registry.down = UpstreamInvalid("ghcr.io sends a page of HTML", detail={"status": 200})
         it.clock.seconds += YES_FOR
+        await pull(verdicts)
+        with pytest.raises(UpstreamInvalid):
+            await pull(verdicts, BOB)
+        it.registry.down = UpstreamInvalid("ghcr.io answers 400", detail={"status": 400})
         with pytest.raises(UpstreamInvalid):
             await pull(verdicts)
 
@@ -384,6 +388,23 @@ async def test_a_yes_is_known_to_other_workers_and_after_a_restart() -> None:
         await pull(it.worker())
         with pytest.raises(UpstreamUnavailable):
             await pull(it.worker(), BOB)
+
+
+async def test_the_later_word_counts_whichever_worker_has_heard_it() -> None:
+    async with scene() as (it, verdicts):
+        other = it.worker()
+        await pull(verdicts)
+        it.clock.seconds += YES_FOR
+        await pull(other)
+        await pull(verdicts)
+        assert len(it.registry.asked) == 2
+        it.registry.answers[ALICE] = refused()
+        it.clock.seconds += YES_FOR
+        with pytest.raises(Unauthorized):
+            await pull(other)
+        it.registry.down = DOWN
+        with pytest.raises(Unauthorized):
+            await pull(verdicts)
 
 
 @pytest.mark.parametrize(
