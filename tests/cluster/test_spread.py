@@ -126,15 +126,19 @@ async def test_a_replica_whose_disk_fails_is_not_taken_to_hold_anything(
 async def test_a_large_blob_is_waited_for_while_it_comes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_ANSWER_WITHIN", 0.02)
     async with hosts(tmp_path, 2, ack="all") as (_, (one, two)):
-        bringing = two.bring
+        bringing, gate = two.bring, asyncio.Event()
 
         async def slow(digest: Digest, size: int) -> None:
-            await asyncio.sleep(0.2)
+            await gate.wait()
             await bringing(digest, size)
 
         two.replication.spread._bring = slow
         await one.push_blob(CONTENT)
-        await one.replication.copied([DIGEST])
+        copying = asyncio.create_task(one.replication.copied([DIGEST]))
+        await eventually(lambda: two.asked.count("/peer/v1/hosted/keep") > 3)
+        assert not copying.done()
+        gate.set()
+        await copying
         assert held([one, two]) == 2
         assert two.brings == 1
 

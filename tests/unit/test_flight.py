@@ -4,7 +4,8 @@ import asyncio
 
 import pytest
 
-from mirror.flight import Flights
+from mirror.flight import Flights, Rounds
+from tests.support.waiting import eventually
 
 
 async def test_who_asks_while_the_work_goes_on_shares_it() -> None:
@@ -81,3 +82,41 @@ async def test_closing_stops_the_work() -> None:
     task, _ = flights.join("key", asyncio.Event().wait)
     await flights.aclose()
     assert task.cancelled()
+
+
+async def test_a_round_begins_after_all_who_wait_for_it_have_asked() -> None:
+    began: list[asyncio.Event] = []
+
+    async def work() -> int:
+        gate = asyncio.Event()
+        began.append(gate)
+        await gate.wait()
+        return len(began)
+
+    rounds = Rounds(work)
+    assert not rounds.busy
+    first = rounds.join()
+    assert rounds.join() is first, "it has not begun yet"
+    await eventually(lambda: began)
+    second = rounds.join()
+    assert second is rounds.join() is not first, "what is under way may have missed what they want to know of"
+    second_waiter = asyncio.shield(second)
+    second_waiter.cancel()
+    assert len(began) == 1
+    began[0].set()
+    assert await first == 1
+    await eventually(lambda: len(began) == 2)
+    began[1].set()
+    assert await second == 2
+    assert not rounds.busy
+
+
+async def test_rounds_are_stopped_with_those_that_have_not_begun() -> None:
+    rounds: Rounds[bool] = Rounds(asyncio.Event().wait)
+    first = rounds.join()
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    second = rounds.join()
+    await rounds.aclose()
+    assert first.cancelled()
+    assert second.cancelled()
