@@ -174,7 +174,6 @@ class Passing:
         self.name = name_of(own)
         """What the ids of this replica's uploads begin with."""
         self._addresses = addresses
-        self._own = own
         self._secret = secret
         self._trust = trust or OneTrust(usual())
         self._clock = clock
@@ -189,7 +188,7 @@ class Passing:
         if name is None or name == self.name:
             return None
         others = islice(self._addresses(), _MAX_OTHERS)
-        return next((one for one in others if one != self._own and name_of(one) == name), None)
+        return next((one for one in others if name_of(one) == name), None)
 
     async def size(self, owner: str, question: Question, credentials: str | None = None) -> Reply:
         """How far the upload of ``question`` is, or what stands against it. Raises as `ask`."""
