@@ -299,7 +299,7 @@ def _passthrough(ground: _Ground, pulls: _Pulls) -> PassThrough | None:
         pulls.suspicion,
         original=pulls.original,
     )
-    return PassThrough(verdicts, ground.logins, lent)
+    return PassThrough(verdicts, ground.logins, lent, ground.through)
 
 
 def _publishers(stack: contextlib.AsyncExitStack, ground: _Ground, pulls: _Pulls) -> dict[str, Publisher]:

@@ -5,7 +5,7 @@ credentials, where the mirror has none of its own (`mirror.upstream.lent`).
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -16,7 +16,7 @@ from mirror.auth.verdicts import Verdicts, refusal
 from mirror.digest import Digest
 from mirror.edge.basic import basic
 from mirror.edge.respond import header
-from mirror.errors import Denied, MirrorError, Unauthorized, UpstreamDenied
+from mirror.errors import BlobUnknown, Denied, MirrorError, Unauthorized, UpstreamDenied
 from mirror.names import Place
 from mirror.oci import Resource
 from mirror.upstream.lenders import Loan, Logins
@@ -60,7 +60,11 @@ class Passage:
 class PassThrough:
     """Clients' credentials, each for the upstream that it is meant for."""
 
-    def __init__(self, verdicts: Verdicts, logins: Logins, lent: Mapping[str, Lent]) -> None:
+    def __init__(
+        self, verdicts: Verdicts, logins: Logins, lent: Mapping[str, Lent], pushed_to: Iterable[str] = ()
+    ) -> None:
+        """``pushed_to``: the upstreams that clients push to through this mirror."""
+        self._pushed_to = frozenset(pushed_to)
         self._verdicts = verdicts
         self._logins = logins
         self._lent = lent
@@ -78,11 +82,22 @@ class PassThrough:
     async def reader(
         self, scope: Scope, place: Place, resource: Resource, tag: str | None, digest: Digest | None
     ) -> Passage:
-        """The way of a request that reads; raises what `Verdicts.may_pull` does."""
+        """The way of a request that reads; raises what `Verdicts.may_pull` does.
+
+        Who asks whether a blob is there, to push it if not, may have the right to push, and none to pull: the answer
+        is that it is not, if only the credentials are right, and upstream decides about the push.
+        """
         login = login_of(scope)
         principal = self._introduced(login)
         target = tag or (str(digest) if digest is not None else "")
-        left = await self._verdicts.may_pull(place, resource, target, login, principal)
+        try:
+            left = await self._verdicts.may_pull(place, resource, target, login, principal)
+        except (Unauthorized, Denied):
+            before_a_push = resource is Resource.BLOB and scope["method"] == "HEAD"
+            if login is None or not before_a_push or place.upstream not in self._pushed_to:
+                raise
+            await self._verdicts.vouch(place.upstream, login, principal)
+            raise BlobUnknown(f"{target} is none that your credentials may read; push it") from None
         until = asyncio.get_running_loop().time() + left
         return Passage(place, principal, self._lent[place.upstream].lend(place.repository, principal, login, until))
 

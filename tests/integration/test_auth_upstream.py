@@ -101,6 +101,20 @@ async def test_nobody_is_served_what_only_another_may_pull(tmp_path: Path, crede
             assert (await mirror.get(target, STRANGER)).status == 401, target  # a wrong password is one, even here
 
 
+async def test_who_may_push_and_not_pull_hears_that_a_blob_is_not_there(tmp_path: Path) -> None:
+    layer = f"/v2/{PLUGIN}/blobs/{ARTIFACT.layers[0]}"
+    async with registry() as up:
+        async with mirrored(tmp_path, up, {"push": "through"}) as mirror:
+            assert (await mirror.get(layer, ALICE)).status == 200
+            assert (await mirror.head(layer, BOB)).status == 404
+            for who in (STRANGER, NOBODY, basic("bob", "wrong")):
+                assert (await mirror.head(layer, who)).status == 401
+            assert is_challenge(await mirror.get(layer, BOB))
+            assert (await mirror.head(f"/v2/{PLUGIN}/manifests/1", BOB)).status == 401
+        async with mirrored(tmp_path, up) as mirror:
+            assert (await mirror.head(layer, BOB)).status == 401
+
+
 async def test_the_registrys_own_challenge_reaches_nobody(tmp_path: Path) -> None:
     async with registry() as up, mirrored(tmp_path, up) as mirror:
         for target in ("/v2/", *reads(PLUGIN)):
