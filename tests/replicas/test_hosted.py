@@ -19,12 +19,14 @@ from mirror.digest import Digest
 from mirror.edge.peerhosted import HostedRoom
 from mirror.shared import keys
 from tests.auth.support import basic, users_file
-from tests.support.artifacts import cncf, descriptor, image, raw, wasm_module
+from tests.support.artifacts import cncf, descriptor, image, publish, raw, wasm_module
 from tests.support.ports import ReservedPort
 from tests.support.process import merged
-from tests.support.pushing import Author
+from tests.support.pushing import At, Author, whole
 from tests.support.redis import RedisServer
+from tests.support.replicas import replicated as replicated_processes
 from tests.support.running import Running, running
+from tests.support.upstream import FaultyUpstream
 from tests.support.waiting import eventually
 from tests.wasm.modules import plugin
 
@@ -46,6 +48,7 @@ class Town:
     replicas: list[Running]
     folder: Path
     settings: Mapping[str, object]
+    up: str
     stack: AsyncExitStack
     ends: dict[str, AsyncExitStack] = field(default_factory=dict)
 
@@ -73,8 +76,7 @@ class Town:
                 "secret_file": str(self.folder / "secret"),
             },
         }
-        up = {"up": "http://127.0.0.1:9"}
-        starting = running(self.folder / str(number), up, merged(own, self.settings))
+        starting = running(self.folder / str(number), {"up": self.up}, merged(own, self.settings))
         stack = await self.stack.enter_async_context(AsyncExitStack())
         mirror = await stack.enter_async_context(starting)
         self.replicas.append(mirror)
@@ -95,13 +97,13 @@ class Town:
 
 
 @asynccontextmanager
-async def town(folder: Path, n: int = 2, **settings: object) -> AsyncIterator[Town]:
-    """``n`` replicas that are ready."""
+async def town(folder: Path, n: int = 2, up: str = "http://127.0.0.1:9", **settings: object) -> AsyncIterator[Town]:
+    """``n`` replicas that are ready; they mirror the registry ``up``, too."""
     secret = folder / "secret"
     secret.write_text("one secret for all of them")
     secret.chmod(0o600)
     async with AsyncExitStack() as stack:
-        here = Town(stack.enter_context(RedisServer(folder / "redis")), [], folder, settings, stack)
+        here = Town(stack.enter_context(RedisServer(folder / "redis")), [], folder, settings, up, stack)
         for _ in range(n):
             await here.start()
         for mirror in here.replicas:
@@ -374,6 +376,40 @@ async def test_while_a_replica_cannot_be_asked_nothing_is_changed_that_it_may_ha
         for author in (first, second):
             assert (await author.ask("GET", "manifests/v1")).body == VERSIONS[0].body
             assert (await author.ask("GET", f"manifests/{VERSIONS[1].digest}")).status == 200
+
+
+@pytest.mark.integration
+async def test_what_is_hosted_and_cached_has_one_file_which_stays_for_the_one_without_the_other(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "mirror.access")
+    cached = f"/v2/up/team/plugin/blobs/{MODULE}"
+    with FaultyUpstream() as up:
+        publish(up, "team/plugin", "v1", PLUGIN)
+        async with town(tmp_path, up=up.url, **ONE_DISK, log={"access": "all"}) as here:
+            second = here.replicas[1]
+            assert (await second.get("/v2/up/team/plugin/manifests/v1")).status == 200
+            assert (await second.get(cached)).body == CONTENT
+            await second.until_held(MODULE)
+            author = here.authors()[0]
+            assert (await author.push(PLUGIN, "v1")).status == 201
+            up.refuse()
+            assert (await second.get(f"/v2/{NAME}/blobs/{MODULE}")).body == CONTENT
+            assert asked_of_peers(caplog, "GET", MODULE) == 0
+            for target in (f"manifests/{PLUGIN.digest}", f"blobs/{MODULE}"):
+                assert (await author.ask("DELETE", target)).status == 202
+            assert (await second.get(f"/v2/{NAME}/blobs/{MODULE}")).status == 404
+            assert (await second.get(cached)).body == CONTENT
+
+
+@pytest.mark.integration
+async def test_workers_of_replicas_are_of_one_mind(tmp_path: Path) -> None:
+    with replicated_processes(tmp_path, n=2, settings={"workers": 2, **ONE_DISK}) as (_, _, replicas):
+        asked = [At(url) for url in replicas.urls]
+        for number, version in enumerate([*VERSIONS, *VERSIONS]):
+            assert (await Author(asked[number % 2], NAME).push(version, "v1")).status == 201
+            for _ in range(4):  # another connection, another worker
+                assert [await whole(mirror, NAME, "v1") for mirror in asked] == [version.body] * 2
 
 
 @pytest.mark.shows("a replica is replaced by one with an empty disk")
