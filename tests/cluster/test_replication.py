@@ -87,7 +87,7 @@ async def test_ten_thousand_entries_are_read_in_portions_while_the_loop_goes_on(
                 nonlocal longest
                 while not stop.is_set():
                     began = time.thread_time()
-                    await asyncio.sleep(0.001)
+                    await asyncio.sleep(0.01)
                     longest = max(longest, time.thread_time() - began)
 
             watching = asyncio.create_task(watch())
