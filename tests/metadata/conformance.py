@@ -343,6 +343,9 @@ class MetadataConformance:
             await store.merge_links([replace(LINK, digest=digests[1], serial=2, size=-1)])
             found = await store.link(LINK.upstream, LINK.repository, digests[1])
             assert found == replace(LINK, digest=digests[1], serial=2)
+            gone = Dropped(LINK.upstream, LINK.repository, digests[1], 3000.0, 2)
+            await store.merge_links([gone])
+            assert await store.link(LINK.upstream, LINK.repository, digests[1]) == gone
             await store.merge_links([])
 
     async def test_a_negative_answer_holds_until_its_time_is_over(self, tmp_path: Path) -> None:

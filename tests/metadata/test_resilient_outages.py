@@ -139,6 +139,21 @@ async def test_a_link_that_was_dropped_comes_back_from_no_replica(when: str) -> 
     assert [links async for links in other.metadata.all_links()] == []
 
 
+async def test_what_is_dropped_is_what_stands_here_whatever_the_shared_store_has_lost() -> None:
+    shared = Memory()
+    one, other = Replica(shared), Replica(shared)
+    place = LINK.upstream, LINK.repository, LINK.digest
+    await one.metadata.drop_link(*place, 1000.0)
+    await one.metadata.put_links([LINK])
+    assert await other.metadata.link(*place) == replace(LINK, serial=1)
+    await eventually(lambda: bool(other.local.links))
+    shared.flush()
+    gone = await one.metadata.drop_link(*place, 2000.0)
+    assert gone.serial == 1
+    for replica in (one, other):
+        assert await replica.metadata.link(*place) == gone
+
+
 async def test_a_link_that_is_dropped_while_the_shared_store_is_away_is_dropped_there_afterwards() -> None:
     shared = Memory()
     one, other = Replica(shared), Replica(shared)
