@@ -76,10 +76,10 @@ async def test_a_replica_that_was_away_catches_up_and_its_older_records_lose(tmp
                 assert await each.named("kept") == FIRST.digest
 
 
-async def test_ten_thousand_entries_are_read_in_portions_while_the_loop_goes_on(tmp_path: Path) -> None:
+async def test_thousands_of_entries_are_read_in_portions_while_the_loop_goes_on(tmp_path: Path) -> None:
     async with hosts(tmp_path, 1) as (redis, (one,)):
         digest = Digest.of(b"small")
-        await one.catalogue.merge([OfBlob(f"r{n}", digest, n + 1, False, 5, 1.0) for n in range(10_000)])
+        await one.catalogue.merge([OfBlob(f"r{n}", digest, n + 1, False, 5, 1.0) for n in range(5_000)])
         async with host(tmp_path / "other", redis) as other:
             longest, stop = 0.0, asyncio.Event()
 
@@ -94,9 +94,9 @@ async def test_ten_thousand_entries_are_read_in_portions_while_the_loop_goes_on(
             assert await other.replication.following.hear(one.url) is None
             stop.set()
             await watching
-            assert await other.catalogue.head() == 10_000
+            assert await other.catalogue.head() == 5_000
             assert other.asked == []
-            assert len(one.asked) > 3
+            assert len(one.asked) > 3, "its name, and three portions"
             assert longest < 0.2, "seconds of work at a stretch"
 
 
