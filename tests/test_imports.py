@@ -36,8 +36,8 @@ HOUSE = """
     links
     accesses
     upstream: stream origins proxy dial watched trust transport duplex answers blob challenges tokens renewal helpers
-    upstream: credentials lenders auth backoff breaker ratelimit standing queue session client pipe pushing authors endpoints
-    upstream: hedge rounds lent failover
+    upstream: credentials lenders auth backoff breaker ratelimit standing queue session client pipe pushing authors
+    upstream: endpoints hedge rounds lent failover
     peers
     following
     spread
@@ -72,9 +72,8 @@ HOUSE = """
     repackaging
     exposition
     auth: rules htpasswd failures keyed remembered verdicts
-    edge: ranges headers account respond basic passthrough auth body uploads manifest push forward metrics registry peers
-    edge: peerhosted peeruploads
-    edge: modules admin app
+    edge: ranges headers account respond basic passthrough auth body uploads manifest push forward metrics registry
+    edge: peers peerhosted peeruploads modules admin app
     around
     replicated
     wiring
