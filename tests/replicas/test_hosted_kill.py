@@ -129,6 +129,7 @@ def taken(reply: Reply, status: int) -> Reply:
 
 
 @pytest.mark.timeout(240)
+@pytest.mark.shows("a replica dies while something is pushed to `hosted/` at another")
 @pytest.mark.parametrize("ack", ["one", "all"])
 async def test_what_was_pushed_while_replicas_were_killed_is_there_and_whole(tmp_path: Path, ack: str) -> None:
     seed = int(os.environ.get("WASM_MIRROR_TEST_SEED") or random.SystemRandom().randrange(1 << 32))

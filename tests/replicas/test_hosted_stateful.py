@@ -27,7 +27,7 @@ from tests.support.waiting import eventually
 
 pytestmark = [pytest.mark.integration, pytest.mark.needs("redis-server")]
 
-STEPS = 60
+STEPS = 40
 GRACE = 4.0
 REPOSITORIES = ("hosted/team/one", "hosted/team/two")
 TAGS = ("a", "b")

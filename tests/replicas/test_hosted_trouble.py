@@ -82,6 +82,7 @@ AWAY: dict[str, tuple[Callable[[RedisServer], None], Callable[[RedisServer], Non
 }
 
 
+@pytest.mark.shows("Redis is away while something is pushed to `hosted/`, or deleted")
 @pytest.mark.parametrize(("begin", "end"), AWAY.values(), ids=AWAY.keys())
 async def test_while_redis_is_away_pushes_are_told_when_to_come_again_and_pulls_go_on(
     tmp_path: Path, begin: Callable[[RedisServer], None], end: Callable[[RedisServer], None]
@@ -181,6 +182,7 @@ def moment_of(mirror: MirrorProcess) -> int:
 
 
 @pytest.mark.timeout(180)
+@pytest.mark.shows("a replica is replaced by one with an empty disk")
 async def test_a_replica_with_an_empty_disk_serves_everything_and_copies_are_restored(tmp_path: Path) -> None:
     artifacts = [made(number) for number in range(8)]
     with replicated(tmp_path, settings={"hosted": {"replicas": 2, "ack": "all"}}) as (_, _, replicas):
