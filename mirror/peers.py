@@ -244,14 +244,6 @@ class Peers:
         """
         return await self._document(self._peer(address), f"{ROOT}{target}", limit)
 
-    async def told(self, address: str, target: str) -> None:
-        """Have the replica at ``address`` do what ``target`` asks of it, a path below `ROOT` with its query.
-
-        Raises `UpstreamError`, `NotFound`; the caller says how long it may take.
-        """
-        response, _ = await self._ask(self._peer(address), "GET", f"{ROOT}{target}", "what it is asked to do")
-        await drain(response)
-
     @property
     def alive(self) -> Sequence[str]:
         """The addresses of the others that are alive."""
