@@ -223,7 +223,7 @@ async def test_the_authors_own_credentials_go_with_them_where_the_registry_decid
     }
     with replicated(tmp_path, settings=settings, own={0: {"workers": 2}}) as (up, _, replicas):
         up.take_pushes()
-        may = {"team/plugin": {"anna": "pull,push", "ben": "pull,push"}}
+        may: dict[str, dict[str | None, str]] = {"team/plugin": {"anna": "pull,push", "ben": "pull,push"}}
         up.require_bearer(TokenService(users={"anna": "password-of-anna", "ben": "b"}, rights=may))
         annas = authors(replicas, THROUGH, basic("anna", "password-of-anna"))
         upload = await annas[0].begin()
