@@ -101,11 +101,11 @@ async def test_while_redis_is_away_pushes_are_told_when_to_come_again_and_pulls_
             load.go_on(15)
             begin(redis)
             for author in pushing:
-                await refused(author.manifest(second, "v1"))  # and with that it is known that Redis is away
-                await refused(author.ask("DELETE", f"manifests/{second.digest}"))
-                await refused(author.ask("DELETE", "manifests/old"))
-                await refused(author.ask("POST", "blobs/uploads/"))
-            await refused(pushing[2].finish(upload, Digest.of(content), content[9:]))
+                await refused(load, author.manifest(second, "v1"))  # and with that it is known that Redis is away
+                await refused(load, author.ask("DELETE", f"manifests/{second.digest}"))
+                await refused(load, author.ask("DELETE", "manifests/old"))
+                await refused(load, author.ask("POST", "blobs/uploads/"))
+            await refused(load, pushing[2].finish(upload, Digest.of(content), content[9:]))
             load.go_on(60)
             end(redis)
             load.go_on(30)
@@ -119,13 +119,13 @@ async def test_while_redis_is_away_pushes_are_told_when_to_come_again_and_pulls_
         await finished(pushing[2], upload, content)
 
 
-async def refused(asking: Awaitable[Reply]) -> None:
-    """Assert that this is answered within a second, with 503 and when to come again."""
+async def refused(load: Load, asking: Awaitable[Reply]) -> None:
+    """Assert that this is answered within a second, with 503 and when to come again; ``load`` knows how busy it is."""
     began = time.monotonic()
     reply = await asking
     assert (reply.status, reply.code) == (503, "UNAVAILABLE"), reply
     assert int(reply.header("retry-after") or 0) > 0
-    assert time.monotonic() - began < SLOWEST
+    assert time.monotonic() - began < SLOWEST + load.lateness
 
 
 async def finished(author: Author, upload: str, content: bytes) -> None:
@@ -190,7 +190,7 @@ async def test_a_replica_with_an_empty_disk_serves_everything_and_copies_are_res
         for number, artifact in enumerate(artifacts):
             assert (await pushing[number % 3].push(artifact, f"v{number}")).status == 201
         blobs = [digest for artifact in artifacts for digest in artifact.blobs]
-        assert [on_disks(replicas, digest) for digest in blobs] >= [2] * len(blobs)
+        assert min(on_disks(replicas, digest) for digest in blobs) >= 2
         replaced = replicas[0]
         replaced.kill()
         replicas.wipe(replaced)
