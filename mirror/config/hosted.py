@@ -56,8 +56,8 @@ class HostedSettings(Section):
     max_uploads: Whole = Field(
         32,
         ge=1,
-        description="Uploads that each user may have open at once, at each replica; all clients without credentials are "
-        "one.",
+        description="Uploads that each user may have open at once, at each replica; all clients without credentials "
+        "are one.",
     )
     upload_expires: Duration = Field(
         3600.0, gt=0, description="How long an upload is kept to which nothing is sent. Uploads survive a restart."
