@@ -272,7 +272,7 @@ async def test_an_upload_is_gone_on_with_through_another_replica_after_its_owner
     tmp_path: Path,
 ) -> None:
     content = random.Random(14).randbytes(MIB)
-    with three(tmp_path) as (_, replicas):
+    with three(tmp_path) as (up, replicas):
         names = {HOSTED: authors(replicas, HOSTED), THROUGH: authors(replicas, THROUGH)}
         uploads = {name: await one.begin() for name, (one, _, _) in names.items()}
         for name, (_, two, _) in names.items():
@@ -282,6 +282,8 @@ async def test_an_upload_is_gone_on_with_through_another_replica_after_its_owner
         for name, (_, two, another) in names.items():
             assert length(await another.ask("GET", uploads[name])) == 700_000
             assert (await two.finish(uploads[name], Digest.of(content), content[700_000:])).status == 201
+        ranges = [request.headers.get("content-range") for request in up.matching(method="PATCH")]
+        assert ranges == ["0-699999", None], "what replicas tell one another of a place is not the client's word"
 
 
 @pytest.mark.shows("the replica that has an upload dies, or hangs")
