@@ -67,7 +67,7 @@ class Dice:
 
     def when(self) -> When:
         """In a few seconds, with few numbers, so that many are the same."""
-        return When(float(self._random.randint(1, 20)), self._random.choice([None, self._random.randint(1, 12)]))
+        return When(float(self._random.randint(1, 20)), self._random.choice([None, *[self._random.randint(1, 4)] * 19]))
 
     def one_of(self, some: Sequence[T]) -> T:
         """Any of them."""
