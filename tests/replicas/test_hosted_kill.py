@@ -24,7 +24,7 @@ from tests.support.replicas import replicated
 
 pytestmark = [pytest.mark.integration, pytest.mark.needs("redis-server")]
 
-ROUNDS = 4
+ROUNDS = 3
 AUTHORS = 4
 EXAMPLE = "application/vnd.example"
 MOVING = "hosted/team/moving"
