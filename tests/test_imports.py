@@ -76,7 +76,7 @@ HOUSE = """
     edge: peers peerhosted peeruploads modules admin app
     around
     replicated
-    wiring
+    wiring: ground answering publishers passthrough __init__
     tls
     server
     supervisor

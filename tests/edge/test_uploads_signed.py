@@ -266,4 +266,4 @@ def test_a_mirror_that_is_alone_loads_nothing_of_it() -> None:
         "mirror/edge/peeruploads.py",
         "mirror/replicated.py",
     }
-    assert "from mirror.replicated import replicated  # with" in (root / "mirror/wiring.py").read_text()
+    assert "from mirror.replicated import replicated  # with" in (root / "mirror/wiring/ground.py").read_text()

@@ -1,0 +1,74 @@
+"""Settings to objects: the whole graph. Nothing else makes these objects, and there are no globals."""
+
+import contextlib
+from collections.abc import AsyncIterator, Callable
+
+from starlette.types import ASGIApp
+
+from mirror.auth.htpasswd import check_users
+from mirror.cluster.secret import Secret
+from mirror.config import Settings
+from mirror.edge.admin import ROOT as ADMIN
+from mirror.edge.admin import Admin, Guard, check_token
+from mirror.edge.app import App
+from mirror.edge.auth import Gate
+from mirror.edge.metrics import ROOT as METRICS
+from mirror.edge.metrics import MetricsApp
+from mirror.edge.modules import ROOT as MODULES
+from mirror.edge.modules import ModulesApp
+from mirror.edge.peers import PeerApp
+from mirror.edge.push import Pushes
+from mirror.edge.registry import Registry
+from mirror.metadata.sqlite import SqliteMetadata
+from mirror.names import Names
+from mirror.store.blobs import BlobStore
+from mirror.store.directory import DataDirectory
+from mirror.wiring.answering import pulls_of
+from mirror.wiring.ground import ground_of
+from mirror.wiring.passthrough import passthrough_of
+from mirror.wiring.publishers import publishers_of
+
+
+@contextlib.asynccontextmanager
+async def wired(settings: Settings, directory: DataDirectory, draining: Callable[[], bool]) -> AsyncIterator[App]:
+    """The application of one worker; on the way out, work under way is stopped so that it can be resumed."""
+    async with contextlib.AsyncExitStack() as stack:
+        ground = await ground_of(stack, settings, directory)
+        pulls = pulls_of(stack, ground)
+        names = Names(settings)
+        gate = Gate(settings, passthrough=passthrough_of(ground, pulls))
+        stack.push_async_callback(gate.aclose)
+        around = ground.around
+        publishers = publishers_of(stack, ground, pulls)
+        pushes = Pushes(names, publishers, gate, ground.metrics, settings.hosted, around.forwarding)
+        rooms: dict[str, ASGIApp] = {
+            "/v2": Registry(names, pulls.everything, pulls.everything, gate, pushes),
+            MODULES: ModulesApp(names, pulls.modules, gate),
+            ADMIN: Admin(Guard(settings), names, pulls.modules),
+            METRICS: MetricsApp(ground.exposition),
+        }
+        if (secret := around.secret) is not None:
+            advertised = settings.cluster.advertise or ""
+            of_peers = dict(pulls.peer_rooms)
+            if around.upload_room is not None:
+                of_peers.update([around.upload_room(pushes)])
+            rooms["/peer/"] = PeerApp(secret, ground.store, pulls.fills.tail, ground.local, advertised, rooms=of_peers)
+        log_access = settings.log.access == "all"
+        yield App(rooms, draining, log_access=log_access, metrics=ground.metrics, begun=pulls.begun)
+
+
+def check_secrets(settings: Settings) -> None:
+    """Read the secret of the replicas, the admin token and the users, before anything serves. Raises `StartError`."""
+    if settings.cluster.secret_file is not None:
+        Secret(settings.cluster.secret_file)
+    check_token(settings)
+    check_users(settings)
+
+
+async def check_metadata(directory: DataDirectory) -> None:
+    """Open the database and close it again: what is wrong with it is said or mended once, and before anything serves.
+
+    Raises `StartError`.
+    """
+    store = BlobStore(directory)
+    await SqliteMetadata.open(directory.database, holds=store.holds, holds_any=store.holds_any).aclose()
