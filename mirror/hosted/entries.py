@@ -21,7 +21,7 @@ from mirror.oci import MANIFEST_TYPES, Manifest, parse_name, parse_tag
 VERSION = 1
 """Of the documents: who has read with an earlier one passed over some, and reads again."""
 
-MAX_MOMENT = (1 << 53) - 1
+MAX_MOMENT = 8 * 10**15
 """The year 2255; what is beyond it is damaged, or a lie that would win over all changes to come."""
 
 MAX_BODY = 32 * 1024 * 1024

@@ -120,6 +120,11 @@ def identity(connection: sqlite3.Connection) -> str:
     return str(found)
 
 
+def become_another(connection: sqlite3.Connection) -> None:
+    """For a copy of records: what it counts from now on is not what these count."""
+    connection.execute("UPDATE meta SET value = lower(hex(randomblob(16))) WHERE key = 'identity'")
+
+
 def cursor(connection: sqlite3.Connection, of: str) -> Cursor | None:
     """How far the entries of other records are known; None where they were not read, or not by a release that
     understood as much as this one does.

@@ -80,8 +80,15 @@ def check(connection: sqlite3.Connection, most: int | None = None) -> None:
             connection.execute(f"SELECT * FROM {table} ORDER BY {ordering(rule.key, order)} LIMIT 1").fetchone()
 
 
-def back_up(connection: sqlite3.Connection, path: Path, sound: Callable[[sqlite3.Connection], None] = check) -> None:
+def back_up(
+    connection: sqlite3.Connection,
+    path: Path,
+    sound: Callable[[sqlite3.Connection], None] = check,
+    finish: Callable[[sqlite3.Connection], None] = lambda copy: None,
+) -> None:
     """Make the backup ``path`` of a database in use, replacing the one before only with one that is ``sound``.
+
+    ``finish`` is what remains to be done with the copy.
 
     It is copied in one step: between steps the writes of other processes would make it start again, without end. In WAL
     mode nobody waits for it.
@@ -94,6 +101,8 @@ def back_up(connection: sqlite3.Connection, path: Path, sound: Callable[[sqlite3
         except sqlite3.Error as error:
             sound(connection)
             raise OSError(f"the copy came out damaged ({error}), the database is sound") from error
+        with copy:
+            finish(copy)
     _put(partial, path)
 
 

@@ -38,6 +38,18 @@ async def test_a_backup_is_one_sound_file_with_all_that_was_pushed(tmp_path: Pat
         assert not list(backup.parent.glob("hosted.sqlite.backup?*wal"))
 
 
+async def test_a_backup_that_is_restored_is_read_from_the_first_entry_on(tmp_path: Path) -> None:
+    async with shelf(tmp_path) as hosted:
+        await hosted.push_blob("team/plugin", MODULE)
+        await backups_of(hosted.directory.hosted).renew()
+        backup = hosted.directory.path / "hosted.sqlite.backup"
+        with closing(sqlite3.connect(backup)) as connection:
+            (copied,) = connection.execute("SELECT value FROM meta WHERE key = 'identity'").fetchone()
+        own = await hosted.catalogue.identity()
+        assert len(copied) == len(own)
+        assert copied != own, "others would think that they have read what it counts anew"
+
+
 @pytest.mark.shows("the records of hosted content (`hosted.sqlite`) are damaged or lost")
 async def test_what_is_damaged_is_not_backed_up_over_what_was_sound(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
