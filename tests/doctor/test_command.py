@@ -73,7 +73,7 @@ def test_json_has_every_part_of_a_mirror(tmp_path: Path, up: FaultyUpstream) -> 
         )
         result = doctor(file, "--json")
     assert result.exit_code == 0, result.output
-    told = json.loads(result.output)
+    told = json.loads(result.stdout)
     assert told["mark"] == "warn", "replicas that do not advertise"
     subjects = dict.fromkeys(finding["subject"] for finding in told["findings"])
     assert list(subjects) == [
@@ -106,7 +106,7 @@ def test_it_works_while_the_mirror_runs_and_leaves_it_alone(tmp_path: Path, up: 
     with MirrorProcess(tmp_path, {"corp": up.url}) as mirror:
 
         def content() -> list[Path]:
-            return sorted(path for path in mirror.data_dir.rglob("*") if "metadata" not in path.name)
+            return sorted(path for path in mirror.data_dir.rglob("*") if ".sqlite" not in path.name)
 
         before, pid, program = content(), mirror.pid, command(mirror.config_file)
         done = subprocess.run(program, capture_output=True, text=True, env=clean_environment(), timeout=60)

@@ -274,8 +274,8 @@ async def test_no_name_or_digest_becomes_a_path(tmp_path: Path) -> None:
 
 
 def contents_of(folder: Path) -> set[Path]:
-    """All that lies in a folder, but for the database, which makes files of its own."""
-    return {path for path in folder.rglob("*") if not path.name.startswith("metadata.")}
+    """All that lies in a folder, but for the databases, which make files of their own."""
+    return {path for path in folder.rglob("*") if ".sqlite" not in path.name}
 
 
 # Who may see what.
