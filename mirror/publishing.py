@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
 from mirror.admission import Admission
 from mirror.digest import Digest
-from mirror.errors import ManifestBlobUnknown, NotFound, SizeInvalid, StoreError, UpstreamError, UpstreamTimeout
+from mirror.errors import ManifestBlobUnknown, NotFound, NotNow, SizeInvalid, StoreError, UpstreamError
 from mirror.hosted.catalogue import Catalogue
 from mirror.hosted.records import BlobLink, Described
 from mirror.hosted.together import Together, Turn
@@ -32,6 +32,8 @@ _LARGE = 64 * 1024
 
 _BRING_WITHIN = 20.0
 """Seconds for which a push waits for bytes that lie on another replica's disk; they go on coming behind it."""
+
+_RETRY_AFTER = 2
 
 
 class HostedUpload:
@@ -251,14 +253,15 @@ class Hosted:
         )
 
     async def _bring(self, link: BlobLink) -> None:
-        """Have a layer here that is to be looked into. Raises `UpstreamError`."""
+        """Have a layer here that is to be looked into. Raises `NotNow` where no replica gives it in time."""
         try:
             async with asyncio.timeout(_BRING_WITHIN):
                 await self._together.brought(link.digest, link.size)
-        except (NotFound, TimeoutError) as error:
-            raise UpstreamTimeout(
-                f"{link.digest}, which is to be looked into, has not come from another replica in time; push it again",
-                retry_after=1,
+        except (NotFound, UpstreamError, TimeoutError) as error:
+            log.info("%s does not come from another replica: %s", link.digest, error or type(error).__name__)
+            raise NotNow(
+                f"{link.digest}, which is to be looked into, has not come from another replica in time; try again",
+                retry_after=_RETRY_AFTER,
             ) from error
 
     def _held(self, digest: Digest) -> Blob | None:

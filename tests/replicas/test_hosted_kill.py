@@ -31,7 +31,7 @@ MOVING = "hosted/team/moving"
 GONE = (OSError, asyncio.IncompleteReadError)
 """What a client sees of a replica that is killed."""
 
-REFUSALS = {(404, "BLOB_UPLOAD_UNKNOWN"), (503, "UNAVAILABLE"), (503, "UPSTREAM_UNAVAILABLE")}
+REFUSALS = {(404, "BLOB_UPLOAD_UNKNOWN"), (503, "UNAVAILABLE")}
 """What it may be told by one that is not: to begin again, or to come again later."""
 
 
