@@ -11,7 +11,7 @@ from tests.integration.client import ask, blob, manifest, pull
 from tests.integration.mirrored import again, mirrored
 from tests.support.artifacts import DOCKER_LAYER, OCI_LAYER, Artifact, compat, docker, image, publish, raw, wasm_module
 from tests.support.faults import Fault, Gate
-from tests.support.process import MirrorProcess
+from tests.support.process import WORKERS, MirrorProcess
 from tests.support.upstream import FaultyUpstream
 from tests.support.waiting import eventually
 
@@ -21,7 +21,7 @@ LAYOUTS = {"raw": raw(MODULE), "docker": docker(MODULE), "compat": compat(MODULE
 
 
 @pytest.mark.parametrize("layout", [raw, compat], ids=["raw", "compat"])
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", WORKERS)
 async def test_two_hundred_cold_clients_cost_upstream_one_get_of_each(
     tmp_path: Path, workers: int, layout: Callable[[bytes], Artifact]
 ) -> None:

@@ -19,7 +19,7 @@ from mirror.digest import Digest
 from tests.integration.client import ask, blob, get, pull, until
 from tests.support.artifacts import publish, raw, wasm_module
 from tests.support.faults import Fault, Gate
-from tests.support.process import MirrorProcess, clean_environment
+from tests.support.process import WORKERS, MirrorProcess, clean_environment
 from tests.support.upstream import FaultyUpstream
 from tests.support.waiting import eventually
 
@@ -65,7 +65,7 @@ def test_a_data_dir_that_cannot_be_made_is_said_in_one_line(tmp_path: Path) -> N
         assert f"data_dir {place} cannot be used" in line
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", WORKERS)
 def test_a_secret_of_the_replicas_that_cannot_be_used_is_said_in_one_line(tmp_path: Path, workers: int) -> None:
     file = tmp_path / "secret"
     file.write_text("too short")
@@ -76,7 +76,7 @@ def test_a_secret_of_the_replicas_that_cannot_be_used_is_said_in_one_line(tmp_pa
     assert "openssl rand -hex 32" in line
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", WORKERS)
 @pytest.mark.shows("the data directory is in use, cannot be written, or was written by a newer release")
 def test_a_second_mirror_on_the_same_data_dir_is_refused(tmp_path: Path, workers: int) -> None:
     settings: dict[str, object] = {"data_dir": str(tmp_path / "shared"), "workers": workers}
@@ -105,9 +105,8 @@ def newer_database(data: Path) -> str:
     return "was written by a newer release"
 
 
-@pytest.mark.parametrize(
-    ("write", "workers"), [(newer_format, 1), (unreadable_format, 2), (newer_database, 1), (newer_database, 2)]
-)
+@pytest.mark.parametrize("write", [newer_format, unreadable_format, newer_database])
+@pytest.mark.parametrize("workers", WORKERS)
 @pytest.mark.shows("the data directory is in use, cannot be written, or was written by a newer release")
 def test_what_a_newer_release_wrote_is_said_in_one_line(
     tmp_path: Path, write: Callable[[Path], str], workers: int
@@ -141,7 +140,7 @@ def test_options_count_more_than_the_file(tmp_path: Path) -> None:
         assert json.loads((tmp_path / "here" / "format").read_text()) == {"format": 1}
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", WORKERS)
 @pytest.mark.parametrize("sig", [signal.SIGTERM, signal.SIGINT])
 async def test_a_stop_drains_and_lets_running_pulls_finish(tmp_path: Path, workers: int, sig: signal.Signals) -> None:
     gate = Gate()
@@ -183,7 +182,7 @@ def refuses(mirror: MirrorProcess) -> bool:
         return client.connect_ex((host, int(port))) == errno.ECONNREFUSED
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", WORKERS)
 @pytest.mark.shows("requests are still running when the time to stop is over")
 async def test_a_pull_that_takes_too_long_is_cut_and_its_fill_resumed_after_the_start(
     tmp_path: Path, workers: int
@@ -214,7 +213,7 @@ def spooled(mirror: MirrorProcess) -> int:
     return spool.stat().st_size if spool.exists() else 0
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", WORKERS)
 async def test_a_second_signal_hurries(tmp_path: Path, workers: int) -> None:
     settings = {"drain_for": "60s", "stop_within": "60s", "workers": workers}
     with FaultyUpstream() as up, MirrorProcess(tmp_path, {"up": up.url}, settings) as mirror:

@@ -64,7 +64,17 @@ INCOMPLETE = {
 }
 
 
-@pytest.mark.parametrize(("fault", "path"), INCOMPLETE.values(), ids=INCOMPLETE.keys())
+PATIENT = {"manifest unavailable", "layer unavailable"}
+"""What is tried again for as long as clients wait takes its time."""
+
+
+@pytest.mark.parametrize(
+    ("fault", "path"),
+    [
+        pytest.param(*how, id=name, marks=[pytest.mark.integration] if name in PATIENT else [])
+        for name, how in INCOMPLETE.items()
+    ],
+)
 @pytest.mark.shows("a tag moves to a version that cannot be had whole")
 async def test_a_version_that_cannot_be_had_whole_does_not_take_the_place_of_the_old_one(
     tmp_path: Path, fault: Fault, path: str

@@ -14,7 +14,7 @@ from mirror.digest import Digest
 from tests.integration.client import blob, get, manifest
 from tests.support.artifacts import publish, raw, wasm_module
 from tests.support.certificates import Certificate, self_signed
-from tests.support.process import MirrorProcess, clean_environment
+from tests.support.process import WORKERS, MirrorProcess, clean_environment
 from tests.support.upstream import FaultyUpstream
 from tests.support.waiting import wait_until
 
@@ -49,7 +49,7 @@ def in_file(files: Certificate) -> bytes:
     return ssl.PEM_cert_to_DER_cert(files.certificate.read_text())
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", WORKERS)
 async def test_a_pull_over_tls(tmp_path: Path, workers: int) -> None:
     files = certificate(tmp_path / "tls")
     settings = {**tls(files), "workers": workers}
@@ -63,7 +63,7 @@ async def test_a_pull_over_tls(tmp_path: Path, workers: int) -> None:
             assert (got.status, Digest.of(got.body)) == (200, artifact.layers[0])
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", WORKERS)
 @pytest.mark.shows("new files for HTTPS do not fit together")
 def test_new_files_are_used_for_new_connections_once_they_fit(tmp_path: Path, workers: int) -> None:
     old, new = certificate(tmp_path / "old"), certificate(tmp_path / "new")

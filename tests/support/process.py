@@ -12,10 +12,16 @@ from types import TracebackType
 from typing import Self
 
 import httpx
+import pytest
 import yaml
 
 from tests.support.ports import ReservedPort
 from tests.support.waiting import wait_until
+
+WORKERS = [1, pytest.param(2, marks=pytest.mark.integration)]
+"""For tests of what is the same whether one process serves or several; `tests/integration/test_workers.py` is about
+what they do together.
+"""
 
 _ROOT = Path(__file__).parents[2]
 _SHOWN = 8000  # characters of a log that an error shows
