@@ -17,6 +17,7 @@ HOUSE = """
     globs
     logs
     names
+    members
     publish
     flight
     writer

@@ -6,14 +6,12 @@ They carry a version, ``v``. Unknown fields are passed over; a document of a lat
 from collections.abc import Mapping
 from typing import Any
 
+from mirror import members
 from mirror.digest import Digest
-from mirror.errors import DigestInvalid, UpstreamInvalid
 from mirror.metadata.base import MAX_SERIAL, Dropped, Link, LinkEntry, TagEntry, TagRecord, Tombstone
 
 _VERSION = 1
 _DROPPED = 2  # the version of a link that was dropped, of which the release before knows nothing
-_MAX_TEXT = 255
-_MAX_NUMBER = 1 << 62
 
 
 def of_tag(entry: TagEntry) -> dict[str, object]:
@@ -37,15 +35,15 @@ def to_tag(fields: Mapping[str, Any], upstream: str, repository: str, tag: str) 
         return None
     serial = _serial(fields)
     if "deleted_at" in fields:
-        return Tombstone(upstream, repository, tag, _time(fields, "deleted_at"), serial)
+        return Tombstone(upstream, repository, tag, members.time(fields, "deleted_at"), serial)
     return TagRecord(
         upstream,
         repository,
         tag,
-        _digest(fields, "digest"),
-        _text(fields, "media_type"),
-        _number(fields, "size", least=0),
-        _time(fields, "fetched_at"),
+        members.digest(fields, "digest"),
+        members.text(fields, "media_type"),
+        members.number(fields, "size", least=0),
+        members.time(fields, "fetched_at"),
         serial,
         fields.get("moving") is True,
     )
@@ -64,48 +62,23 @@ def to_link(fields: Mapping[str, Any], upstream: str, repository: str, digest: D
         return None
     serial = _serial(fields) if "serial" in fields else 0
     if "dropped_at" in fields:
-        return Dropped(upstream, repository, digest, _time(fields, "dropped_at"), serial)
-    return Link(upstream, repository, digest, _text(fields, "media_type"), _number(fields, "size", least=-1), serial)
+        return Dropped(upstream, repository, digest, members.time(fields, "dropped_at"), serial)
+    return Link(
+        upstream,
+        repository,
+        digest,
+        members.text(fields, "media_type"),
+        members.number(fields, "size", least=-1),
+        serial,
+    )
 
 
 def _is_later(fields: Mapping[str, Any], known: int = _VERSION) -> bool:
-    return _number(fields, "v", least=1) > known
+    return members.number(fields, "v", least=1) > known
 
 
 def _serial(fields: Mapping[str, Any]) -> int:
-    serial = _number(fields, "serial", least=0)
+    serial = members.number(fields, "serial", least=0)
     if serial > MAX_SERIAL:
-        raise _malformed("serial")
+        raise members.malformed("serial")
     return serial
-
-
-def _number(fields: Mapping[str, Any], name: str, *, least: int) -> int:
-    value = fields.get(name)
-    if type(value) is not int or not least <= value < _MAX_NUMBER:
-        raise _malformed(name)
-    return value
-
-
-def _time(fields: Mapping[str, Any], name: str) -> float:
-    value = fields.get(name)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < _MAX_NUMBER:
-        raise _malformed(name)
-    return float(value)
-
-
-def _text(fields: Mapping[str, Any], name: str) -> str:
-    value = fields.get(name)
-    if not isinstance(value, str) or len(value) > _MAX_TEXT or not value.isascii() or not (value + "_").isprintable():
-        raise _malformed(name)
-    return value
-
-
-def _digest(fields: Mapping[str, Any], name: str) -> Digest:
-    try:
-        return Digest.parse(_text(fields, name))
-    except DigestInvalid as error:
-        raise _malformed(name) from error
-
-
-def _malformed(name: str) -> UpstreamInvalid:
-    return UpstreamInvalid(f"what a replica tells has no valid {name!r}")

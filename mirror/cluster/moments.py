@@ -20,7 +20,7 @@ end
 local kind = redis.call('TYPE', KEYS[1]).ok
 local last = kind == 'string' and redis.call('GET', KEYS[1])
 last = last and string.match(last, '^%d+$') and tonumber(last) or 0
-if last >= 9e15 then last = 0 end
+if last >= 8e15 then last = 0 end -- replicas believe none from there on (`mirror.hosted.entries.MAX_MOMENT`)
 local now = redis.call('TIME')
 -- Beyond 9e15 the numbers of Lua have gaps.
 local number = math.max(now[1] * 1000000 + now[2], last + 1, tonumber(ARGV[3]) + 1)

@@ -13,8 +13,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from mirror import members
 from mirror.digest import Digest
-from mirror.errors import DigestInvalid, ManifestInvalid, NameInvalid, TagInvalid, UpstreamInvalid
+from mirror.errors import ManifestInvalid, NameInvalid, TagInvalid, UpstreamInvalid
 from mirror.hosted.records import Described
 from mirror.oci import MANIFEST_TYPES, Manifest, parse_name, parse_tag
 
@@ -26,9 +27,6 @@ MAX_MOMENT = 8 * 10**15
 
 MAX_BODY = 32 * 1024 * 1024
 """Bytes of a manifest that an entry may carry."""
-
-_MAX_NUMBER = 1 << 62
-_MAX_TEXT = 255
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +140,7 @@ def to_entry(fields: Mapping[str, Any]) -> Entry | None:
     """The entry that `of_entry` has written, with a manifest held against its digest; None when it says nothing to
     this release. Raises `UpstreamInvalid`. Takes a while for a large manifest: for a thread.
     """
-    if _number(fields, "v", least=1) > VERSION:
+    if members.number(fields, "v", least=1) > VERSION:
         return None
     match fields.get("kind"):
         case "blob":
@@ -153,31 +151,31 @@ def to_entry(fields: Mapping[str, Any]) -> Entry | None:
             return _to_tag(fields)
         case str():
             return None
-    raise _malformed("kind")
+    raise members.malformed("kind")
 
 
 def _to_blob(fields: Mapping[str, Any]) -> OfBlob:
     gone = _gone(fields)
     return OfBlob(
         _repository(fields),
-        _digest(fields),
+        members.digest(fields, "digest"),
         _moment(fields),
         gone,
-        _number(fields, "size", least=0),
-        _time(fields, "touched_at"),
-        _time(fields, "before") if gone and "before" in fields else None,
+        members.number(fields, "size", least=0),
+        members.time(fields, "touched_at"),
+        members.time(fields, "before") if gone and "before" in fields else None,
     )
 
 
 def _to_manifest(fields: Mapping[str, Any]) -> OfManifest:
-    repository, digest, moment = _repository(fields), _digest(fields), _moment(fields)
+    repository, digest, moment = _repository(fields), members.digest(fields, "digest"), _moment(fields)
     if _gone(fields):
         return OfManifest(repository, digest, moment, None)
-    media_type = _text(fields, "media_type", _MAX_TEXT)
+    media_type = members.text(fields, "media_type")
     if media_type not in MANIFEST_TYPES:
-        raise _malformed("media_type")
+        raise members.malformed("media_type")
     described = described_by(digest, media_type, _body(fields))
-    return OfManifest(repository, digest, moment, described, _time(fields, "pushed_at"))
+    return OfManifest(repository, digest, moment, described, members.time(fields, "pushed_at"))
 
 
 def described_by(digest: Digest, media_type: str, body: bytes) -> Described:
@@ -193,71 +191,41 @@ def described_by(digest: Digest, media_type: str, body: bytes) -> Described:
 def _to_tag(fields: Mapping[str, Any]) -> OfTag:
     repository, moment = _repository(fields), _moment(fields)
     try:
-        tag = parse_tag(_text(fields, "tag", _MAX_TEXT))
+        tag = parse_tag(members.text(fields, "tag"))
     except TagInvalid as error:
-        raise _malformed("tag") from error
+        raise members.malformed("tag") from error
     if _gone(fields):
         return OfTag(repository, tag, moment, None)
-    digest = _digest(fields)
-    return OfTag(repository, tag, moment, digest, _time(fields, "moved_at"), _number(fields, "serial", least=1))
+    digest = members.digest(fields, "digest")
+    return OfTag(
+        repository, tag, moment, digest, members.time(fields, "moved_at"), members.number(fields, "serial", least=1)
+    )
 
 
 def _repository(fields: Mapping[str, Any]) -> str:
     try:
-        return parse_name(_text(fields, "repository", _MAX_TEXT))
+        return parse_name(members.text(fields, "repository"))
     except NameInvalid as error:
-        raise _malformed("repository") from error
-
-
-def _digest(fields: Mapping[str, Any]) -> Digest:
-    try:
-        return Digest.parse(_text(fields, "digest", _MAX_TEXT))
-    except DigestInvalid as error:
-        raise _malformed("digest") from error
+        raise members.malformed("repository") from error
 
 
 def _moment(fields: Mapping[str, Any]) -> int:
-    moment = _number(fields, "moment", least=1)
+    moment = members.number(fields, "moment", least=1)
     if moment > MAX_MOMENT:
-        raise _malformed("moment")
+        raise members.malformed("moment")
     return moment
 
 
 def _gone(fields: Mapping[str, Any]) -> bool:
     gone = fields.get("gone", False)
     if type(gone) is not bool:
-        raise _malformed("gone")
+        raise members.malformed("gone")
     return gone
 
 
 def _body(fields: Mapping[str, Any]) -> bytes:
-    text = _text(fields, "body", MAX_BODY * 4 // 3 + 4)
+    text = members.text(fields, "body", MAX_BODY * 4 // 3 + 4)
     try:
         return base64.b64decode(text, validate=True)
     except binascii.Error as error:
-        raise _malformed("body") from error
-
-
-def _number(fields: Mapping[str, Any], name: str, *, least: int) -> int:
-    value = fields.get(name)
-    if type(value) is not int or not least <= value < _MAX_NUMBER:
-        raise _malformed(name)
-    return value
-
-
-def _time(fields: Mapping[str, Any], name: str) -> float:
-    value = fields.get(name)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < _MAX_NUMBER:
-        raise _malformed(name)
-    return float(value)
-
-
-def _text(fields: Mapping[str, Any], name: str, most: int) -> str:
-    value = fields.get(name)
-    if not isinstance(value, str) or len(value) > most or not value.isascii():
-        raise _malformed(name)
-    return value
-
-
-def _malformed(name: str) -> UpstreamInvalid:
-    return UpstreamInvalid(f"what a replica tells of hosted content has no valid {name!r}")
+        raise members.malformed("body") from error

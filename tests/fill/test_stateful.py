@@ -414,7 +414,7 @@ class Fills(RuleBasedStateMachine):
         assert worker.spools() == []
 
 
-TestFills = Fills.TestCase
+TestFills = pytest.mark.integration(Fills.TestCase)
 TestFills.settings = settings(
     max_examples=200,
     stateful_step_count=30,

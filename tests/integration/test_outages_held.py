@@ -90,6 +90,7 @@ async def _never_reached(*_: object) -> None:
 
 
 @pytest.mark.shows("a registry refuses connections, hangs, or answers with errors or what is not HTTP")
+@pytest.mark.integration
 async def test_when_it_is_back_held_tags_follow_it_again(tmp_path: Path) -> None:
     old, new = raw(wasm_module(3000, seed=1)), raw(wasm_module(3000, seed=2))
     async with mirrored(tmp_path, defaults=ALWAYS_ASK) as (up, url):

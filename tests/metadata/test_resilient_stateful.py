@@ -7,6 +7,7 @@ serve the same, which is an entry with the greatest serial that anyone was told,
 import asyncio
 from dataclasses import replace
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -171,7 +172,7 @@ def version(entry: TagEntry | None) -> tuple[int, Digest | None] | None:
     return None if entry is None else (entry.serial, entry.digest if isinstance(entry, TagRecord) else None)
 
 
-TestReplicas = Replicas.TestCase
+TestReplicas = pytest.mark.integration(Replicas.TestCase)
 TestReplicas.settings = settings(
     max_examples=100, stateful_step_count=40, derandomize=True, database=None, deadline=None
 )

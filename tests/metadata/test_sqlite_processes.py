@@ -17,6 +17,8 @@ from mirror.metadata.sqlite import SqliteMetadata
 from tests.metadata.databases import NAME, damage_in_service, opened, set_aside
 from tests.support.waiting import eventually
 
+pytestmark = pytest.mark.integration
+
 REPOSITORY = Path(__file__).parents[2]
 
 

@@ -286,6 +286,7 @@ async def test_a_blob_is_mounted_from_a_repository_whose_bytes_lie_on_another_di
         assert absent.status == 202
 
 
+@pytest.mark.integration
 @pytest.mark.shows("the file of something hosted is damaged, or gone")
 async def test_what_one_disk_has_lost_comes_from_another(tmp_path: Path) -> None:
     async with town(tmp_path, hosted={"ack": "all"}) as here:
@@ -324,6 +325,7 @@ async def test_what_a_replica_that_is_away_holds_comes_from_another_disk(
         assert away.header("retry-after")
 
 
+@pytest.mark.integration
 @pytest.mark.shows("a replica is gone for good, with its disk")
 async def test_what_no_disk_has_any_more_is_asked_for_again_and_comes_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -412,6 +414,7 @@ async def test_workers_of_replicas_are_of_one_mind(tmp_path: Path) -> None:
                 assert [await whole(mirror, NAME, "v1") for mirror in asked] == [version.body] * 2
 
 
+@pytest.mark.integration
 @pytest.mark.shows("a replica is replaced by one with an empty disk")
 async def test_a_replica_that_starts_knows_what_the_others_know_before_it_answers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
