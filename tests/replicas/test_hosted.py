@@ -88,12 +88,13 @@ class Town:
         self.replicas.remove(mirror)
         await self.ends[mirror.host].aclose()
 
-    def pretend(self, *, for_seconds: float) -> None:
-        """Have a replica be known at an address where nobody is, and be alive for so long, as it seems."""
-        at = time.time() + for_seconds - ALIVE_FOR
+    async def pretend(self, *, for_seconds: float) -> None:
+        """Have a replica be known to all at an address where nobody is, and be alive for so long, as it seems."""
+        now = time.time()
         address = f"http://127.0.0.1:{self.stack.enter_context(ReservedPort()).number}"
         with self.redis.client() as client:
-            client.hset(keys.members(), "dead/1/00", f"{at * 1000:.0f} 0 {address}")
+            client.hset(keys.members(), "dead/1/00", f"{(now + for_seconds - ALIVE_FOR) * 1000:.0f} 0 {address}")
+            await eventually(lambda: _all_have_beaten(client.hgetall(keys.members()), now), what="all know of it")
 
 
 @asynccontextmanager
@@ -118,6 +119,12 @@ async def _until_ready(mirror: Running) -> None:
 
     ready: Callable[[], bool | Awaitable[bool]] = is_ready
     await eventually(ready, what="it is ready")
+
+
+def _all_have_beaten(members: Mapping[object, object], since: float) -> bool:
+    """Whether each that lives has, and so knows of all that were there."""
+    beats = [str(beat).split(" ")[0] for name, beat in members.items() if not str(name).startswith("dead/")]
+    return all(int(at) > since * 1000 + 1 for at in beats)
 
 
 def _all_know_all(here: Town) -> bool:
@@ -352,11 +359,11 @@ async def test_what_no_disk_has_any_more_is_asked_for_again_and_comes_back(
 async def test_with_a_dead_replica_ack_all_waits_for_those_that_are_there(tmp_path: Path) -> None:
     async with town(tmp_path, hosted={"replicas": 3, "ack": "all"}) as here:
         first, second = here.authors()
-        here.pretend(for_seconds=ALIVE_FOR)
+        await here.pretend(for_seconds=ALIVE_FOR)
         assert (await first.push(PLUGIN, "v1")).status == 201
         for digest in (*PLUGIN.blobs, PLUGIN.digest):
             assert here.lacking(digest) == []
-        here.pretend(for_seconds=ALIVE_FOR)
+        await here.pretend(for_seconds=ALIVE_FOR)
         assert (await first.ask("DELETE", "manifests/v1")).status == 202
         assert (await second.ask("GET", "manifests/v1")).status == 404
 
@@ -368,7 +375,7 @@ async def test_while_a_replica_cannot_be_asked_nothing_is_changed_that_it_may_ha
         first, second = here.authors()
         assert (await first.push(VERSIONS[0], "v1")).status == 201
         assert (await first.push(VERSIONS[1], None)).status == 201
-        here.pretend(for_seconds=20)
+        await here.pretend(for_seconds=20)
         put, deleted = await asyncio.gather(
             first.manifest(VERSIONS[1], "v1"), second.ask("DELETE", f"manifests/{VERSIONS[1].digest}")
         )
