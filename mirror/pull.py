@@ -144,6 +144,11 @@ class Pull:
             return Answer(OCTETS, digest, Announced(announced), Passed())
         return self._filling(reference, digest, link, began)
 
+    async def renew(self, reference: Reference) -> None:
+        """Have the manifest with ``reference``'s digest here, though nobody asks for it: its file was damaged."""
+        assert reference.digest is not None
+        await self._obtain(reference, reference.digest, named=True)
+
     async def aclose(self) -> None:
         """Stop what was begun for clients that may be gone."""
         await self._obtaining.aclose()

@@ -25,7 +25,7 @@ HOUSE = """
     metrics
     wasm: sections signatures custom module inflate tar archive
     wasm: artifact functions hosts fields reasons agents description examine repackage
-    store: generation leases overflow directory board blobs spool growing intake session uploads tallies
+    store: generation leases overflow directory board blobs reading scrubbed spool growing intake session uploads tallies
     shared: keys connect topology client
     metadata: base schema salvage recovery backups session statements linked thread sqlite records scripts redis
     metadata: behind resilient
@@ -70,13 +70,16 @@ HOUSE = """
     confirmed
     modules
     repackaging
+    soundness
+    mending
+    scrubbing
     exposition
     auth: rules htpasswd failures keyed remembered verdicts
     edge: ranges headers account respond basic passthrough auth body uploads manifest push forward metrics registry
     edge: peers peerhosted peeruploads modules admin app
     around
     replicated
-    wiring: ground answering publishers passthrough __init__
+    wiring: ground answering scrubbing publishers passthrough __init__
     tls
     server
     supervisor

@@ -18,7 +18,7 @@
 
 from mirror.config.hosted import HostedSettings
 from mirror.config.load import load
-from mirror.config.models import LogSettings, MetadataSettings, Settings, TlsSettings, WasmSettings
+from mirror.config.models import LogSettings, MetadataSettings, ScrubSettings, Settings, TlsSettings, WasmSettings
 from mirror.config.problems import ConfigurationError
 from mirror.config.rights import AuthSettings, Rule
 from mirror.config.show import describe
@@ -34,6 +34,7 @@ __all__ = [
     "LogSettings",
     "MetadataSettings",
     "Rule",
+    "ScrubSettings",
     "Settings",
     "TlsSettings",
     "UpstreamSettings",

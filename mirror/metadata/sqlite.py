@@ -178,6 +178,10 @@ class SqliteMetadata:
         """What stands of a repository's link to a digest, or None."""
         return await self._read(lambda connection: linked.link(connection, upstream, repository, digest))
 
+    async def links_to(self, digest: Digest, limit: int) -> Sequence[Link]:
+        """Links of repositories that hold a digest, as far as this replica knows."""
+        return await self._read(lambda connection: linked.links_to(connection, digest, limit))
+
     async def put_links(self, links: Iterable[Link]) -> None:
         """Add links in one transaction."""
         wanted = tuple(links)

@@ -12,6 +12,7 @@
       generation           a counter that moves when a tag does, mapped by every worker
       board                how upstreams' endpoints stand, mapped by every worker
       tallies/             what each worker has counted, where there are several
+      scrubbed             how far the disk was read again, and what was found
       verdicts.key         under which clients' credentials are remembered, in auth.mode upstream
       metadata.sqlite      what is known of the cache
       hosted.sqlite        what was pushed here: this and blobs/ cannot be had again from elsewhere
@@ -44,6 +45,7 @@ class DataDirectory:
         self.generation = path / "generation"
         self.board = path / "board"
         self.tallies = path / "tallies"
+        self.scrubbed = path / "scrubbed"
         self.verdicts_key = path / "verdicts.key"
         self.database = path / "metadata.sqlite"
         self.hosted = path / "hosted.sqlite"

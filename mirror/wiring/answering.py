@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from mirror.around import run_within
@@ -19,6 +19,7 @@ from mirror.hosted.together import ByItself, Together
 from mirror.hosting import Hosting, Routed
 from mirror.listing import Listing
 from mirror.manifests import Manifests
+from mirror.mending import Memory
 from mirror.modules import Modules
 from mirror.oci import Reference
 from mirror.places import Places
@@ -39,7 +40,7 @@ class Pulls:
     """Who answers for manifests and blobs: ``pull`` for those of upstreams, ``everything`` for hosted ones too.
 
     ``together`` is what replicas agree on about the latter, ``peer_rooms`` where they do; ``begun`` says whether that
-    is known here.
+    is known here. ``memories`` are of manifests.
     """
 
     fills: Fills
@@ -51,6 +52,7 @@ class Pulls:
     peer_rooms: Mapping[str, Room]
     begun: Callable[[], bool]
     suspicion: Suspicion
+    memories: Sequence[Memory]
     original: Callable[[Reference], Awaitable[Reference | None]] | None
 
 
@@ -107,7 +109,10 @@ def pulls_of(stack: contextlib.AsyncExitStack, ground: Ground) -> Pulls:
     hosting, together, peer_rooms, begun = _hosting(stack, ground, fills)
     everything = Routed(settings.hosted.prefix, hosting, served, listing)
     modules = modules_of(everything)
-    return Pulls(fills, manifests, pull, everything, modules, together, peer_rooms, begun, suspicion, original)
+    memories = [manifests.remembered, *([hosting.remembered] if hosting is not None else [])]
+    return Pulls(
+        fills, manifests, pull, everything, modules, together, peer_rooms, begun, suspicion, memories, original
+    )
 
 
 def _hosting(
