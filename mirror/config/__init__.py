@@ -16,6 +16,7 @@
     show, reference    the effective settings; the documentation
 """
 
+from mirror.config.cache import CacheSettings
 from mirror.config.hosted import HostedSettings
 from mirror.config.load import load
 from mirror.config.models import LogSettings, MetadataSettings, ScrubSettings, Settings, TlsSettings, WasmSettings
@@ -25,6 +26,7 @@ from mirror.config.show import describe
 from mirror.config.upstreams import Credentials, Defaults, EndpointSettings, UpstreamSettings
 
 __all__ = [
+    "CacheSettings",
     "AuthSettings",
     "ConfigurationError",
     "Credentials",

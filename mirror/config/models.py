@@ -7,6 +7,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, ModelWrapValidatorHandler, ValidationInfo, field_validator, model_validator
 
+from mirror.config.cache import CacheSettings
 from mirror.config.contradictions import contradictions, with_contradictions
 from mirror.config.hosted import HostedSettings
 from mirror.config.hosts import Host, Listen, split
@@ -220,6 +221,7 @@ class Settings(Section):
         description="The registries that may be pulled from, by name; at least one. What is not named here is never "
         "contacted. A registry with a port, or with several endpoints, gets a name of your choice and `endpoints`.",
     )
+    cache: CacheSettings = Field(CacheSettings(), description="How much of the disk the mirror may take.")
     hosted: HostedSettings = Field(HostedSettings(), description="What may be pushed here.")
     auth: AuthSettings = Field(AuthSettings(), description="Who may read, and who may push.")
     admin: AdminSettings = Field(AdminSettings(), description="Who may use the admin API, `/api/v1`.")

@@ -185,6 +185,17 @@ class BlobStore:
                         digests.append(Digest.parse(f"{algorithm}:{name}"))
                 yield [digest for digest in digests if after is None or digest > after]
 
+    def let_go(self) -> None:
+        """Unmap what has no name any more, so that the disk has its space back; downloads under way go on."""
+        for digest, blob in tuple(self._open.items()):
+            with contextlib.suppress(OSError):
+                try:
+                    found = os.stat(self._directory.blob(digest)).st_ino
+                except FileNotFoundError:
+                    found = -1
+                if found != blob.inode:
+                    self._open.pop(digest, None)
+
     def scan(self) -> Iterator[tuple[Digest, int]]:
         """Every blob that is held, and its size in bytes. Blocks on the disk: for a thread."""
         for file in self._directory.blobs.glob("*/??/*"):

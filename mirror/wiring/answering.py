@@ -12,7 +12,9 @@ from mirror.confirmed import Confirmed
 from mirror.copies import Copies, NothingBehind
 from mirror.download import Source
 from mirror.edge.peers import Room
+from mirror.evictor import Evictor
 from mirror.fills import Fills
+from mirror.hosted.catalogue import Catalogue
 from mirror.hosted.gc import Gc
 from mirror.hosted.orphans import Orphans
 from mirror.hosted.together import ByItself, Together
@@ -26,6 +28,7 @@ from mirror.places import Places
 from mirror.pull import Pull, Pulling
 from mirror.repackaging import Repackaging
 from mirror.resolve import Resolver
+from mirror.store.generation import Generation
 from mirror.store.leases import Leases
 from mirror.suspicion import Suspicion
 from mirror.unpack import Unpacker
@@ -106,12 +109,41 @@ def pulls_of(stack: contextlib.AsyncExitStack, ground: Ground) -> Pulls:
         original = served.original
     if ground.through:
         served = Confirmed(served, ground.through, store)
+    run_within(stack, _evictor(stack, ground, manifests).run())
     hosting, together, peer_rooms, begun = _hosting(stack, ground, fills)
     everything = Routed(settings.hosted.prefix, hosting, served, listing)
     modules = modules_of(everything)
     memories = [manifests.remembered, *([hosting.remembered] if hosting is not None else [])]
     return Pulls(
         fills, manifests, pull, everything, modules, together, peer_rooms, begun, suspicion, memories, original
+    )
+
+
+def _evictor(stack: contextlib.AsyncExitStack, ground: Ground, manifests: Manifests) -> Evictor:
+    """Who keeps the disk from filling up."""
+    directory, hosted = ground.directory, ground.catalogue
+    if hosted is None and directory.hosted.exists():  # it stays, though nobody may have it now
+        hosted = Catalogue.of(directory)
+        stack.push_async_callback(hosted.aclose)
+    generation = Generation(directory.evictions, "what was evicted")
+    stack.callback(generation.close)
+
+    async def let_go() -> None:
+        ground.store.let_go()
+        await manifests.let_go()
+
+    return Evictor(
+        directory,
+        ground.census,
+        ground.local,
+        ground.accesses,
+        hosted,
+        Leases(directory.leases),
+        generation,
+        ground.settings.cache,
+        ground.metrics,
+        ground.around.sharing.withdraw,
+        let_go,
     )
 
 
