@@ -240,8 +240,8 @@ class Manifests:
     async def let_go(self) -> None:
         """Forget those whose files have been evicted: who asks for one has it kept again."""
         known = self._parsed.keys()
-        for key in await asyncio.to_thread(lambda: [key for key in known if self._is_gone(key[0])]):
-            self._parsed.drop(key)
+        for gone in await asyncio.to_thread(lambda: [key for key in known if self._is_gone(key[0])]):
+            self._parsed.drop(gone)
 
     async def _store_body(self, digest: Digest, body: bytes) -> None:
         try:

@@ -259,6 +259,7 @@ class Metrics:
 
     def measured(self) -> Snapshot:
         """The gauges, as they are now."""
+        short: dict[tuple[str, ...], tuple[float, ...]]
         short = {(reason,): (self.eviction_short[(reason,)],) for reason in REASONS_TO_STAY}
         return {EVICTION_SHORT.name: short, **{name: {(): (gauge(),)} for name, gauge in self.gauges.items()}}
 

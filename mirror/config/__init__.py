@@ -26,8 +26,8 @@ from mirror.config.show import describe
 from mirror.config.upstreams import Credentials, Defaults, EndpointSettings, UpstreamSettings
 
 __all__ = [
-    "CacheSettings",
     "AuthSettings",
+    "CacheSettings",
     "ConfigurationError",
     "Credentials",
     "Defaults",

@@ -17,7 +17,7 @@ class CacheSettings(Section):
         20 << 30,
         gt=0,
         description="What the mirror may take on the disk: what is cached, hosted, and on its way here. Where the disk "
-        "has room for less, that counts. What came within the last minute stays for that long, on top of it if need be.",
+        "has room for less, that counts. What came within the last minute stays for that long, beyond this if need be.",
     )
     high_water: Share = Field(
         0.9,

@@ -70,7 +70,7 @@ def test_what_stays_stays_and_so_does_what_may_not_go_yet() -> None:
         pytest.param({"i": "m", "m": "x", "n": "xy"}, 1, "im", id="but for what others name"),
         pytest.param({"m": "xz"}, 1, "mx", id="what is named need not be held"),
         pytest.param({"m": "mx"}, 1, "mx", id="nothing holds itself"),
-        pytest.param({"z": "mx"}, 1, "m", id="what is not held names nothing"),
+        pytest.param({"z": "mx"}, 100, "xm", id="what is not held names nothing"),
     ],
 )
 def test_manifests_and_their_layers(names: Mapping[str, str], need: int, expected: str) -> None:

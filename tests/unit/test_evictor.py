@@ -218,6 +218,7 @@ async def test_fills_and_uploads_stay_and_count(tmp_path: Path) -> None:
     assert (directory.uploads / "y").exists()
 
 
+@pytest.mark.shows("more is cached than `cache.max_size`, or than the disk has room for")
 async def test_a_file_system_with_little_room_is_the_limit(tmp_path: Path) -> None:
     data_in(tmp_path)
     all_ = artifacts(10)
