@@ -77,14 +77,11 @@ class Mending:
         if self._store.holds(digest) or await self._remembered(digest):
             return True
         failures: list[MirrorError] = []
-        if self._catalogue is not None and (size := await self._catalogue.size_of(digest)) is not None:
-            try:
-                await self._together.brought(digest, size)
-                if self._store.holds(digest):
-                    return True
-                failures.append(_lost(digest))
-            except MirrorError as failure:
-                failures.append(failure)
+        try:
+            if await self._hosted(digest):
+                return True
+        except MirrorError as failure:
+            failures.append(failure)
         for link in await self._known.links_to(digest, _MOST_LINKS):
             try:
                 if await self._through(link):
@@ -94,6 +91,16 @@ class Mending:
         if failures:
             raise failures[-1]
         return False
+
+    async def _hosted(self, digest: Digest) -> bool:
+        """From another replica, if it was pushed to any; whether it was."""
+        size = None if self._catalogue is None else await self._catalogue.size_of(digest)
+        if size is None:
+            return False
+        await self._together.brought(digest, size)
+        if not self._store.holds(digest):
+            raise BlobUnknown(f"{digest} was pushed here and lies on no other disk; push it again, or restore its file")
+        return True
 
     async def _remembered(self, digest: Digest) -> bool:
         for memory in self._memories:
@@ -118,7 +125,3 @@ class Mending:
         if not self._store.holds(link.digest):
             raise StoreError(f"the mirror's disk does not keep {link.digest}")
         return True
-
-
-def _lost(digest: Digest) -> BlobUnknown:
-    return BlobUnknown(f"{digest} was pushed here and lies on no other disk; push it again, or restore its file")

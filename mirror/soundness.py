@@ -131,13 +131,10 @@ class Soundness:
         finally:
             reading.close()
         if not verifier.matches():
-            told = "other bytes than its digest says"
-            size = note is not None and verifier.size != note.size
-            return Examined(
-                Finding.DAMAGED,
-                reading.file,
-                f"{verifier.size:,} bytes instead of {note.size:,}" if note is not None and size else told,
-            )
+            why = "other bytes than its digest says"
+            if note is not None and note.size != verifier.size:
+                why = f"{verifier.size:,} bytes instead of {note.size:,}"
+            return Examined(Finding.DAMAGED, reading.file, why)
         try:
             await self._notes.put_blob(BlobRecord(digest, verifier.size, verifier.blake3(), reading.file.written_at))
         except StoreError as error:

@@ -1,6 +1,7 @@
-"""One file under ``blobs/``, read from its beginning without throwing anything out of the page cache.
+"""One file under ``blobs/``, read from its beginning without pushing out of the page cache what is in use.
 
-What the cache has already stays there, for somebody uses it; what was read for this alone goes again.
+What was read goes from the cache at once. The kernel leaves there what somebody has mapped and looked at: the blobs that
+workers serve (`mirror.store.blobs`).
 """
 
 import os
@@ -11,6 +12,9 @@ from mirror.store.blobs import File
 
 PIECE = 256 * 1024
 """Bytes that are read at a time."""
+
+_FOLIO = 2 * 1024 * 1024
+"""The kernel caches up to so many bytes as one, and lets go of such a piece only when all of it is meant."""
 
 
 class Reading:
@@ -24,7 +28,6 @@ class Reading:
             found = os.fstat(self._fd)
             if not stat.S_ISREG(found.st_mode):
                 raise IsADirectoryError(f"{path} is no file")
-            os.posix_fadvise(self._fd, 0, 0, os.POSIX_FADV_RANDOM)  # else what is read ahead would seem to be in use
         except OSError:
             self.close()
             raise
@@ -34,26 +37,15 @@ class Reading:
 
     def next(self) -> bytes:
         """The next bytes; none at the end."""
-        buffer = bytearray(PIECE)
-        start = self._position
-        hot = self._cached(buffer)
-        self._position += hot
-        if hot < PIECE and self._position < self.size:
-            cold = os.preadv(self._fd, [memoryview(buffer)[hot:]], self._position)
-            self._position += cold
-            last = self._position >= self.size
-            os.posix_fadvise(self._fd, start + hot, 0 if last else cold, os.POSIX_FADV_DONTNEED)
-        return bytes(memoryview(buffer)[: self._position - start])
+        piece = os.pread(self._fd, PIECE, self._position)
+        self._position += len(piece)
+        before = max(0, self._position - len(piece) - _FOLIO)
+        length = self._position - before if piece else 0  # at the end, of all that is behind, read ahead or not
+        os.posix_fadvise(self._fd, before, length, os.POSIX_FADV_DONTNEED)
+        return piece
 
     def close(self) -> None:
         """Let go of the file."""
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
-
-    def _cached(self, buffer: bytearray) -> int:
-        """Read what needs no disk; how many bytes."""
-        try:
-            return os.preadv(self._fd, [buffer], self._position, os.RWF_NOWAIT)
-        except OSError:  # nothing of it is in the cache, or the file system cannot say
-            return 0
