@@ -1,7 +1,7 @@
 """One file under ``blobs/``, read from its beginning without pushing out of the page cache what is in use.
 
-What was read goes from the cache at once. The kernel leaves there what somebody has mapped and looked at: the blobs that
-workers serve (`mirror.store.blobs`).
+What was read goes from the cache at once. The kernel leaves there what somebody has mapped and looked at: the blobs
+that workers serve (`mirror.store.blobs`).
 """
 
 import os

@@ -2,9 +2,10 @@
 
 import asyncio
 import contextlib
+import functools
 import os
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import pytest
@@ -38,7 +39,8 @@ async def until_found(mirror: Running, **expected: float) -> None:
     async def is_found() -> bool:
         return await found(mirror) == expected
 
-    await eventually(is_found, what=f"{expected}")
+    so: Callable[[], bool | Awaitable[bool]] = is_found
+    await eventually(so, what=f"{expected}")
 
 
 class Shelf(dict[str, bytes]):
@@ -138,7 +140,8 @@ async def test_while_upstream_is_away_nothing_wrong_is_served_and_all_is_right_w
                 reply = await mirror.get(target)
                 assert reply.status == 503 or reply.body == content == b"{}", target
             up.accept()
-            await eventually(lambda: _comes(mirror, shelf), what="all is right again", timeout=20)
+            comes: Callable[[], bool | Awaitable[bool]] = functools.partial(_comes, mirror, shelf)
+            await eventually(comes, what="all is right again", timeout=20)
 
 
 async def _comes(mirror: Running, shelf: Shelf) -> bool:

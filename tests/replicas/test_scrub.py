@@ -1,5 +1,6 @@
 """What rots on one replica's disk comes from another's, while no registry is there."""
 
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
@@ -52,7 +53,8 @@ async def test_what_rots_on_one_disk_comes_from_another_replica(tmp_path: Path) 
                     {"damaged": 1, "restored": 1},
                 ]
 
-            await eventually(is_mended, what="all is mended")
+            mended: Callable[[], bool | Awaitable[bool]] = is_mended
+            await eventually(mended, what="all is mended")
             for mirror in (one, other):
                 for target, content in wanted.items():
                     reply = await mirror.get(target)
