@@ -8,17 +8,20 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
+import httpx
 import pytest
 
 from mirror.digest import Digest
 from mirror.store.blobs import BlobStore, File
+from mirror.store.directory import DataDirectory
 from tests.support.artifacts import compat, publish, raw, wasm_module
+from tests.support.process import MirrorProcess
 from tests.support.pushing import Author
 from tests.support.rot import rot
 from tests.support.running import Running, running
 from tests.support.scrape import Scrape
 from tests.support.upstream import FaultyUpstream
-from tests.support.waiting import eventually
+from tests.support.waiting import eventually, wait_until
 
 AT_ONCE = {"scrub": {"every": "100ms", "rate": "1GiB"}}
 """Whenever it is looked at, which is every second."""
@@ -111,6 +114,7 @@ async def test_one_bit_in_each_of_20_blobs_is_found_and_each_is_served_rightly_o
         async with running(tmp_path, {"up": up}, AT_ONCE) as mirror:
             await until_found(mirror, damaged=20, lost=4, restored=11)
             assert len(up.requests) > asked
+            assert not any(mirror.holds(digest) for digest in lost)
             asked = len(up.requests)
             await all_come(mirror, shelf)  # of the modules, which were unpacked here, those are unpacked again
             assert len(up.requests) == asked
@@ -215,3 +219,26 @@ async def reading(mirror: Running, target: str) -> AsyncIterator[asyncio.StreamR
     finally:
         writer.close()
         await writer.wait_closed()
+
+
+@pytest.mark.integration
+def test_workers_scrub_once_and_none_of_them_serves_what_has_rotted(tmp_path: Path) -> None:
+    content = wasm_module(100_000)
+    digest = Digest.of(content)
+    settings = {"workers": 3, **AT_ONCE}
+    with FaultyUpstream() as up:
+        up.add_blob("team/plugin", content)
+        with MirrorProcess(tmp_path, {"up": up.url}, settings) as mirror:
+            target = f"{mirror.url}{REPOSITORY}/blobs/{digest}"
+            for _ in range(20):  # each of them has it mapped
+                assert httpx.get(target).content == content
+            file = DataDirectory.attach(mirror.data_dir).blob(digest)
+            wait_until(file.exists, what="it is held")
+            rot(file)
+            wait_until(lambda: f"the file of {digest} is damaged" in mirror.log_text(), what="it is found")
+            for _ in range(20):
+                assert httpx.get(target).content == content
+            wait_until(lambda: "is here again" in mirror.log_text(), what="it is mended")
+            told = Scrape.of(httpx.get(f"{mirror.url}/metrics").content).by("result", "scrubbed_blobs_total")
+            assert (told["damaged"], told["restored"]) == (1, 1)
+            assert mirror.log_text().count(f"the file of {digest} is damaged") == 1

@@ -3,6 +3,7 @@
 import asyncio
 import errno
 import os
+from contextlib import AbstractContextManager
 from itertools import pairwise
 from pathlib import Path
 
@@ -12,8 +13,9 @@ from mirror.digest import Digest
 from mirror.errors import StoreError
 from mirror.metadata.base import BlobRecord
 from mirror.store.blobs import BlobStore, File
+from mirror.store.leases import Leases
 from mirror.store.reading import PIECE, Reading
-from mirror.store.scrubbed import load
+from mirror.store.scrubbed import Scrubbed, load, save
 from tests.scrub.support import EVERY, MIB, Broken, Disk, Forbidden, breaking, worker
 from tests.support.rot import rot
 
@@ -154,6 +156,23 @@ async def test_two_workers_scrub_once_and_both_hear_what_was_condemned(tmp_path:
             again = each.store.open(digests[7])
             assert again is not None
             assert bytes(again.read(0, again.size)) == disk.contents[digests[7]]
+
+
+async def test_what_another_worker_has_just_finished_is_not_done_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = Disk(tmp_path)
+    await disk.fill(3)
+    attempt = Leases.attempt
+
+    def late(leases: Leases, name: str) -> AbstractContextManager[bool]:
+        save(disk.directory.scrubbed, Scrubbed(disk.time.at, ended=True))
+        return attempt(leases, name)
+
+    monkeypatch.setattr(Leases, "attempt", late)
+    async with worker(disk) as one:
+        await one.scrubber.turn()
+    assert disk.opened == []
 
 
 async def test_the_rate_is_never_exceeded_and_a_pause_is_not_made_up_for(tmp_path: Path) -> None:
