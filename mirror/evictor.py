@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from mirror.accesses import Accesses
 from mirror.config import CacheSettings
 from mirror.digest import Digest
-from mirror.errors import StoreError
+from mirror.errors import DigestInvalid, StoreError
 from mirror.metrics import Metrics
 from mirror.store.census import Census, Usage
 from mirror.store.directory import DataDirectory
@@ -118,7 +118,7 @@ class Evictor:
         for batch in plan:
             if deed.failure is None:
                 await self._evict(batch, deed)
-        freed = found.bytes_of(deed.gone)
+        freed = found.bytes_of(map(str, deed.gone))
         await self._notice()
         if deed.gone:
             log.info(
@@ -158,9 +158,9 @@ class Evictor:
             self._seen = current
             await self._let_go()
 
-    async def _evict(self, batch: Sequence[Digest], deed: _Deed) -> None:
+    async def _evict(self, batch: Sequence[str], deed: _Deed) -> None:
         """Let a batch go, but for what was asked for since it was looked at."""
-        wanted = [digest for digest in batch if not self._accesses.lately(digest)]
+        wanted = [digest for digest in map(_digest, batch) if digest is not None and not self._accesses.lately(digest)]
         before = len(deed.gone)
 
         def keep(digest: Digest) -> bool | None:
@@ -227,3 +227,11 @@ class Evictor:
         if kind != self._said:
             self._said = kind
             log.error("%s", what)
+
+
+def _digest(text: str) -> Digest | None:
+    """None for the name of a file that is no blob's."""
+    try:
+        return Digest.parse(text)
+    except DigestInvalid:
+        return None

@@ -260,8 +260,8 @@ class SqliteMetadata:
         """When a blob was last asked for, or None."""
         return await self._read(lambda connection: statements.last_access(connection, digest))
 
-    async def all_accesses(self) -> AsyncIterator[Sequence[tuple[Digest, float]]]:
-        """All last accesses, in portions."""
+    async def all_accesses(self) -> AsyncIterator[Sequence[tuple[str, float]]]:
+        """All last accesses, by the digests' text, in portions."""
         async for accesses in self._portions(uses.accesses_after):
             yield accesses
 
@@ -269,9 +269,9 @@ class SqliteMetadata:
         """Drop the last accesses of what is gone from this disk."""
         await self._write(Write(lambda connection: uses.forget_accesses(connection, digests)))
 
-    async def all_manifests(self, types: Collection[str]) -> AsyncIterator[Sequence[tuple[Digest, str]]]:
-        """All manifests that repositories hold, as far as this replica knows, with their media type, which is one of
-        ``types``; in portions. One may come several times.
+    async def all_manifests(self, types: Collection[str]) -> AsyncIterator[Sequence[str]]:
+        """The digests' text of all manifests of these media ``types`` that repositories hold, as far as this replica
+        knows, in portions. One may come several times.
         """
         async for manifests in self._portions(functools.partial(uses.manifests_after, types=types)):
             yield manifests

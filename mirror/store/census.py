@@ -12,9 +12,8 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
-from mirror.digest import Digest
-from mirror.errors import DigestInvalid
 from mirror.store.directory import DataDirectory
 
 _UNSETTLED = 3.0
@@ -47,8 +46,7 @@ class Usage:
         return min(max_size, self.used + self.free)
 
 
-@dataclass(frozen=True, slots=True)
-class File:
+class File(NamedTuple):
     """A blob's file: its bytes, and when it got its name, in seconds since the epoch."""
 
     size: int
@@ -97,15 +95,11 @@ class Census:
         in_flight = _bytes_in(self._directory.spool) + _bytes_in(self._directory.uploads)
         return Usage(blobs, size, in_flight, self._free(self._directory.blobs))
 
-    def files(self) -> Iterator[dict[Digest, File]]:
-        """All blobs, a folder at a time."""
+    def files(self) -> Iterator[dict[str, File]]:
+        """All blobs by their digests' text, a folder at a time; what else lies there is told too."""
         for folder in self._folders():
             algorithm = Path(folder).parent.name
-            found = {}
-            for name, about in _entries(folder):
-                with contextlib.suppress(DigestInvalid):
-                    found[Digest.parse(f"{algorithm}:{name}")] = File(about.st_size, about.st_ctime)
-            yield found
+            yield {f"{algorithm}:{name}": File(about.st_size, about.st_ctime) for name, about in _entries(folder)}
 
     def _folders(self) -> Iterator[str]:
         with os.scandir(self._directory.blobs) as algorithms:

@@ -2,6 +2,8 @@
 
 A manifest goes together with all that it names and that no manifest which stays names too. Such a group was used when
 the last of it was; the one that was not used for the longest goes first.
+
+Digests are text here: a hundred thousand of them are looked up many times, each of which costs a quarter so.
 """
 
 import heapq
@@ -9,16 +11,13 @@ import math
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
-
-from mirror.digest import Digest
+from typing import NamedTuple
 
 NEVER = math.inf
 """As the time of the last use: it may not go yet, nor may what would go together with it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Held:
+class Held(NamedTuple):
     """A blob: its bytes, and when it was used last, in seconds since the epoch, or `NEVER`."""
 
     size: int
@@ -31,12 +30,12 @@ def excess(used: int, limit: int, high_water: float, low_water: float) -> int:
 
 
 def batches(
-    held: Mapping[Digest, Held],
-    names: Mapping[Digest, Collection[Digest]],
-    stays: AbstractSet[Digest],
+    held: Mapping[str, Held],
+    names: Mapping[str, Collection[str]],
+    stays: AbstractSet[str],
     need: int,
     most: int,
-) -> Iterator[list[Digest]]:
+) -> Iterator[list[str]]:
     """What is to go, in its order, until ``need`` bytes are free or nothing more may go.
 
     ``names``: what each of the manifests that are held names. What ``stays`` stays, and all that it names. A batch has
@@ -45,7 +44,7 @@ def batches(
     graph = _Graph(held, names, stays)
     heap = [(graph.used_at(graph.group(root)), root) for root in graph.roots()]
     heapq.heapify(heap)
-    batch: list[Digest] = []
+    batch: list[str] = []
     while heap and need > 0 and heap[0][0] != NEVER:
         at, root = heapq.heappop(heap)
         group = graph.group(root)  # may have grown: something else that named a part of it is gone
@@ -68,9 +67,9 @@ class _Graph:
 
     def __init__(
         self,
-        held: Mapping[Digest, Held],
-        names: Mapping[Digest, Collection[Digest]],
-        stays: AbstractSet[Digest],
+        held: Mapping[str, Held],
+        names: Mapping[str, Collection[str]],
+        stays: AbstractSet[str],
     ) -> None:
         self._held = held
         stay = set(stays)
@@ -79,22 +78,22 @@ class _Graph:
             more = set(names.get(left.pop(), ())) - stay
             stay |= more
             left += more
-        self._names: dict[Digest, Sequence[Digest]] = {}
-        self._named: Counter[Digest] = Counter()
+        self._names: dict[str, Sequence[str]] = {}
+        self._named: Counter[str] = Counter()
         self._may_go = held.keys() - stay
         for digest, named in names.items():
             if digest in self._may_go:
                 self._names[digest] = [one for one in dict.fromkeys(named) if one in self._may_go and one != digest]
                 self._named.update(self._names[digest])
 
-    def roots(self) -> Iterator[Digest]:
+    def roots(self) -> Iterator[str]:
         """What nothing names that may go."""
         return (digest for digest in self._may_go if not self._named[digest])
 
-    def group(self, root: Digest) -> list[Digest]:
+    def group(self, root: str) -> list[str]:
         """What goes together with ``root``, it first."""
         found = [root]
-        unnamed: Counter[Digest] = Counter()
+        unnamed: Counter[str] = Counter()
         for digest in found:
             for child in self._names.get(digest, ()):
                 unnamed[child] += 1
@@ -102,11 +101,11 @@ class _Graph:
                     found.append(child)
         return found
 
-    def used_at(self, group: Sequence[Digest]) -> float:
+    def used_at(self, group: Sequence[str]) -> float:
         """When anything of it was used last."""
         return max(self._held[digest].used_at for digest in group)
 
-    def remove(self, group: Sequence[Digest]) -> None:
+    def remove(self, group: Sequence[str]) -> None:
         """It is gone, and names nothing any more."""
         for digest in group:
             for child in self._names.pop(digest, ()):

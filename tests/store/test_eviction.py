@@ -11,9 +11,9 @@ from mirror.digest import Digest
 from mirror.store.eviction import NEVER, Held, batches, excess
 
 
-def of(name: str) -> Digest:
+def of(name: str) -> str:
     """The digest of a blob with a name."""
-    return Digest.of(name.encode())
+    return str(Digest.of(name.encode()))
 
 
 def gone(
@@ -132,11 +132,11 @@ def test_whatever_is_held_no_manifest_that_stays_lacks_a_layer_that_was_there(se
 
 
 def goes_alone(
-    blob: Digest,
-    left: set[Digest],
-    held: Mapping[Digest, Held],
-    names: Mapping[Digest, Collection[Digest]],
-    stays: set[Digest],
+    blob: str,
+    left: set[str],
+    held: Mapping[str, Held],
+    names: Mapping[str, Collection[str]],
+    stays: set[str],
 ) -> bool:
     """Whether a blob might have gone: nothing that is left names it, and nothing that it alone names has to stay."""
     named = {child for one in left if one != blob for child in names.get(one, ())}
