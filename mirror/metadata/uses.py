@@ -25,8 +25,8 @@ def forget_accesses(connection: sqlite3.Connection, digests: Collection[Digest])
 
 
 def manifests_after(connection: sqlite3.Connection, after: Key, types: Collection[str]) -> tuple[list[str], Key | None]:
-    """The digests' text of manifests, by the media ``types`` of their links, in a portion of the links beyond a key; and
-    the key to go on from.
+    """The digests' text of manifests, by the media ``types`` of links, in a portion of the links beyond a key; and the
+    key to go on from.
     """
     rows = connection.execute(
         "SELECT upstream, repository, digest, media_type FROM link WHERE (upstream, repository, digest) > (?, ?, ?) "

@@ -251,20 +251,23 @@ async def test_of_several_workers_one_evicts_until_it_ends(tmp_path: Path, monke
     all_ = artifacts(6)
     settings = limited(size_of(*all_[:4]))
     async with evicting(tmp_path, settings) as first, evicting(tmp_path, settings) as second:
-        tasks = {worker: asyncio.create_task(worker.evictor.run()) for worker in (first, second)}
         for at, artifact in enumerate(all_):
             await hold(first, artifact)
             await use(first, artifact, at)
-        await eventually(lambda: held(first, all_) == [2, 3, 4, 5], what="two have gone")
+        tasks = {worker: asyncio.create_task(worker.evictor.run()) for worker in (first, second)}
         await eventually(lambda: first.let_go > 0 and second.let_go > 0, what="both let go of them")
+        assert held(first, all_) == [2, 3, 4, 5]
         one, other = (first, second) if first.metrics.evictions[()] else (second, first)
         assert other.metrics.evictions[()] == 0
         tasks[one].cancel()
         for at, artifact in enumerate(all_[:2]):
-            await hold(other, artifact)
             await use(other, artifact, 100 + at)
-        await eventually(lambda: other.metrics.evictions[()] > 0, what="the other one goes on")
-        await eventually(lambda: held(other, all_) == [0, 1, 4, 5], what="two others have gone")
+            await hold(other, artifact)
+        gone = [digest for artifact in all_[2:4] for digest in (artifact.digest, *artifact.blobs)]
+        await eventually(
+            lambda: not any(other.directory.blob(digest).exists() for digest in gone), what="the other one goes on"
+        )
+        assert held(other, all_) == [0, 1, 4, 5]
         tasks[other].cancel()
         await asyncio.gather(*tasks.values(), return_exceptions=True)
 
