@@ -142,6 +142,7 @@ class Pull:
             announced = await self._claim(reference, digest)
         if running is None and not read:
             return Answer(OCTETS, digest, Announced(announced), Passed())
+        self._accesses.blob(digest)
         return self._filling(reference, digest, link, began)
 
     async def renew(self, reference: Reference) -> None:

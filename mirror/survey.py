@@ -67,7 +67,7 @@ class Found:
         """As `mirror.store.eviction` asks for it. What was never asked for was used when it came."""
         never = self.young | self.made
         return {
-            digest: Held(size, NEVER if digest in never else max(named_at, self.used.get(digest, named_at)))
+            digest: Held(size, NEVER if digest in never else self.used.get(digest, named_at))
             for digest, (size, named_at) in self.files.items()
         }
 
