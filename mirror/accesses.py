@@ -11,8 +11,8 @@ from mirror.oci import Manifest
 
 log = logging.getLogger(__name__)
 
-_WRITE_EVERY = 60.0
-"""Seconds between two batches; what a crash can lose."""
+_WRITE_EVERY = 10.0
+"""Seconds between two batches; what a crash can lose, and what who evicts does not know yet of other workers."""
 
 
 class Accesses:
@@ -22,6 +22,10 @@ class Accesses:
         self._metadata = metadata
         self._now = now
         self._noted: dict[Digest, float] = {}
+
+    def lately(self, digest: Digest) -> bool:
+        """Whether a blob was asked for since the last batch was written."""
+        return digest in self._noted
 
     def blob(self, digest: Digest) -> None:
         """A blob was asked for."""

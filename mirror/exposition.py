@@ -22,6 +22,7 @@ from mirror.metrics import (
     BUILD_INFO,
     CACHE_BLOBS,
     CACHE_BYTES,
+    CACHE_LIMIT,
     DECLARED,
     METADATA_UP,
     PREFIX,
@@ -31,7 +32,7 @@ from mirror.metrics import (
     Snapshot,
     total,
 )
-from mirror.store.blobs import BlobStore
+from mirror.store.census import Census
 from mirror.store.tallies import Tally
 from mirror.writer import to_the_end
 
@@ -55,21 +56,24 @@ class Exposition:
     """Tells the metrics of this mirror, whichever of its workers is asked. Wired once; `aclose` ends it.
 
     ``stores`` say by name whether they answer. ``tally`` is this worker's slot, None for a mirror of one worker.
+    ``max_size``: bytes that the mirror may take on its disk.
     """
 
     def __init__(
         self,
         metrics: Metrics,
-        store: BlobStore,
+        census: Census,
         stores: Mapping[str, Callable[[], Awaitable[bool]]],
         tally: Tally | None = None,
+        *,
+        max_size: int,
     ) -> None:
         self._metrics = metrics
         self._stores = stores
         self._tally = tally
         self._inherited = _read(tally.inherited, alive=False) if tally is not None else {}
         self._writing = asyncio.Lock()
-        self._held = _Held(store)
+        self._held = _Held(census, max_size)
 
     async def text(self) -> bytes:
         """All metrics, in the format of `CONTENT_TYPE`."""
@@ -117,8 +121,9 @@ class Exposition:
 class _Held:
     """How many blobs the disk holds, and their bytes: counted anew now and then, and only while somebody asks."""
 
-    def __init__(self, store: BlobStore) -> None:
-        self._store = store
+    def __init__(self, census: Census, max_size: int) -> None:
+        self._census = census
+        self._max_size = max_size
         self._known: Snapshot = {}
         self._counted_at: float | None = None
         self._counting: asyncio.Task[None] | None = None
@@ -139,8 +144,9 @@ class _Held:
 
     async def _count(self) -> None:
         try:
-            blobs, size = await asyncio.to_thread(_count, self._store)
-            self._known = {CACHE_BLOBS.name: {(): (blobs,)}, CACHE_BYTES.name: {(): (size,)}}
+            usage = await asyncio.to_thread(self._census.take)
+            numbers = {CACHE_BLOBS: usage.blobs, CACHE_BYTES: usage.size, CACHE_LIMIT: usage.limit(self._max_size)}
+            self._known = {one.name: {(): (number,)} for one, number in numbers.items()}
         except OSError as error:
             log.debug("the disk fails (%s): what it holds cannot be counted", error.strerror or error)
         finally:
@@ -172,13 +178,6 @@ def _family(declared: Declared, rows: Rows) -> Metric:
     for labels, (number,) in sorted(rows.items()):
         family.add_metric(labels, number)
     return family
-
-
-def _count(store: BlobStore) -> tuple[int, int]:
-    blobs = size = 0
-    for _, one in store.scan():
-        blobs, size = blobs + 1, size + one
-    return blobs, size
 
 
 async def _answers(ask: Callable[[], Awaitable[bool]]) -> bool:

@@ -142,6 +142,10 @@ class Hosting:
         kept = {key: value for key, value in headers.items() if value}
         return Page(json.dumps(index, ensure_ascii=False).encode(), kept, Hit())
 
+    def remembered(self, digest: Digest) -> bytes | None:
+        """The bytes of a manifest that is in memory, whatever the disk has; verified before they came there."""
+        return self._bodies.get(digest)
+
     async def _absent(self, reference: Reference, absence: NotFound) -> NotFound:
         if await self._catalogue.exists(reference.repository):
             return absence

@@ -17,6 +17,7 @@ class Loose(Blob):
     __slots__ = ()
 
     def __init__(self, digest: Digest, content: bytes) -> None:
+        self.condemned = False
         self.digest = digest
         self.size = len(content)
         self.inode = 0

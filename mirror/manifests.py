@@ -90,6 +90,10 @@ class Manifests:
             self._parsed.put((digest, media_type), manifest)
         return manifest
 
+    def remembered(self, digest: Digest) -> bytes | None:
+        """The bytes of a manifest that is in memory, whatever the disk has; verified before they came there."""
+        return next((manifest.body for manifest in self._parsed.values() if manifest.digest == digest), None)
+
     def of(self, answer: Answer) -> Manifest:
         """The manifest in an answer; parsed once, for one of 4 MiB holds up the loop for a quarter of a second."""
         held = self.held(answer.digest, answer.media_type)
@@ -233,6 +237,12 @@ class Manifests:
         async with self._leases.hold(f"manifest {reference.upstream}/{reference.repository}@{digest}"):
             await self._links.drop(reference.upstream, reference.repository, digest, now)
 
+    async def let_go(self) -> None:
+        """Forget those whose files have been evicted: who asks for one has it kept again."""
+        known = self._parsed.keys()
+        for gone in await asyncio.to_thread(lambda: [key for key in known if self._is_gone(key[0])]):
+            self._parsed.drop(gone)
+
     async def _store_body(self, digest: Digest, body: bytes) -> None:
         try:
             if not self._store.holds(digest):
@@ -261,6 +271,12 @@ class Manifests:
         with contextlib.suppress(OSError):
             self._store.delete(digest)
         return None
+
+    def _is_gone(self, digest: Digest) -> bool:
+        try:
+            return not self._store.holds(digest)
+        except OSError:
+            return False
 
     def _holds(self, digest: Digest) -> bool:
         try:

@@ -47,6 +47,8 @@ FAILED_QUESTIONS = ("denied", "invalid", "unavailable", "timeout", "cut")
 RESULTS_OF_LOOKUPS = ("hit", "miss", "stale", "negative", "collapsed")
 RESULTS_OF_PUSHES = ("success", "warned", "refused", "failed", "cut")
 KINDS_OF_REPOSITORIES = ("hosted", "through")
+RESULTS_OF_SCRUBS = ("sound", "damaged", "unreadable", "restored", "lost")
+REASONS_TO_STAY = ("hosted", "in_flight", "young")
 VERDICTS = ("accepted", "refused", "not_wasm")
 
 REQUESTS = Declared(
@@ -100,6 +102,20 @@ FILLS = Declared(
 )
 CACHE_BLOBS = Declared("cache_blobs", Kind.GAUGE, "Blobs and manifests that are held on this disk.")
 CACHE_BYTES = Declared("cache_bytes", Kind.GAUGE, "Bytes of blobs and manifests that are held on this disk.")
+CACHE_LIMIT = Declared(
+    "cache_limit_bytes",
+    Kind.GAUGE,
+    "Bytes that the mirror may take on its disk: cache.max_size, or what it takes and what is free, if that is less.",
+)
+EVICTIONS = Declared("evictions_total", Kind.COUNTER, "Blobs and manifests that were evicted.")
+EVICTION_SHORT = Declared(
+    "eviction_short_bytes",
+    Kind.GAUGE,
+    "While eviction cannot free what it has to: bytes that may not go, for they are hosted, on their way here "
+    "(in_flight), or came less than a minute ago (young). 0 otherwise.",
+    ("reason",),
+    REASONS_TO_STAY,
+)
 METADATA_UP = Declared("metadata_up", Kind.GAUGE, "Whether the store answers (1), or not (0).", ("store",))
 WASM_CHECKS = Declared(
     "wasm_checks_total",
@@ -116,13 +132,23 @@ PUSHES = Declared(
     ("repository_kind", "result"),
     RESULTS_OF_PUSHES,
 )
+SCRUBBED = Declared(
+    "scrubbed_blobs_total",
+    Kind.COUNTER,
+    "Blobs on the disk that were read again: sound, damaged (taken out of service), unreadable (left as it is, for the "
+    "disk does not say what is wrong). Of the damaged ones: restored (had again), lost (nobody gave it when it was "
+    "found; a later try may).",
+    ("result",),
+    RESULTS_OF_SCRUBS,
+)
 BUILD_INFO = Declared("build_info", Kind.GAUGE, "Always 1; the release is in the label.", ("version",))
 
 DECLARED = (
     *(REQUESTS, REQUEST_DURATION, LOOKUPS, SENT_BYTES),
     *(UPSTREAM_REQUESTS, UPSTREAM_BYTES),
     *(FILLS_IN_FLIGHT, FILL_WAITERS, FILLS),
-    *(CACHE_BLOBS, CACHE_BYTES, METADATA_UP, WASM_CHECKS, PUSHES, BUILD_INFO),
+    *(CACHE_BLOBS, CACHE_BYTES, CACHE_LIMIT, EVICTIONS, EVICTION_SHORT),
+    *(METADATA_UP, WASM_CHECKS, PUSHES, SCRUBBED, BUILD_INFO),
 )
 
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 15.0, 25.0, 30.0)
@@ -192,6 +218,9 @@ class Metrics:
         self.fills = Counts()
         self.wasm_checks = Counts()
         self.pushes = Counts()
+        self.scrubbed = Counts()
+        self.evictions = Counts({(): 0})
+        self.eviction_short = Counts()
         self.gauges: dict[str, Callable[[], int]] = {}
         self._counts = {
             UPSTREAM_REQUESTS.name: self.upstream_requests,
@@ -199,12 +228,15 @@ class Metrics:
             FILLS.name: self.fills,
             WASM_CHECKS.name: self.wasm_checks,
             PUSHES.name: self.pushes,
+            EVICTIONS.name: self.evictions,
+            SCRUBBED.name: self.scrubbed,
         }
         for upstream in upstreams:
             self.fills.update({(upstream, result): 0 for result in RESULTS_OF_FILLS})
             self.upstream_bytes[(upstream,)] = 0
         self.wasm_checks.update({(verdict,): 0 for verdict in VERDICTS})
         self.pushes.update({(kind, result): 0 for kind in KINDS_OF_REPOSITORIES for result in RESULTS_OF_PUSHES})
+        self.scrubbed.update({(result,): 0 for result in RESULTS_OF_SCRUBS})
         self._zeros: Snapshot = {
             REQUESTS.name: {(operation, status): (0,) for operation in _LOOKED_UP for status in _FAILURES},
             LOOKUPS.name: {(upstream, result): (0,) for upstream in upstreams for result in RESULTS_OF_LOOKUPS},
@@ -227,7 +259,9 @@ class Metrics:
 
     def measured(self) -> Snapshot:
         """The gauges, as they are now."""
-        return {name: {(): (gauge(),)} for name, gauge in self.gauges.items()}
+        short: dict[tuple[str, ...], tuple[float, ...]]
+        short = {(reason,): (self.eviction_short[(reason,)],) for reason in REASONS_TO_STAY}
+        return {EVICTION_SHORT.name: short, **{name: {(): (gauge(),)} for name, gauge in self.gauges.items()}}
 
 
 def total(snapshots: Iterable[Snapshot]) -> Snapshot:

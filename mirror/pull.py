@@ -142,7 +142,13 @@ class Pull:
             announced = await self._claim(reference, digest)
         if running is None and not read:
             return Answer(OCTETS, digest, Announced(announced), Passed())
+        self._accesses.blob(digest)
         return self._filling(reference, digest, link, began)
+
+    async def renew(self, reference: Reference) -> None:
+        """Have the manifest with ``reference``'s digest here, though nobody asks for it: its file was damaged."""
+        assert reference.digest is not None
+        await self._obtain(reference, reference.digest, named=True)
 
     async def aclose(self) -> None:
         """Stop what was begun for clients that may be gone."""

@@ -62,6 +62,10 @@ class Sharing(Protocol):
         """Tell the others that this replica holds something whole: before a lease goes, so that none asks upstream."""
         ...
 
+    async def withdraw(self, digests: Sequence[Digest]) -> None:
+        """Tell the others that this replica does not hold these any more."""
+        ...
+
 
 class Unshared:
     """A mirror without others: upstream is all there is."""
@@ -82,6 +86,9 @@ class Unshared:
         return ()
 
     async def announce(self, digest: Digest) -> None:
+        """There is nobody."""
+
+    async def withdraw(self, digests: Sequence[Digest]) -> None:
         """There is nobody."""
 
 
@@ -118,6 +125,8 @@ class Holders(Protocol):
 
     async def add_holder(self, digest: Digest, address: str) -> None: ...
 
+    async def remove_holders(self, digests: Sequence[Digest], address: str) -> None: ...
+
 
 class Shared:
     """Downloads that replicas share. ``address`` is where the others reach this one."""
@@ -150,6 +159,13 @@ class Shared:
             await self._holders.add_holder(digest, self.address)
         except StoreError as error:
             log.debug("that %s is held here could not be told: %s", digest, error)
+
+    async def withdraw(self, digests: Sequence[Digest]) -> None:
+        """Through Redis, where it answers; who is not told finds out by asking."""
+        try:
+            await self._holders.remove_holders(digests, self.address)
+        except StoreError as error:
+            log.debug("that %d blobs are not held here any more could not be told: %s", len(digests), error)
 
 
 class SharedTurn:

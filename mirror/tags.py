@@ -40,6 +40,14 @@ class Lru(Generic[K, V]):
         if len(self._items) > self._limit:
             self._items.popitem(last=False)
 
+    def keys(self) -> list[K]:
+        """All that it knows."""
+        return list(self._items)
+
+    def values(self) -> list[V]:
+        """All that are remembered, those asked for the longest ago first."""
+        return list(self._items.values())
+
     def drop(self, key: K) -> None:
         """Forget one."""
         self._items.pop(key, None)

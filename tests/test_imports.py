@@ -12,8 +12,8 @@ HOUSE = """
     digest
     oci
     freshness
-    config: values section hosts redis known hosted contradictions upstreams rights models schema problems document
-    config: environment load show reference __init__
+    config: values section cache hosts redis known hosted contradictions upstreams rights models schema problems
+    config: document environment load show reference __init__
     globs
     logs
     names
@@ -26,9 +26,10 @@ HOUSE = """
     metrics
     wasm: sections signatures custom module inflate tar archive
     wasm: artifact functions hosts fields reasons agents description examine repackage
-    store: generation leases overflow directory board blobs spool growing intake session uploads tallies
+    store: generation leases overflow directory census eviction board blobs reading scrubbed spool growing
+    store: intake session uploads tallies
     shared: keys connect topology client
-    metadata: base schema salvage recovery backups session statements linked thread sqlite records scripts redis
+    metadata: base schema salvage recovery backups session statements linked uses thread sqlite records scripts redis
     metadata: behind resilient
     hosted: records together entries schema ledger reads rows writes merge database backup access exchange catalogue gc
     hosted: orphans
@@ -36,6 +37,8 @@ HOUSE = """
     tags
     links
     accesses
+    survey
+    evictor
     upstream: stream origins proxy dial watched trust transport duplex answers blob challenges tokens renewal helpers
     upstream: credentials lenders auth backoff breaker ratelimit standing queue session client pipe pushing authors
     upstream: endpoints hedge rounds lent failover
@@ -71,13 +74,16 @@ HOUSE = """
     confirmed
     modules
     repackaging
+    soundness
+    mending
+    scrubbing
     exposition
     auth: rules htpasswd failures keyed remembered verdicts
     edge: ranges headers account respond basic passthrough auth body uploads manifest push forward metrics registry
     edge: peers peerhosted peeruploads modules admin app
     around
     replicated
-    wiring: ground answering publishers passthrough __init__
+    wiring: ground answering scrubbing publishers passthrough __init__
     tls
     server
     supervisor

@@ -16,9 +16,10 @@
     show, reference    the effective settings; the documentation
 """
 
+from mirror.config.cache import CacheSettings
 from mirror.config.hosted import HostedSettings
 from mirror.config.load import load
-from mirror.config.models import LogSettings, MetadataSettings, Settings, TlsSettings, WasmSettings
+from mirror.config.models import LogSettings, MetadataSettings, ScrubSettings, Settings, TlsSettings, WasmSettings
 from mirror.config.problems import ConfigurationError
 from mirror.config.rights import AuthSettings, Rule
 from mirror.config.show import describe
@@ -26,6 +27,7 @@ from mirror.config.upstreams import Credentials, Defaults, EndpointSettings, Ups
 
 __all__ = [
     "AuthSettings",
+    "CacheSettings",
     "ConfigurationError",
     "Credentials",
     "Defaults",
@@ -34,6 +36,7 @@ __all__ = [
     "LogSettings",
     "MetadataSettings",
     "Rule",
+    "ScrubSettings",
     "Settings",
     "TlsSettings",
     "UpstreamSettings",

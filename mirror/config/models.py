@@ -7,6 +7,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, ModelWrapValidatorHandler, ValidationInfo, field_validator, model_validator
 
+from mirror.config.cache import CacheSettings
 from mirror.config.contradictions import contradictions, with_contradictions
 from mirror.config.hosted import HostedSettings
 from mirror.config.hosts import Host, Listen, split
@@ -155,6 +156,17 @@ class WasmSettings(Section):
         return value
 
 
+class ScrubSettings(Section):
+    """Reading the disk again, to find bytes that have rotted on it."""
+
+    every: Duration = Field(
+        7 * 86400.0,
+        description="How often each blob on the disk is read and held against what was noted when it came. What has "
+        "rotted is taken out of service, and fetched again. 0: never.",
+    )
+    rate: Size = Field(20 << 20, ge=1 << 10, description="How many bytes a second are read for it at most.")
+
+
 class TlsSettings(Section):
     """Serving HTTPS. Both files are PEM."""
 
@@ -209,10 +221,14 @@ class Settings(Section):
         description="The registries that may be pulled from, by name; at least one. What is not named here is never "
         "contacted. A registry with a port, or with several endpoints, gets a name of your choice and `endpoints`.",
     )
+    cache: CacheSettings = Field(CacheSettings(), description="How much of the disk the mirror may take.")
     hosted: HostedSettings = Field(HostedSettings(), description="What may be pushed here.")
     auth: AuthSettings = Field(AuthSettings(), description="Who may read, and who may push.")
     admin: AdminSettings = Field(AdminSettings(), description="Who may use the admin API, `/api/v1`.")
     wasm: WasmSettings = Field(WasmSettings(), description="What is special about Wasm modules.")
+    scrub: ScrubSettings = Field(
+        ScrubSettings(), description="Reading the disk again, to find bytes that have rotted on it."
+    )
     tls: TlsSettings = Field(TlsSettings(), description="Serving HTTPS.")
     log: LogSettings = Field(LogSettings(), description="What is written to standard error.")
 

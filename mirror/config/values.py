@@ -134,6 +134,17 @@ def parse_whole(value: object) -> int:
     raise ValueError(f"must be a whole number, not {shown(value)}")
 
 
+def parse_share(value: object) -> float:
+    """A share of a whole, from ``0.9``; more than none and no more than all of it."""
+    try:
+        share = float(value) if isinstance(value, str | int | float) and len(str(value)) <= _MAX_TEXT else math.nan
+    except ValueError:
+        share = math.nan
+    if isinstance(value, bool) or not 0 < share <= 1:
+        raise ValueError(f"must be a share such as 0.9, above 0 and up to 1, not {shown(value)}")
+    return share
+
+
 def parse_switch(value: object) -> bool:
     """``true`` or ``false``, and what YAML 1.1 takes for these."""
     if isinstance(value, bool):

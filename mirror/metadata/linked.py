@@ -32,6 +32,15 @@ def link(connection: sqlite3.Connection, upstream: str, repository: str, digest:
     return stands
 
 
+def links_to(connection: sqlite3.Connection, digest: Digest, limit: int) -> list[Link]:
+    """Links of repositories that hold a digest. Looks through all: for what happens seldom."""
+    rows = connection.execute(
+        "SELECT upstream, repository, media_type, size, serial FROM link WHERE digest = ? LIMIT ?", (str(digest), limit)
+    ).fetchall()
+    typed_rows = (typed(row, str, str, str, int, int) for row in rows)
+    return [Link(upstream, repository, digest, *rest) for upstream, repository, *rest in typed_rows]
+
+
 def knows(connection: sqlite3.Connection, wanted: Link) -> bool:
     """Whether putting a link would change nothing."""
     held = link(connection, wanted.upstream, wanted.repository, wanted.digest)

@@ -218,9 +218,12 @@ class RedisMetadata:
         lasts = _milliseconds(keys.HOLDER_LASTS)
         await self._add_holder([keys.holders(digest)], [lasts, MAX_HOLDERS, address], within=self._within)
 
-    async def remove_holder(self, digest: Digest, address: str) -> None:
-        """Note that the replica at ``address`` does not hold a blob any more."""
-        await self._client.call("ZREM", keys.holders(digest), address, within=self._within)
+    async def remove_holders(self, digests: Sequence[Digest], address: str) -> None:
+        """Note that the replica at ``address`` does not hold these any more."""
+        for first in range(0, len(digests), _PORTION):
+            portion = digests[first : first + _PORTION]
+            commands = [("ZREM", keys.holders(digest), address) for digest in portion]
+            await self._client.pipeline(commands, within=self._bulk_within)
 
     async def aclose(self) -> None:
         """See `Metadata`; what is under way is finished before the client is closed."""

@@ -7,7 +7,7 @@ process or another. Writes that queue up are committed together.
 import functools
 import sqlite3
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
@@ -15,7 +15,7 @@ from typing import Generic, Self, TypeVar, cast
 
 from mirror.digest import Digest
 from mirror.errors import StartError, StoreError
-from mirror.metadata import linked, recovery, statements
+from mirror.metadata import linked, recovery, statements, uses
 from mirror.metadata.backups import Backups
 from mirror.metadata.base import (
     BlobRecord,
@@ -178,6 +178,10 @@ class SqliteMetadata:
         """What stands of a repository's link to a digest, or None."""
         return await self._read(lambda connection: linked.link(connection, upstream, repository, digest))
 
+    async def links_to(self, digest: Digest, limit: int) -> Sequence[Link]:
+        """Links of repositories that hold a digest, as far as this replica knows."""
+        return await self._read(lambda connection: linked.links_to(connection, digest, limit))
+
     async def put_links(self, links: Iterable[Link]) -> None:
         """Add links in one transaction."""
         wanted = tuple(links)
@@ -255,6 +259,22 @@ class SqliteMetadata:
     async def last_access(self, digest: Digest) -> float | None:
         """When a blob was last asked for, or None."""
         return await self._read(lambda connection: statements.last_access(connection, digest))
+
+    async def all_accesses(self) -> AsyncIterator[Sequence[tuple[str, float]]]:
+        """All last accesses, by the digests' text, in portions."""
+        async for accesses in self._portions(uses.accesses_after):
+            yield accesses
+
+    async def forget_accesses(self, digests: Collection[Digest]) -> None:
+        """Drop the last accesses of what is gone from this disk."""
+        await self._write(Write(lambda connection: uses.forget_accesses(connection, digests)))
+
+    async def all_manifests(self, types: Collection[str]) -> AsyncIterator[Sequence[str]]:
+        """The digests' text of all manifests of these media ``types`` that repositories hold, as far as this replica
+        knows, in portions. One may come several times.
+        """
+        async for manifests in self._portions(functools.partial(uses.manifests_after, types=types)):
+            yield manifests
 
     async def aclose(self) -> None:
         """Finish what is under way and let go of everything."""

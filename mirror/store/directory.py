@@ -10,8 +10,10 @@
       uploads/             what is being pushed
       leases/              one file for each piece of work that only one worker may do
       generation           a counter that moves when a tag does, mapped by every worker
+      evictions            a counter that moves when content is evicted, mapped by every worker
       board                how upstreams' endpoints stand, mapped by every worker
       tallies/             what each worker has counted, where there are several
+      scrubbed             how far the disk was read again, and what was found
       verdicts.key         under which clients' credentials are remembered, in auth.mode upstream
       metadata.sqlite      what is known of the cache
       hosted.sqlite        what was pushed here: this and blobs/ cannot be had again from elsewhere
@@ -42,8 +44,10 @@ class DataDirectory:
         self.uploads = path / "uploads"
         self.leases = path / "leases"
         self.generation = path / "generation"
+        self.evictions = path / "evictions"
         self.board = path / "board"
         self.tallies = path / "tallies"
+        self.scrubbed = path / "scrubbed"
         self.verdicts_key = path / "verdicts.key"
         self.database = path / "metadata.sqlite"
         self.hosted = path / "hosted.sqlite"

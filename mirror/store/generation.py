@@ -22,7 +22,9 @@ class Generation:
     It is written by a write, not through the map: a full disk then gives an error, and not a signal that kills.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, told: str = "moved tags") -> None:
+        """``told``: what it tells of, in the words of errors."""
+        self._told = told
         self._fd = -1
         self._unshared = 0
         try:
@@ -31,7 +33,7 @@ class Generation:
                 os.ftruncate(self._fd, _NUMBER.size)
             self._map = mmap.mmap(self._fd, _NUMBER.size, access=mmap.ACCESS_READ)
         except OSError as error:
-            log.error("%s cannot be used (%s): other workers will notice moved tags late", path, error.strerror)
+            log.error("%s cannot be used (%s): other workers will notice %s late", path, error.strerror, told)
             self._release()
             self._map = mmap.mmap(-1, _NUMBER.size)
 
@@ -46,7 +48,8 @@ class Generation:
                 self._advance_file()
                 return
             except OSError as error:
-                log.error("the disk fails (%s): other workers will notice a moved tag late", error.strerror or error)
+                why = error.strerror or error
+                log.error("the disk fails (%s): other workers will notice %s late", why, self._told)
         self._unshared += 1
 
     def close(self) -> None:

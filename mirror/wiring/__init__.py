@@ -27,6 +27,7 @@ from mirror.wiring.answering import pulls_of
 from mirror.wiring.ground import ground_of
 from mirror.wiring.passthrough import passthrough_of
 from mirror.wiring.publishers import publishers_of
+from mirror.wiring.scrubbing import scrub_within
 
 
 @contextlib.asynccontextmanager
@@ -35,6 +36,7 @@ async def wired(settings: Settings, directory: DataDirectory, draining: Callable
     async with contextlib.AsyncExitStack() as stack:
         ground = await ground_of(stack, settings, directory)
         pulls = pulls_of(stack, ground)
+        scrub_within(stack, ground, pulls)
         names = Names(settings)
         gate = Gate(settings, passthrough=passthrough_of(ground, pulls))
         stack.push_async_callback(gate.aclose)

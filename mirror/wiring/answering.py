@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from mirror.around import run_within
@@ -12,19 +12,23 @@ from mirror.confirmed import Confirmed
 from mirror.copies import Copies, NothingBehind
 from mirror.download import Source
 from mirror.edge.peers import Room
+from mirror.evictor import Evictor
 from mirror.fills import Fills
+from mirror.hosted.catalogue import Catalogue
 from mirror.hosted.gc import Gc
 from mirror.hosted.orphans import Orphans
 from mirror.hosted.together import ByItself, Together
 from mirror.hosting import Hosting, Routed
 from mirror.listing import Listing
 from mirror.manifests import Manifests
+from mirror.mending import Memory
 from mirror.modules import Modules
 from mirror.oci import Reference
 from mirror.places import Places
 from mirror.pull import Pull, Pulling
 from mirror.repackaging import Repackaging
 from mirror.resolve import Resolver
+from mirror.store.generation import Generation
 from mirror.store.leases import Leases
 from mirror.suspicion import Suspicion
 from mirror.unpack import Unpacker
@@ -39,7 +43,7 @@ class Pulls:
     """Who answers for manifests and blobs: ``pull`` for those of upstreams, ``everything`` for hosted ones too.
 
     ``together`` is what replicas agree on about the latter, ``peer_rooms`` where they do; ``begun`` says whether that
-    is known here.
+    is known here. ``memories`` are of manifests.
     """
 
     fills: Fills
@@ -51,6 +55,7 @@ class Pulls:
     peer_rooms: Mapping[str, Room]
     begun: Callable[[], bool]
     suspicion: Suspicion
+    memories: Sequence[Memory]
     original: Callable[[Reference], Awaitable[Reference | None]] | None
 
 
@@ -104,10 +109,42 @@ def pulls_of(stack: contextlib.AsyncExitStack, ground: Ground) -> Pulls:
         original = served.original
     if ground.through:
         served = Confirmed(served, ground.through, store)
+    run_within(stack, _evictor(stack, ground, manifests).run())
     hosting, together, peer_rooms, begun = _hosting(stack, ground, fills)
     everything = Routed(settings.hosted.prefix, hosting, served, listing)
     modules = modules_of(everything)
-    return Pulls(fills, manifests, pull, everything, modules, together, peer_rooms, begun, suspicion, original)
+    memories = [manifests.remembered, *([hosting.remembered] if hosting is not None else [])]
+    return Pulls(
+        fills, manifests, pull, everything, modules, together, peer_rooms, begun, suspicion, memories, original
+    )
+
+
+def _evictor(stack: contextlib.AsyncExitStack, ground: Ground, manifests: Manifests) -> Evictor:
+    """Who keeps the disk from filling up."""
+    directory, hosted = ground.directory, ground.catalogue
+    if hosted is None and directory.hosted.exists():  # it stays, though nobody may have it now
+        hosted = Catalogue.of(directory)
+        stack.push_async_callback(hosted.aclose)
+    generation = Generation(directory.evictions, "what was evicted")
+    stack.callback(generation.close)
+
+    async def let_go() -> None:
+        ground.store.let_go()
+        await manifests.let_go()
+
+    return Evictor(
+        directory,
+        ground.census,
+        ground.local,
+        ground.accesses,
+        hosted,
+        Leases(directory.leases),
+        generation,
+        ground.settings.cache,
+        ground.metrics,
+        ground.around.sharing.withdraw,
+        let_go,
+    )
 
 
 def _hosting(

@@ -16,6 +16,7 @@ from mirror.metadata.sqlite import SqliteMetadata
 from mirror.metrics import Metrics
 from mirror.store.blobs import BlobStore
 from mirror.store.board import Board
+from mirror.store.census import Census
 from mirror.store.directory import DataDirectory
 from mirror.store.generation import Generation
 from mirror.store.tallies import Tally
@@ -33,6 +34,7 @@ class Ground:
     metrics: Metrics
     exposition: Exposition
     store: BlobStore
+    census: Census
     local: SqliteMetadata
     around: Around
     catalogue: Catalogue | None
@@ -59,7 +61,9 @@ async def ground_of(stack: contextlib.AsyncExitStack, settings: Settings, direct
     tally = Tally(directory.tallies) if settings.workers > 1 else None
     catalogue = _catalogue(stack, settings, directory)
     hosted = {"hosted": catalogue.answers} if catalogue is not None else {}
-    exposition = Exposition(metrics, store, {**around.stores, **hosted}, tally)
+    census = Census(directory)
+    stores = {**around.stores, **hosted}
+    exposition = Exposition(metrics, census, stores, tally, max_size=settings.cache.max_size)
     stack.push_async_callback(exposition.aclose)
     board = Board(directory.board)
     stack.callback(board.close)
@@ -82,6 +86,7 @@ async def ground_of(stack: contextlib.AsyncExitStack, settings: Settings, direct
         metrics,
         exposition,
         store,
+        census,
         local,
         around,
         catalogue,

@@ -7,7 +7,7 @@ import sys
 import traceback
 from collections.abc import Callable
 
-from tests.bench import cold, first_byte, herd, memory, push, replicas, warm
+from tests.bench import cold, eviction, first_byte, herd, memory, push, replicas, warm
 from tests.bench.lab import Lab
 from tests.bench.table import Row, render
 
@@ -19,6 +19,7 @@ _BENCHMARKS: dict[str, Callable[[Lab, int | None], list[Row]]] = {
     "push": push.measure,
     "replicas": replicas.measure,
     "memory": memory.measure,
+    "eviction": eviction.measure,
 }
 
 

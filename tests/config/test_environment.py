@@ -15,14 +15,14 @@ _INJECTED = """
 """
 _OF_COMMANDS = "URL TOKEN TOKEN_FILE"
 _OF_LATER_RELEASES = """
-    TRUSTED_PROXIES FAST_LANE CACHE CACHE__MAX_SIZE CACHE__HIGH_WATER CACHE__LOW_WATER
+    TRUSTED_PROXIES FAST_LANE
     ADMIN__LISTEN
     PREWARM PREWARM__REFERENCES PREWARM__INTERVAL VERIFY
 """
 
 
 def test_every_key_has_a_variable() -> None:
-    values = {"duration": "7s", "size": "7MiB", "whole number": "7", "true or false": "true"}
+    values = {"duration": "7s", "size": "7MiB", "whole number": "7", "share": "0.7", "true or false": "true"}
     for key in schema.all_keys():
         if schema.ANY in key.path:
             continue

@@ -69,6 +69,10 @@ class Town:
     async def add_holder(self, digest: Digest, address: str) -> None:
         self.known.setdefault(digest, []).append(address)
 
+    async def remove_holders(self, digests: Sequence[Digest], address: str) -> None:
+        for digest in digests:
+            self.known[digest].remove(address)
+
     async def find(self, digest: Digest, hinted: Sequence[str], without: Collection[str]) -> str | None:
         self.looks += 1
         for name in hinted:

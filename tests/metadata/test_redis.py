@@ -316,7 +316,7 @@ async def test_the_replicas_that_hold_a_blob_are_known_the_last_one_first(
         assert set(found) <= {f"http://10.0.0.{number}:8080" for number in range(MAX_HOLDERS + 3)}
         raw.zadd(keys.holders(A), {"http://old:1": 1.0})
         assert await store.holders(A) == found
-        await store.remove_holder(A, found[0])
+        await store.remove_holders([A], found[0])
         assert await store.holders(A) == found[1:]
         assert await store.holders(B) == []
         await store.add_holder(A, "http://new:1")

@@ -87,6 +87,6 @@ async def test_the_rights_that_the_page_names_are_enough(tmp_path: Path) -> None
             await store.touch({A: 1000.0})
             await store.add_holder(A, "http://a:1")
             assert await store.holders(A) == ["http://a:1"]
-            await store.remove_holder(A, "http://a:1")
+            await store.remove_holders([A], "http://a:1")
             assert len([entries async for entries in store.all_tags()]) == 1
             assert [links async for links in store.all_links()] == [[LINK]]

@@ -11,7 +11,7 @@ import pytest
 from mirror import exposition
 from mirror.exposition import Exposition
 from mirror.metrics import Metrics
-from mirror.store.blobs import BlobStore
+from mirror.store.census import Census
 from mirror.store.tallies import Tally
 from tests.store.disk import data_in
 from tests.support.waiting import eventually
@@ -43,7 +43,7 @@ async def test_the_last_numbers_are_not_written_beside_those_before(
     monkeypatch.setattr(exposition, "_WRITE_EVERY", 0.0)
     directory, metrics = data_in(tmp_path), Metrics()
     tally = SlowTally(directory.tallies)
-    one = Exposition(metrics, BlobStore(directory), {}, tally)
+    one = Exposition(metrics, Census(directory), {}, tally, max_size=1 << 30)
     running = asyncio.create_task(one.run())
     await eventually(lambda: tally.writing == 1)
     running.cancel()

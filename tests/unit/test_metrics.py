@@ -11,6 +11,7 @@ from mirror.errors import StoreError
 from mirror.exposition import Exposition
 from mirror.metrics import BUCKETS, DECLARED, FILLS_IN_FLIGHT, LOOKUPS, Kind, Metrics, Snapshot, total
 from mirror.store.blobs import BlobStore
+from mirror.store.census import Census
 from mirror.store.directory import DataDirectory
 from mirror.store.tallies import Tally, forget_tallies
 from tests.support.scrape import Scrape
@@ -28,7 +29,9 @@ class Worker:
         self.metrics.gauges[FILLS_IN_FLIGHT.name] = lambda: self.flying
         self.tally = None if alone else Tally(directory.tallies)
         self.up = True
-        self.exposition = Exposition(self.metrics, BlobStore(directory), {"sqlite": self._answers}, self.tally)
+        self.exposition = Exposition(
+            self.metrics, Census(directory), {"sqlite": self._answers}, self.tally, max_size=1 << 30
+        )
 
     async def _answers(self) -> bool:
         if not self.up:

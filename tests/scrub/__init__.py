@@ -1,0 +1,1 @@
+"""The scrubber, and what it does with what has rotted."""
