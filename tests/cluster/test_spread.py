@@ -165,8 +165,14 @@ async def test_copies_are_restored_when_a_replica_is_replaced_by_an_empty_one(tm
             assert all(held([one, two, old], digest) >= 2 for digest in digests)
         async with host(tmp_path / "new", redis, ack="all") as new:
             nodes = [one, two, new]
-            for node in nodes:
-                await node.beat.once()
+
+            async def of_one_mind() -> bool:  # who has left is taken to be there for a moment
+                for node in nodes:
+                    await node.beat.once()
+                return all(len(node.beat.addresses()) == 2 for node in nodes)
+
+            known: bool = await eventually(of_one_mind, what="each knows of the two others")
+            assert known
             await new.replication.begin()
             assert await new.named("v1") == artifact.digest
             assert not any(map(new.store.holds, digests))
