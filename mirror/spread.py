@@ -42,7 +42,7 @@ _AGAIN_AFTER = 0.25
 _PAGE = 500
 _MENDED_AT_ONCE = 4
 _ASKED_AT_ONCE = 16
-_GIVEN_UP_FOR = 600.0
+_GIVEN_UP_FOR = 60.0
 """Seconds for which a blob that no replica gives is not looked for again, unless other replicas come."""
 
 
