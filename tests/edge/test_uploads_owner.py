@@ -40,27 +40,41 @@ def in_a_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
 async def owner(handler: Handler, secret: Secret) -> AsyncIterator[str]:
     """The URL of something in an owner's place, which can prove that it is one; ``handler`` is called after that."""
     done = asyncio.Event()
+    handling: set[asyncio.Task[None]] = set()
+
+    def begun(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        handling.add(asyncio.create_task(handled(reader, writer)))
 
     async def handled(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            await answered(reader, writer)
+        finally:
+            writer.transport.abort()
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
+
+    async def answered(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = await reader.readuntil(b"\r\n\r\n")
         if b"only=proof" in head:
             writer.write(proof(secret, head))
             await writer.drain()
             writer.close()
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
             return
         with contextlib.suppress(OSError):
             await handler(reader, writer)
         if handler is never:
             await done.wait()
-        writer.transport.abort()
 
-    server = await asyncio.start_server(handled, "127.0.0.1", 0)
+    server = await asyncio.start_server(begun, "127.0.0.1", 0)
     try:
         yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     finally:
         done.set()
         server.close()
         await server.wait_closed()
+        await asyncio.gather(*handling)  # no connection is left to whoever runs next
 
 
 def proof(secret: Secret, head: bytes) -> bytes:
