@@ -12,7 +12,7 @@ from mirror.digest import Digest
 from mirror.errors import StoreError
 from mirror.metadata.base import Dropped, Link, LinkEntry, Metadata
 from mirror.store.generation import Generation
-from mirror.tags import Lru, Others
+from mirror.tags import Lru, Moves, Others
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +45,7 @@ class Links:
         self._elsewhere = elsewhere
         self._lenient = lenient
         self._known: Lru[tuple[str, str, Digest], Link] = Lru(50_000)
-        self._seen = self._moves()
+        self._moves = Moves(generation, others)
 
     async def lost(self, upstream: str, repository: str, digest: Digest) -> bool:
         """Whether a link that is not there may have been lost: then its absence proves nothing.
@@ -126,23 +126,18 @@ class Links:
         await self._others.seen_by_all()
 
     async def _load(self, upstream: str, repository: str, digest: Digest) -> Link | None:
-        seen = self._moves()
+        seen = self._moves.now()
         try:
             entry = await self._metadata.link(upstream, repository, digest)
         except StoreError as error:
             log.error("the links of %s/%s could not be read: %s", upstream, repository, error)
             return self._known.get((upstream, repository, digest))
         link = entry if isinstance(entry, Link) else None
-        if link is not None and seen == self._moves():
+        if link is not None and seen == self._moves.now():
             self._notice_others()
             self._known.put((upstream, repository, digest), link)
         return link
 
-    def _moves(self) -> tuple[int, int]:
-        return self._generation.current(), self._others.moves
-
     def _notice_others(self) -> None:
-        moves = self._moves()
-        if moves != self._seen:
-            self._seen = moves
+        if self._moves.were():
             self._known.clear()

@@ -75,6 +75,24 @@ class Others(Protocol):
         ...
 
 
+class Moves:
+    """Whether a worker of this disk or another replica has moved a tag, or dropped a link: ``now`` changes then."""
+
+    def __init__(self, generation: Generation, others: Others) -> None:
+        self._generation = generation
+        self._others = others
+        self._seen = self.now()
+
+    def now(self) -> tuple[int, int]:
+        """As it stands: what was read before it changed may not be kept in memory."""
+        return self._generation.current(), self._others.moves
+
+    def were(self) -> bool:
+        """Whether there were any since this was asked last: then what is in memory may be outdated."""
+        before, self._seen = self._seen, self.now()
+        return self._seen != before
+
+
 class Elsewhere(Protocol):
     """What the other replicas have in their own databases: `mirror.peers`."""
 
@@ -93,7 +111,7 @@ class Tags:
         self._generation = generation
         self._others = others
         self._elsewhere = elsewhere
-        self._seen = self._moves()
+        self._moves = Moves(generation, others)
         self._records: Lru[tuple[str, str, str], TagRecord] = Lru(10_000)
         self._absent: Lru[tuple[str, str, str], float] = Lru(10_000)
 
@@ -105,14 +123,14 @@ class Tags:
 
     async def load(self, reference: Reference) -> TagRecord | None:
         """The record of a tag as all workers and replicas share it."""
-        seen = self._moves()
+        seen = self._moves.now()
         try:
             entry = await self._metadata.tag(*_key(reference))
         except StoreError as error:
             log.error("the record of %s could not be read: %s", reference, error)
             return self._records.get(_key(reference))
         record = entry if isinstance(entry, TagRecord) else None
-        if record is not None and not record.moving and seen == self._moves():
+        if record is not None and not record.moving and seen == self._moves.now():
             self._notice_others()
             self._records.put(_key(reference), record)
         return record
@@ -138,14 +156,14 @@ class Tags:
         Raises `LeaseLost` when somebody else has taken over asking, and so has the later word.
         """
         key = (record.upstream, record.repository, record.tag)
-        before, seen = self._records.get(key), self._moves()
+        before, seen = self._records.get(key), self._moves.now()
         try:
             record = await self._metadata.put_tag(record, fence)
         except LeaseLost:
             raise
         except StoreError as error:
             log.error("the tag %s/%s:%s could not be noted: %s", *key, error)
-        outrun = seen != self._moves()  # this worker may have slept, and somebody else may have learnt more
+        outrun = seen != self._moves.now()  # this worker may have slept, and somebody else may have learnt more
         if before is None or before.digest != record.digest:
             self._generation.advance()
         self._notice_others()
@@ -204,13 +222,8 @@ class Tags:
         self._generation.advance()
         await self._others.seen_by_all()
 
-    def _moves(self) -> tuple[int, int]:
-        return self._generation.current(), self._others.moves
-
     def _notice_others(self) -> None:
-        moves = self._moves()
-        if moves != self._seen:
-            self._seen = moves
+        if self._moves.were():
             self._records.clear()
             self._absent.clear()
 
