@@ -25,7 +25,8 @@ from mirror.shared.topology import Topology, topology_of
 log = logging.getLogger(__name__)
 
 _WITHIN = 0.5
-_GRACE = 0.1
+_STEP = 0.05
+_FREELY = 0.02
 _PORTION = 500
 
 # Answers that mean: not this server, or not now. Older ones put the code into the middle of a script's error.
@@ -183,16 +184,26 @@ async def _single(server: Server, command: Command) -> Any:
 
 @contextlib.asynccontextmanager
 async def _limit(seconds: float) -> AsyncIterator[None]:
-    """Raise `TimeoutError` after ``seconds``; time in which this loop stood still is not held against the server."""
+    """Raise `TimeoutError` after ``seconds`` in which this loop ran freely.
+
+    A time in which it did not counts a quarter: what a busy machine takes from this loop is hardly the server's fault,
+    whose answer may lie there unread.
+    """
     loop = asyncio.get_running_loop()
-    due = loop.time() + seconds
+    left, step = seconds, min(_STEP, seconds)
+    timer: asyncio.TimerHandle
 
-    def over() -> None:
+    def look(due: float) -> None:
+        nonlocal left, timer
         now = loop.time()
-        limit.reschedule(now + (_GRACE if now > due + _GRACE else 0))
+        left -= step if now - due <= _FREELY else step / 4
+        if left < step / 8:
+            limit.reschedule(now)
+        else:
+            timer = loop.call_at(now + step, look, now + step)
 
+    timer = loop.call_at(loop.time() + step, look, loop.time() + step)
     async with asyncio.timeout(None) as limit:
-        timer = loop.call_at(due, over)
         try:
             yield
         finally:

@@ -5,7 +5,7 @@ import contextlib
 import functools
 import os
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
 
 import httpx
@@ -239,6 +239,9 @@ def test_workers_scrub_once_and_none_of_them_serves_what_has_rotted(tmp_path: Pa
             for _ in range(20):
                 assert httpx.get(target).content == content
             wait_until(lambda: "is here again" in mirror.log_text(), what="it is mended")
-            told = Scrape.of(httpx.get(f"{mirror.url}/metrics").content).by("result", "scrubbed_blobs_total")
-            assert (told["damaged"], told["restored"]) == (1, 1)
+
+            def told() -> Mapping[str, float]:
+                return Scrape.of(httpx.get(f"{mirror.url}/metrics").content).by("result", "scrubbed_blobs_total")
+
+            wait_until(lambda: (told().get("damaged"), told().get("restored")) == (1, 1), what="all workers' numbers")
             assert mirror.log_text().count(f"the file of {digest} is damaged") == 1

@@ -171,6 +171,18 @@ async def test_a_loop_that_stood_still_does_not_take_the_server_for_gone(server:
         assert client.up
 
 
+async def test_a_loop_that_hardly_runs_waits_longer_for_an_answer(server: RedisServer) -> None:
+    async with connected(settings(server)) as client:
+        with server.client() as raw:
+            raw.client_pause(500, all=True)
+        call = asyncio.create_task(client.call("GET", "key", within=0.2))
+        while not call.done():
+            time.sleep(0.08)  # noqa: ASYNC251 - a busy machine, which is what is tested
+            await asyncio.sleep(0)
+        assert await call is None
+        assert client.up
+
+
 async def test_a_server_that_refuses_writes_is_away_until_it_takes_them(server: RedisServer) -> None:
     """As after a failover; reads alone are of no use, for they may be old."""
     async with connected(settings(server)) as client:
