@@ -8,22 +8,22 @@ hosted never goes: where there is any, a file is unlinked within a transaction o
 
 import asyncio
 import logging
-import os
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
+from mirror import survey
 from mirror.accesses import Accesses
 from mirror.config import CacheSettings
 from mirror.digest import Digest
 from mirror.errors import DigestInvalid, StoreError
+from mirror.evicting import Hand, Plan, Unlinked, Wanted
 from mirror.metrics import Metrics
 from mirror.store.census import Census, Usage
-from mirror.store.directory import DataDirectory
-from mirror.store.eviction import batches, excess
+from mirror.store.eviction import excess
 from mirror.store.generation import Generation
 from mirror.store.leases import Leases
-from mirror.survey import Found, Hosts, Known, Survey
 
 log = logging.getLogger(__name__)
 
@@ -37,40 +37,51 @@ _REST = 20.0
 _LONGEST_REST = 60.0
 
 
+class Hosted(Protocol):
+    """What is hosted on this disk: `mirror.hosted.catalogue`. May raise `StoreError`."""
+
+    async def bury(
+        self, digests: Sequence[Digest], keep: Callable[[Sequence[Digest]], Mapping[Digest, bool | None]]
+    ) -> Sequence[Digest]: ...
+
+
+class Known(Protocol):
+    """What is known of this disk: `mirror.metadata.sqlite`. May raise `StoreError`."""
+
+    async def forget_accesses(self, digests: Collection[Digest]) -> None: ...
+
+
 @dataclass(slots=True)
 class _Deed:
     """What went in one round; ``failure`` ends it."""
 
     gone: list[Digest] = field(default_factory=list)
-    failure: OSError | None = None
+    freed: int = 0
+    failure: str | None = None
 
 
 class Evictor:
     """Sees to it that the disk holds no more than it may. Wired once in each worker.
 
     ``generation`` is that of `DataDirectory.evictions`. ``withdraw`` tells other replicas what is not held here any
-    more; ``let_go`` has this worker forget what it keeps of files that are gone. ``now`` gives seconds since the epoch,
-    as the disk does.
+    more; ``let_go`` has this worker forget what it keeps of files that are gone. ``hand`` gives, for each round, who
+    looks at all files and unlinks.
     """
 
     def __init__(
         self,
-        directory: DataDirectory,
         census: Census,
         known: Known,
         accesses: Accesses,
-        hosted: Hosts | None,
+        hosted: Hosted | None,
         leases: Leases,
         generation: Generation,
         settings: CacheSettings,
         metrics: Metrics,
         withdraw: Callable[[Sequence[Digest]], Awaitable[None]],
         let_go: Callable[[], Awaitable[None]],
-        now: Callable[[], float] = time.time,
-        unlink: Callable[[os.PathLike[str]], None] = os.unlink,
+        hand: Callable[[], Hand],
     ) -> None:
-        self._survey = Survey(directory, census, known, accesses, hosted, now)
-        self._directory = directory
         self._census = census
         self._known = known
         self._accesses = accesses
@@ -81,7 +92,7 @@ class Evictor:
         self._metrics = metrics
         self._withdraw = withdraw
         self._let_go = let_go
-        self._unlink = unlink
+        self._hand = hand
         self._seen = generation.current()
         self._said: str | None = None
 
@@ -110,26 +121,26 @@ class Evictor:
             self._said = None
             return 0
         began = time.monotonic()
-        found = await self._survey.look()
-        plan = await asyncio.to_thread(
-            lambda: list(batches(found.held(), found.names, found.hosted, need, _BATCH))  # seconds, where all goes
-        )
-        deed = _Deed()
-        for batch in plan:
-            if deed.failure is None:
-                await self._evict(batch, deed)
-        freed = found.bytes_of(map(str, deed.gone))
+        await self._accesses.flush()
+        deed, hand = _Deed(), self._hand()
+        try:
+            plan = await hand.look(Wanted(need, _BATCH, survey.YOUNG))
+            for batch in plan.batches:
+                if deed.failure is None:
+                    await self._evict(hand, batch, deed)
+        finally:
+            await hand.aclose()
         await self._notice()
         if deed.gone:
             log.info(
                 "evicted %d blobs (%d bytes) in %.2f s, for the disk held %d bytes of %d",
                 len(deed.gone),
-                freed,
+                deed.freed,
                 time.monotonic() - began,
                 usage.used,
                 limit,
             )
-        self._tell(found, usage, limit, need - freed, deed.failure)
+        self._tell(plan, usage, limit, need - deed.freed, deed.failure)
         return len(deed.gone)
 
     async def _look(self) -> float:
@@ -158,18 +169,27 @@ class Evictor:
             self._seen = current
             await self._let_go()
 
-    async def _evict(self, batch: Sequence[str], deed: _Deed) -> None:
+    async def _evict(self, hand: Hand, batch: Sequence[str], deed: _Deed) -> None:
         """Let a batch go, but for what was asked for since it was looked at."""
         wanted = [digest for digest in map(_digest, batch) if digest is not None and not self._accesses.lately(digest)]
         before = len(deed.gone)
 
-        def keep(digest: Digest) -> bool | None:
-            return self._keep(digest, deed)
+        def keep(digests: Sequence[Digest]) -> dict[Digest, bool | None]:
+            """As `mirror.hosted.writes.bury` asks. Blocks: for a thread."""
+            try:
+                done = hand.unlink([str(digest) for digest in digests])
+            except OSError as error:
+                done = Unlinked(failure=error.strerror or str(error))
+            gone, absent = set(done.gone), set(done.absent)
+            deed.gone += [digest for digest in digests if str(digest) in gone]
+            deed.freed += done.bytes
+            deed.failure = done.failure
+            return {digest: False if str(digest) in gone | absent else None for digest in digests}
 
         if self._hosted is not None:
             await self._hosted.bury(wanted, keep)
         else:
-            await asyncio.to_thread(lambda: [keep(digest) for digest in wanted])
+            await asyncio.to_thread(keep, wanted)
         gone = deed.gone[before:]
         if gone:
             self._metrics.evictions[()] += len(gone)
@@ -177,42 +197,24 @@ class Evictor:
             await self._forget(gone)
             await self._withdraw(gone)
 
-    def _keep(self, digest: Digest, deed: _Deed) -> bool | None:
-        """What becomes of a blob that no hosted repository has (`writes.bury`). Blocks: for a thread."""
-        if deed.failure is not None:
-            return None
-        file = self._directory.blob(digest)
-        try:
-            if self._survey.is_young(os.stat(file).st_ctime):  # it came again meanwhile
-                return None
-            self._unlink(file)
-        except FileNotFoundError:
-            return False
-        except OSError as error:
-            deed.failure = error
-            return None
-        deed.gone.append(digest)
-        return False
-
     async def _forget(self, gone: Sequence[Digest]) -> None:
         try:
             await self._known.forget_accesses(gone)
         except StoreError as error:
             log.debug("the last accesses of what was evicted stay: %s", error)
 
-    def _tell(self, found: Found, usage: Usage, limit: int, missing: int, failure: OSError | None) -> None:
+    def _tell(self, plan: Plan, usage: Usage, limit: int, missing: int, failure: str | None) -> None:
         """Count what stands against eviction where it fell short; and say it, unless it will be gone in a minute."""
         short = self._metrics.eviction_short
         short.clear()
         if missing <= 0:
             self._said = None
             return
-        young = found.bytes_of(found.young - found.hosted)
-        reasons = {"hosted": found.bytes_of(found.hosted), "in_flight": usage.in_flight, "young": young}
+        reasons = {"hosted": plan.hosted, "in_flight": usage.in_flight, "young": plan.young}
         short.update({(reason,): size for reason, size in reasons.items()})
         if failure is not None:
-            self._say("disk", f"the disk fails ({failure.strerror or failure}); nothing can be evicted")
-        elif missing > young:
+            self._say("disk", f"the disk fails ({failure}); nothing can be evicted")
+        elif missing > plan.young:
             what = "cache.max_size" if limit == self._settings.max_size else "what its file system has room for"
             self._say(
                 "full",

@@ -13,7 +13,6 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from mirror.accesses import Accesses
 from mirror.digest import Digest
 from mirror.errors import DigestInvalid, UpstreamInvalid
 from mirror.oci import MANIFEST_TYPES, MAX_MANIFEST_SIZE, Manifest
@@ -35,8 +34,6 @@ class Known(Protocol):
 
     def all_accesses(self) -> AsyncIterator[Sequence[tuple[str, float]]]: ...
 
-    async def forget_accesses(self, digests: Collection[Digest]) -> None: ...
-
     def all_manifests(self, types: Collection[str]) -> AsyncIterator[Sequence[str]]: ...
 
 
@@ -46,8 +43,6 @@ class Hosts(Protocol):
     async def linked(self, after: Digest | None, limit: int) -> Sequence[tuple[Digest, int]]: ...
 
     async def linked_manifests(self, after: Digest | None, limit: int) -> Sequence[tuple[Digest, int]]: ...
-
-    async def bury(self, digests: Sequence[Digest], keep: Callable[[Digest], bool | None]) -> Sequence[Digest]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +66,16 @@ class Found:
             for digest, (size, named_at) in self.files.items()
         }
 
+    def named_by(self, roots: Iterable[str]) -> AbstractSet[str]:
+        """These, and all that they name, and what that names."""
+        found = set(roots)
+        left = list(found)
+        while left:
+            more = set(self.names.get(left.pop(), ())) - found
+            found |= more
+            left += more
+        return found
+
     def bytes_of(self, digests: Iterable[str]) -> int:
         """Those of them that are on this disk."""
         return sum(self.files[digest].size for digest in digests if digest in self.files)
@@ -84,35 +89,34 @@ class Survey:
         directory: DataDirectory,
         census: Census,
         known: Known,
-        accesses: Accesses,
         hosted: Hosts | None,
         now: Callable[[], float] = time.time,
     ) -> None:
         self._directory = directory
         self._census = census
         self._known = known
-        self._accesses = accesses
         self._hosted = hosted
         self._now = now
+        self._young = YOUNG
 
-    async def look(self) -> Found:
-        """What there is now. Raises `StoreError`, `OSError`."""
+    async def look(self, young: float = YOUNG) -> Found:
+        """What there is now; a blob is ``young`` for so many seconds. Raises `StoreError`, `OSError`."""
+        self._young = young
         files: dict[str, File] = {}
         folders = self._census.files()
         while (folder := await asyncio.to_thread(next, folders, None)) is not None:
             files.update(folder)
         hosted = await self._hosted_here()
-        await self._accesses.flush()
         used: dict[str, float] = {}
         async for accesses in self._known.all_accesses():
             used.update(accesses)
         names, made = await self._named(files)
-        young = {digest for digest, file in files.items() if self.is_young(file.named_at)}
-        return Found(files, used, names, hosted, young, made)
+        just_here = {digest for digest, file in files.items() if self.is_young(file.named_at)}
+        return Found(files, used, names, hosted, just_here, made)
 
     def is_young(self, named_at: float) -> bool:
         """Whether a file has just got its name; not if its time lies far ahead, for the clock was set back then."""
-        return abs(self._now() - named_at) < YOUNG
+        return abs(self._now() - named_at) < self._young
 
     async def _hosted_here(self) -> set[str]:
         hosted: set[str] = set()

@@ -38,6 +38,8 @@ HOUSE = """
     links
     accesses
     survey
+    evicting
+    apart
     evictor
     upstream: stream origins proxy dial watched trust transport duplex answers blob challenges tokens renewal helpers
     upstream: credentials lenders auth backoff breaker ratelimit standing queue session client pipe pushing authors

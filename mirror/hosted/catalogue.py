@@ -5,7 +5,7 @@ A change has a ``moment`` where replicas have agreed on one (`mirror.hosted.toge
 
 import functools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from sqlite3 import Connection
 from typing import Self
@@ -208,7 +208,9 @@ class Catalogue(Exchange):
         """Digests that have lost a link, and whose bytes may have to go; in their order."""
         return await self._access.read(lambda connection: reads.doomed(connection, after, limit))
 
-    async def bury(self, digests: Sequence[Digest], keep: Callable[[Digest], bool | None]) -> Sequence[Digest]:
+    async def bury(
+        self, digests: Sequence[Digest], keep: Callable[[Sequence[Digest]], Mapping[Digest, bool | None]]
+    ) -> Sequence[Digest]:
         """Decide about doomed digests while nothing can be linked (`writes.bury`); what is gone."""
         return await self._access.write(lambda connection: writes.bury(connection, digests, keep))
 

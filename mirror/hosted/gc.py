@@ -128,7 +128,7 @@ class Gc:
         while digests := await self._catalogue.doomed(after, _BATCH):
             after = str(digests[-1])
             cached = await self._cached(set(digests))
-            gone = await self._catalogue.bury(digests, functools.partial(self._decide, cached))
+            gone = await self._catalogue.bury(digests, functools.partial(self._decide_on, cached))
             files += len(gone)
         return files
 
@@ -141,8 +141,11 @@ class Gc:
             found |= digests & {link.digest for link in links}
         return found
 
-    def _decide(self, cached: set[Digest], digest: Digest) -> bool | None:
+    def _decide_on(self, cached: set[Digest], digests: Sequence[Digest]) -> dict[Digest, bool | None]:
         """What becomes of bytes without a link (`writes.bury`). Blocks: for a thread."""
+        return {digest: self._decide(cached, digest) for digest in digests}
+
+    def _decide(self, cached: set[Digest], digest: Digest) -> bool | None:
         if digest in cached:
             return True
         file = self._directory.blob(digest)

@@ -7,6 +7,7 @@ from typing import Literal
 
 from mirror.digest import Digest
 from mirror.hosted.records import BlobLink, HostedTag, ManifestRecord
+from mirror.metadata.statements import marks
 
 MANIFEST = "digest, media_type, size, subject, artifact_type, annotations, pushed_at"
 """The columns of a manifest, but for its repository."""
@@ -49,17 +50,15 @@ def repositories_with(connection: sqlite3.Connection, digest: Digest, limit: int
     return [repository for (repository,) in rows]
 
 
-def is_linked(connection: sqlite3.Connection, digest: Digest) -> bool:
-    """Whether any repository has it, as a blob or as a manifest."""
-    return any(
-        connection.execute(f"SELECT 1 FROM {table} WHERE digest = ? LIMIT 1", (str(digest),)).fetchone()
-        for table in ("blob", "manifest")
-    )
-
-
 def unlinked(connection: sqlite3.Connection, digests: Sequence[Digest]) -> list[Digest]:
-    """Those that no repository has."""
-    return [digest for digest in digests if not is_linked(connection, digest)]
+    """Those that no repository has. Asks about all of them at once."""
+    texts = [str(digest) for digest in digests]
+    linked = {
+        row[0]
+        for table in ("blob", "manifest")
+        for row in connection.execute(f"SELECT digest FROM {table} WHERE digest IN ({marks(texts)})", texts)
+    }
+    return [digest for digest in digests if str(digest) not in linked]
 
 
 def size_of(connection: sqlite3.Connection, digest: Digest) -> int | None:

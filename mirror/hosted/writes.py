@@ -6,7 +6,7 @@ Each change writes entries (`ledger`), from which other replicas learn of it.
 """
 
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from mirror.digest import Digest
@@ -23,6 +23,7 @@ from mirror.errors import (
 from mirror.hosted import ledger, reads, rows
 from mirror.hosted.ledger import Noted
 from mirror.hosted.records import BlobLink, Described, HostedTag
+from mirror.metadata.statements import marks
 from mirror.oci import Descriptor
 
 There = Callable[[Digest, int], bool]
@@ -164,21 +165,19 @@ def expire(connection: sqlite3.Connection, repository: str, before: float, limit
 
 
 def bury(
-    connection: sqlite3.Connection, digests: Sequence[Digest], keep: Callable[[Digest], bool | None]
+    connection: sqlite3.Connection,
+    digests: Sequence[Digest],
+    keep: Callable[[Sequence[Digest]], Mapping[Digest, bool | None]],
 ) -> list[Digest]:
     """Decide about doomed digests, while nothing can be linked; those whose bytes have to go are unlinked by ``keep``.
 
     ``keep`` is asked about those that have no link: True lets the bytes stay for good, None until it is asked again,
     False says that they are gone. Gives what is gone.
     """
-    gone: list[Digest] = []
-    for digest in digests:
-        verdict = True if reads.is_linked(connection, digest) else keep(digest)
-        if verdict is not None:
-            connection.execute("DELETE FROM doomed WHERE digest = ?", (str(digest),))
-        if verdict is False:
-            gone.append(digest)
-    return gone
+    verdicts = keep(reads.unlinked(connection, digests))
+    settled = [str(digest) for digest in digests if verdicts.get(digest, True) is not None]
+    connection.execute(f"DELETE FROM doomed WHERE digest IN ({marks(settled)})", settled)
+    return [digest for digest, verdict in verdicts.items() if verdict is False]
 
 
 def _move_tag(

@@ -5,7 +5,7 @@ Everything here blocks, and runs in a thread of its own.
 
 import json
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Sized
 from dataclasses import replace
 from typing import Any
 
@@ -281,6 +281,11 @@ def _set(connection: sqlite3.Connection, entry: TagEntry) -> None:
 def last_key(rows: Sequence[tuple[Any, ...]]) -> Key | None:
     """The key of the last row of a portion; None when the portion was the last one."""
     return typed(rows[-1][:3], str, str, str) if len(rows) == PORTION else None
+
+
+def marks(values: Sized) -> str:
+    """As many marks for parameters as there are values."""
+    return ", ".join("?" * len(values))
 
 
 def typed(row: tuple[Any, ...], *types: type) -> tuple[Any, ...]:

@@ -5,7 +5,7 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 from mirror.digest import Digest
-from mirror.metadata.statements import Key, typed
+from mirror.metadata.statements import Key, marks, typed
 
 _PORTION = 2_000
 """Rows that are read at once: some milliseconds, for which other readers wait."""
@@ -21,7 +21,7 @@ def accesses_after(connection: sqlite3.Connection, after: Key) -> tuple[list[tup
 
 def forget_accesses(connection: sqlite3.Connection, digests: Collection[Digest]) -> None:
     """Drop the last accesses of what is gone."""
-    connection.executemany("DELETE FROM access WHERE digest = ?", [(str(digest),) for digest in digests])
+    connection.execute(f"DELETE FROM access WHERE digest IN ({marks(digests)})", [str(digest) for digest in digests])
 
 
 def manifests_after(connection: sqlite3.Connection, after: Key, types: Collection[str]) -> tuple[list[str], Key | None]:

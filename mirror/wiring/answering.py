@@ -6,6 +6,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from mirror.apart import Apart
 from mirror.around import run_within
 from mirror.checks import Checks
 from mirror.confirmed import Confirmed
@@ -133,7 +134,6 @@ def _evictor(stack: contextlib.AsyncExitStack, ground: Ground, manifests: Manife
         await manifests.let_go()
 
     return Evictor(
-        directory,
         ground.census,
         ground.local,
         ground.accesses,
@@ -144,6 +144,7 @@ def _evictor(stack: contextlib.AsyncExitStack, ground: Ground, manifests: Manife
         ground.metrics,
         ground.around.sharing.withdraw,
         let_go,
+        lambda: Apart(directory.path),
     )
 
 

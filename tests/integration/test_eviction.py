@@ -30,6 +30,7 @@ _ROOT = Path(__file__).parents[2]
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """Eviction looks often, and blobs are old as soon as they are there."""
     monkeypatch.setattr(evictor, "_LOOK_EVERY", 0.02)
+    monkeypatch.setattr(evictor, "_REST", 1.0)
     monkeypatch.setattr(survey, "YOUNG", 0.0)
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from mirror.accesses import Accesses
 from mirror.config import CacheSettings
 from mirror.digest import Digest
+from mirror.evicting import Here
 from mirror.evictor import Evictor
 from mirror.hosted.catalogue import Catalogue
 from mirror.metadata.sqlite import SqliteMetadata
@@ -50,7 +51,6 @@ class Worker:
         self.withdrawn: list[Digest] = []
         self.let_go = 0
         self.evictor = Evictor(
-            self.directory,
             Census(self.directory, free),
             self.known,
             self.accesses,
@@ -61,8 +61,7 @@ class Worker:
             self.metrics,
             self._withdraw,
             self._let_go,
-            self.now,
-            unlink,
+            lambda: Here(self.directory, self.known, self.catalogue, self.now, unlink),
         )
 
     def now(self) -> float:

@@ -4,7 +4,7 @@ import asyncio
 import errno
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -155,7 +155,9 @@ async def test_what_comes_again_while_it_is_decided_stays(tmp_path: Path, monkey
         assert worker.catalogue is not None
         bury = worker.catalogue.bury
 
-        async def buried(digests: Sequence[Digest], keep: Callable[[Digest], bool | None]) -> Sequence[Digest]:
+        async def buried(
+            digests: Sequence[Digest], keep: Callable[[Sequence[Digest]], Mapping[Digest, bool | None]]
+        ) -> Sequence[Digest]:
             worker.ahead = 0  # so the files are of this moment
             return await bury(digests, keep)
 
