@@ -67,7 +67,7 @@ async def test_who_asks_hears_that_it_has_died(tmp_path: Path) -> None:
     await apart.look(ALL)
     process_of(apart).kill()
     process_of(apart).wait()
-    with pytest.raises(OSError, match="(?i)pipe|ended before"):
+    with pytest.raises(OSError, match=r"(?i)pipe|ended before"):
         await apart.look(ALL)
     await apart.aclose()
 
