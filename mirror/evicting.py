@@ -82,7 +82,7 @@ class Here:
         known: Known,
         hosted: Hosts | None,
         now: Callable[[], float] = time.time,
-        unlink: Callable[[os.PathLike[str]], None] = os.unlink,
+        unlink: Callable[[str], None] = os.unlink,
     ) -> None:
         self._directory = directory
         self._survey = Survey(directory, Census(directory), known, hosted, now)
@@ -109,7 +109,7 @@ class Here:
         """As `Hand.unlink`."""
         done = Unlinked()
         for text in digests:
-            file = self._directory.blob(Digest.parse(text))
+            file = self._directory.file_of(Digest.parse(text))
             try:
                 if self._survey.is_young(os.stat(file).st_ctime):
                     continue

@@ -7,6 +7,7 @@ are text, as in `mirror.store.eviction`.
 import asyncio
 import contextlib
 import json
+import os
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
@@ -151,9 +152,18 @@ class Survey:
         for text in digests:
             with contextlib.suppress(FileNotFoundError, DigestInvalid):
                 digest = Digest.parse(text)
-                body = self._directory.blob(digest).read_bytes()
+                body = _content(self._directory.file_of(digest))
                 found[text] = _named_in(body), _was_made(body, digest)
         return found
+
+
+def _content(file: str) -> bytes:
+    """Up to as many bytes as a manifest may have."""
+    fd = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return os.read(fd, MAX_MANIFEST_SIZE)
+    finally:
+        os.close(fd)
 
 
 def _named_in(body: bytes) -> list[str]:
@@ -162,7 +172,7 @@ def _named_in(body: bytes) -> list[str]:
     """
     found: list[str] = []
     try:
-        fields = json.loads(body)
+        fields = json.loads(body.decode())
         for named in (fields.get("config"), *(fields.get("layers") or ()), *(fields.get("manifests") or ())):
             _note(named, found)
     except (ValueError, AttributeError, TypeError, RecursionError):

@@ -39,7 +39,7 @@ class Worker:
         *,
         hosts: bool = True,
         free: Callable[[Path], int] = free_bytes,
-        unlink: Callable[[os.PathLike[str]], None] = os.unlink,
+        unlink: Callable[[str], None] = os.unlink,
     ) -> None:
         self.directory = DataDirectory.attach(folder)
         self.metrics = Metrics()
@@ -88,7 +88,7 @@ async def evicting(
     *,
     hosts: bool = True,
     free: Callable[[Path], int] = free_bytes,
-    unlink: Callable[[os.PathLike[str]], None] = os.unlink,
+    unlink: Callable[[str], None] = os.unlink,
 ) -> AsyncIterator[Worker]:
     """Such a worker, for a while."""
     worker = Worker(folder, settings, hosts=hosts, free=free, unlink=unlink)
@@ -101,7 +101,7 @@ async def evicting(
 async def _until_killed(folder: Path, number: int) -> None:
     left = [number]
 
-    def unlink(file: os.PathLike[str]) -> None:
+    def unlink(file: str) -> None:
         left[0] -= 1
         if left[0] == 0:
             os.kill(os.getpid(), signal.SIGKILL)

@@ -281,7 +281,7 @@ async def test_a_disk_that_cannot_be_written_is_said_once_and_again_after_it_cou
     all_ = artifacts(2)
     failing = [True]
 
-    def unlink(file: os.PathLike[str]) -> None:
+    def unlink(file: str) -> None:
         if failing[0]:
             raise OSError(errno.EROFS, "Read-only file system")
         os.unlink(file)
