@@ -13,10 +13,13 @@
     │   ├── Denied                        403 DENIED: it is known who asks, and that they may not
     │   ├── ModuleMismatch                409 MODULE_MISMATCH: the module has another sha256 than the one asked for
     │   ├── ManifestInvalid               400 MANIFEST_INVALID: what is pushed is no manifest, or none to be taken in
+    │   ├── ArchiveInvalid                400 ARCHIVE_INVALID: what is imported is no tar of an OCI image layout
     │   ├── UploadInvalid                 400 BLOB_UPLOAD_INVALID
     │   │   ├── ChunkInvalid              416: it does not begin where the one before it ended
     │   │   └── UploadStalled             408: no byte of it has come for too long
     │   ├── SizeInvalid                   413 SIZE_INVALID: more than the settings allow
+    │   ├── RequestInvalid                400 REQUEST_INVALID: a field of the admin API is not what it may be
+    │   │   └── MediaTypeInvalid          415: the body is of another kind than the one that is taken
     │   ├── TooMany                       429 TOOMANYREQUESTS
     │   └── Unsupported                   405 UNSUPPORTED
     ├── NotFound                          it is not there
@@ -40,10 +43,11 @@
     │   ├── DiskFull                      507 UNKNOWN: no space for what is pushed
     │   └── LeaseLost                     never seen by a client: somebody else holds the lease now
     ├── InspectError                      never seen by a client: `inspect` has nothing to describe; status 1 or 2
+    ├── ClusterError                      never seen by a client: `--cluster` has nobody to ask; exit status 2
     └── StartError                        never seen by a client: the mirror cannot start; exit status 2
 
-Codes: OCI distribution specification 1.1, "Error Codes"; those that start with ``UPSTREAM_`` or ``MODULE_`` are this
-mirror's own.
+Codes: OCI distribution specification 1.1, "Error Codes"; those that start with ``UPSTREAM_``, ``MODULE_`` or
+``REQUEST_`` are this mirror's own.
 """
 
 
@@ -132,6 +136,12 @@ class ManifestInvalid(RequestError):
     code = "MANIFEST_INVALID"
 
 
+class ArchiveInvalid(RequestError):
+    """What is imported is no tar archive of an OCI image layout, is damaged, or is over a limit; nothing is taken in."""
+
+    code = "ARCHIVE_INVALID"
+
+
 class UploadInvalid(RequestError):
     """A request of an upload that cannot be carried out: its headers contradict its body, or one another."""
 
@@ -159,6 +169,18 @@ class SizeInvalid(RequestError):
 
     code = "SIZE_INVALID"
     status = 413
+
+
+class RequestInvalid(RequestError):
+    """A query or a body that the admin API cannot take. ``message`` names the fields, ``detail`` has each of them."""
+
+    code = "REQUEST_INVALID"
+
+
+class MediaTypeInvalid(RequestInvalid):
+    """A body of another media type than the one that is taken."""
+
+    status = 415
 
 
 class TooMany(RequestError):
@@ -309,6 +331,10 @@ class InspectError(MirrorError):
     def __init__(self, message: str, *, broken: bool = False) -> None:
         super().__init__(message)
         self.broken = broken
+
+
+class ClusterError(MirrorError):
+    """No Kubernetes API server can be asked; ``message`` is the one line that says why, and what to do."""
 
 
 class StartError(MirrorError):

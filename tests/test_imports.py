@@ -80,15 +80,17 @@ HOUSE = """
     exposition
     auth: rules htpasswd failures keyed remembered verdicts
     edge: ranges headers account respond basic passthrough auth body uploads manifest push forward metrics registry
-    edge: peers peerhosted peeruploads modules admin app
+    edge: peers peerhosted peeruploads modules app
+    edge.api: guard operation results openapi asked described modules admin
     around
     replicated
-    wiring: ground answering scrubbing publishers passthrough __init__
+    wiring: ground answering scrubbing publishers passthrough admin __init__
     tls
     server
     supervisor
     doctor: report visit heard reach asking remedies upstreams info refused shared probes disk cluster machine
     doctor: subjects __init__
+    references: named cluster __init__
     inspector: told layout local remote report command
     cli
 """
