@@ -14,6 +14,9 @@
       board                how upstreams' endpoints stand, mapped by every worker
       tallies/             what each worker has counted, where there are several
       scrubbed             how far the disk was read again, and what was found
+      pins                 what was pinned, and what came by import; twice, for no upstream knows it
+      pins.backup
+      pins.missing         what is pinned and could not be had
       verdicts.key         under which clients' credentials are remembered, in auth.mode upstream
       metadata.sqlite      what is known of the cache
       hosted.sqlite        what was pushed here: this and blobs/ cannot be had again from elsewhere
@@ -48,6 +51,9 @@ class DataDirectory:
         self.board = path / "board"
         self.tallies = path / "tallies"
         self.scrubbed = path / "scrubbed"
+        self.pins = path / "pins"
+        self.pins_backup = path / "pins.backup"
+        self.pins_missing = path / "pins.missing"
         self.verdicts_key = path / "verdicts.key"
         self.database = path / "metadata.sqlite"
         self.hosted = path / "hosted.sqlite"
