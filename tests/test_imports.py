@@ -74,6 +74,7 @@ HOUSE = """
     confirmed
     modules
     repackaging
+    warming
     soundness
     mending
     scrubbing
