@@ -42,7 +42,10 @@
     ├── StoreError                        500 UNKNOWN: the disk, or the database
     │   ├── DiskFull                      507 UNKNOWN: no space for what is pushed
     │   └── LeaseLost                     never seen by a client: somebody else holds the lease now
-    ├── InspectError                      never seen by a client: `inspect` has nothing to describe; status 1 or 2
+    ├── CommandError                      never seen by a client: a command cannot do what it was asked; status 1 or 2
+    │   ├── MirrorUnreachable             no answer of the mirror that a command talks to, or half of one
+    │   ├── MirrorRefused                 its answer is an error
+    │   └── InspectError                  `inspect` has nothing to describe
     ├── ClusterError                      never seen by a client: `--cluster` has nobody to ask; exit status 2
     └── StartError                        never seen by a client: the mirror cannot start; exit status 2
 
@@ -325,7 +328,31 @@ class LeaseLost(StoreError):
     """What was to be written was written under a lease that somebody else holds now; theirs is the later word."""
 
 
-class InspectError(MirrorError):
+class CommandError(MirrorError):
+    """A command cannot do what it was asked to do. ``wrong_use``: no mirror would have been able to."""
+
+    def __init__(self, message: str, *, wrong_use: bool = False) -> None:
+        super().__init__(message)
+        self.wrong_use = wrong_use
+
+
+class MirrorUnreachable(CommandError):
+    """The mirror that a command talks to gives no answer, or half of one; it may be there again in a moment."""
+
+
+class MirrorRefused(CommandError):
+    """That mirror answers with an error: ``answered`` is its status, ``said`` the code and message of its body, if any.
+
+    ``message`` is what a person needs to know of it.
+    """
+
+    def __init__(self, message: str, *, answered: int, said: tuple[str, str] | None) -> None:
+        super().__init__(message)
+        self.answered = answered
+        self.said = said
+
+
+class InspectError(CommandError):
     """There is no description to show. ``broken``: what is there contradicts itself, and whoever asked was right."""
 
     def __init__(self, message: str, *, broken: bool = False) -> None:
