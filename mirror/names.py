@@ -8,7 +8,10 @@ from dataclasses import dataclass
 
 from mirror.config import Settings
 from mirror.errors import NameInvalid, NameUnknown
-from mirror.oci import parse_name
+from mirror.oci import Reference, parse_name, parse_reference
+
+_SCHEME = "oci://"
+_LONGEST = 1024  # characters of a text that may be a reference; a name has 255 at most, and so has a digest
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +63,23 @@ class Names:
         if self._default is not None:
             return self._in(self._default, name)
         raise _unknown(first)
+
+    def of_text(self, text: str) -> Reference:
+        """What an operator means by a reference: what an agent would use, with or without ``oci://``.
+
+        The upstream comes first, or one of this mirror's own names, which may be left out; without an upstream
+        `default_upstream` is meant. Raises `NameInvalid`, `TagInvalid`, `DigestInvalid` and `NameUnknown`.
+        """
+        if len(text) > _LONGEST:
+            raise NameInvalid(f"{text[:80]!r}… is no reference: it has {len(text)} characters")
+        if text[: len(_SCHEME)].lower() == _SCHEME:
+            text = text[len(_SCHEME) :]
+        first, slash, rest = text.partition("/")
+        if slash and first not in self._library and self._is_own(first):
+            text = rest
+        named = parse_reference(text)
+        place = self.place(named.name, ns=None, host="")
+        return Reference(place.upstream, place.repository, named.tag, named.digest)
 
     def upstream(self, *, ns: str | None, host: str) -> str | None:
         """The upstream that a request without a repository is for; None where it could be any, or none of them."""

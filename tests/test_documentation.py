@@ -158,7 +158,7 @@ def house() -> list[str]:
     for line in block(_ARCHITECTURE, "the house").splitlines():
         name = line.split()[0]
         if name.endswith("/"):
-            folder = name.removesuffix("/")
+            folder = name.removesuffix("/").replace("/", ".")
         elif line.startswith("  "):
             found.append(f"{folder}.{name.removesuffix('.py')}")
         else:
@@ -172,7 +172,7 @@ def test_the_architecture_lists_the_house_in_the_order_of_its_imports() -> None:
 
 
 def test_every_file_and_function_that_the_architecture_names_exists() -> None:
-    for file, names in re.findall(r"`((?!tests/)(?:\w+/)?\w+\.py)`(?: \((`[^)]*`)\))?", _ARCHITECTURE):
+    for file, names in re.findall(r"`((?!tests/)(?:\w+/)*\w+\.py)`(?: \((`[^)]*`)\))?", _ARCHITECTURE):
         path = _ROOT / "mirror" / file
         assert path.exists(), file
         for name in re.findall(r"`([\w.]+)`", names):

@@ -8,8 +8,8 @@ from starlette.types import ASGIApp
 from mirror.auth.htpasswd import check_users
 from mirror.cluster.secret import Secret
 from mirror.config import Settings
-from mirror.edge.admin import ROOT as ADMIN
-from mirror.edge.admin import Admin, Guard, check_token
+from mirror.edge.api.guard import check_token
+from mirror.edge.api.operation import ROOT as ADMIN
 from mirror.edge.app import App
 from mirror.edge.auth import Gate
 from mirror.edge.metrics import ROOT as METRICS
@@ -23,6 +23,7 @@ from mirror.metadata.sqlite import SqliteMetadata
 from mirror.names import Names
 from mirror.store.blobs import BlobStore
 from mirror.store.directory import DataDirectory
+from mirror.wiring.admin import admin_of
 from mirror.wiring.answering import pulls_of
 from mirror.wiring.ground import ground_of
 from mirror.wiring.passthrough import passthrough_of
@@ -46,7 +47,7 @@ async def wired(settings: Settings, directory: DataDirectory, draining: Callable
         rooms: dict[str, ASGIApp] = {
             "/v2": Registry(names, pulls.everything, pulls.everything, gate, pushes),
             MODULES: ModulesApp(names, pulls.modules, gate),
-            ADMIN: Admin(Guard(settings), names, pulls.modules),
+            ADMIN: admin_of(ground, pulls, names, draining),
             METRICS: MetricsApp(ground.exposition),
         }
         if (secret := around.secret) is not None:

@@ -2,13 +2,16 @@
 
 import json
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import cast
 
 import pytest
 
 from mirror.config import Settings
-from mirror.edge.admin import Admin, Guard, check_token
+from mirror.edge.api import modules
+from mirror.edge.api.admin import Admin
+from mirror.edge.api.guard import Guard, check_token
 from mirror.errors import StartError
 from mirror.modules import Modules
 from mirror.names import Names
@@ -18,7 +21,8 @@ from mirror.wasm.description import Description
 from mirror.wasm.examine import examine_file
 from mirror.wiring import check_secrets
 from tests.cluster.replica import Clock
-from tests.edge.asgi import Sent, asked
+from tests.edge import asgi
+from tests.edge.asgi import Sent
 from tests.support.artifacts import compat, publish, wasm_module
 from tests.support.running import running
 from tests.support.upstream import FaultyUpstream
@@ -45,13 +49,19 @@ def settings(listen: str = "0.0.0.0:8080", token_file: Path | None = None) -> Se
 
 
 def admin(of: Settings, known: Described | None = None, clock: Clock | None = None) -> Admin:
-    return Admin(Guard(of, clock or Clock()), Names(of), cast(Modules, known or Described()))
+    return Admin(Guard(of, clock or Clock()), modules.operations(cast(Modules, known or Described())), Names(of))
 
 
 def token_file(folder: Path, token: str = OLD) -> Path:
     file = folder / "token"
     file.write_text(f"{token}\n")
     return file
+
+
+async def asked(
+    one: Admin, path: str, method: str = "GET", *, query: str = "", headers: Mapping[str, str] | None = None
+) -> Sent:
+    return await asgi.asked(one, path, method, query=query, headers=headers)
 
 
 async def with_token(one: Admin, token: str, path: str = PATH) -> Sent:
@@ -156,7 +166,9 @@ async def test_a_token_that_changes_counts_at_once_and_a_broken_file_changes_not
     file.unlink()
     clock.seconds += LOOK_AGAIN_AFTER
     assert (await with_token(one, NEW)).status == 200
-    assert all(record.levelno == logging.ERROR and "admin.token_file" in record.message for record in caplog.records)
+    errors = [record.message for record in caplog.records if record.levelno == logging.ERROR]
+    assert len(errors) == 3
+    assert all("admin.token_file" in message for message in errors)
     assert NEW not in caplog.text
 
 
@@ -201,7 +213,9 @@ async def test_descriptions_are_only_read() -> None:
 async def test_the_upstream_stands_in_the_reference_alone() -> None:
     known = Described()
     one = admin(Settings.model_validate({"upstreams": {"ghcr.io": {}, "quay.io": {}}}), known)
-    assert (await asked(one, PATH, query="ns=quay.io", headers={"host": "localhost"})).status == 200
+    refused = await asked(one, PATH, query="ns=quay.io", headers={"host": "localhost"})
+    assert (refused.status, known.references) == (400, [])
+    assert (await asked(one, PATH, headers={"host": "localhost"})).status == 200
     assert known.references == [Reference("ghcr.io", "team/plugin", "1")]
 
 
