@@ -18,6 +18,7 @@ from mirror.errors import StartError, StoreError
 from mirror.metadata import linked, recovery, statements, uses
 from mirror.metadata.backups import Backups
 from mirror.metadata.base import (
+    NO_HITS,
     BlobRecord,
     Dropped,
     Fence,
@@ -251,10 +252,10 @@ class SqliteMetadata:
         """Note a module that was unpacked. It is about this disk, like what is noted of blobs, and of no replica."""
         await self._write(Write(lambda connection: statements.put_unpacked(connection, record)))
 
-    async def touch(self, accesses: Mapping[Digest, float]) -> None:
+    async def touch(self, accesses: Mapping[Digest, float], hits: Mapping[Digest, int] = NO_HITS) -> None:
         """Note the last accesses of blobs, in one transaction."""
-        noted = dict(accesses)
-        await self._write(Write(lambda connection: statements.touch(connection, noted)))
+        noted, counted = dict(accesses), dict(hits)
+        await self._write(Write(lambda connection: statements.touch(connection, noted, counted)))
 
     async def last_access(self, digest: Digest) -> float | None:
         """When a blob was last asked for, or None."""
