@@ -21,12 +21,11 @@ _MAX_MEMBERS = 10_000
 class Limits:
     """How much of an archive is read. Sizes in bytes.
 
-    ``total``: all of it, unpacked; ``blob``: one blob. ``ratio``: how many times its size a gzipped one unpacks to,
-    where that is more than ``ratio_from``. ``entries``: of the tar. ``document``: index.json; ``name``: an entry's.
+    ``total``: all its files, unpacked. ``ratio``: how many times its size a gzipped one unpacks to, where that is more
+    than ``ratio_from``. ``entries``: of the tar. ``document``: index.json; ``name``: an entry's.
     """
 
     total: int
-    blob: int
     ratio: int = 200
     ratio_from: int = 64 << 20
     entries: int = 100_000

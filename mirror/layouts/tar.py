@@ -74,9 +74,8 @@ class Tar:
                         "the archive has a header that names all files alike; write it with another tar"
                     )
             else:
-                return self._entry(
-                    records.get("path", long_name if long_name is not None else name), records, size, kind
-                )
+                name = records.get("path", name if long_name is None else long_name)
+                return self._entry(name, _decimal(records["size"]) if "size" in records else size, kind)
         if records or long_name is not None:
             raise _cut_short()
         await self._end()
@@ -91,14 +90,12 @@ class Tar:
             self._left -= len(piece)
             yield piece
 
-    def _entry(self, raw: bytes, records: Mapping[str, bytes], size: int, kind: bytes) -> Entry:
+    def _entry(self, raw: bytes, size: int, kind: bytes) -> Entry:
         name = self._name(raw)
         if (what := _REFUSED.get(kind)) is not None:
             raise ArchiveInvalid(f"the archive holds {what}, {name!r}; an OCI image layout has files and folders only")
         if kind not in _FILES and kind != _FOLDER:
             raise ArchiveInvalid(f"the archive's entry {name!r} is of a kind that not all readers know: {kind!r}")
-        if "size" in records:
-            size = _decimal(records["size"])
         folder = kind == _FOLDER or (kind == b"\0" and raw.endswith(b"/"))
         if folder and size:
             raise ArchiveInvalid(f"the archive's folder {name!r} has content, which not all readers read alike")

@@ -27,10 +27,8 @@ class Contents:
 
     def size(self) -> int:
         """Bytes of the whole archive."""
-        files = sum(len(content) for content in self._head())
-        return (
-            files + sum(len(_header(layout.blob_name(at), size)) + _padded(size) for at, size in self.blobs) + len(_END)
-        )
+        size = sum(len(content) for content in self._head()) + len(_END)
+        return size + sum(len(_header(layout.blob_name(at), one)) + one + -one % _BLOCK for at, one in self.blobs)
 
     async def written(self, read: Read) -> AsyncGenerator[bytes | memoryview]:
         """The archive. Raises what ``read`` raises."""
@@ -65,7 +63,3 @@ def _header(name: str, size: int, *, folder: bool = False) -> bytes:
     if folder:
         info.type, info.mode = tarfile.DIRTYPE, 0o755
     return info.tobuf(tarfile.PAX_FORMAT)
-
-
-def _padded(size: int) -> int:
-    return size + -size % _BLOCK
