@@ -24,6 +24,7 @@
     │   └── Unsupported                   405 UNSUPPORTED
     ├── NotFound                          it is not there
     │   ├── NameUnknown                   404 NAME_UNKNOWN
+    │   │   └── NotPinned                 404: what is to be unpinned is not pinned
     │   ├── ManifestUnknown               404 MANIFEST_UNKNOWN
     │   │   └── AbsenceRemembered         404: upstream said so a moment ago
     │   ├── BlobUnknown                   404 BLOB_UNKNOWN
@@ -214,6 +215,10 @@ class NameUnknown(NotFound):
     """An upstream that is not configured, or a repository that upstream does not know."""
 
     code = "NAME_UNKNOWN"
+
+
+class NotPinned(NameUnknown):
+    """What is to be unpinned is not pinned under this name."""
 
 
 class ManifestUnknown(NotFound):

@@ -8,6 +8,8 @@ The file has a line for each record, with a checksum of its own, and is written 
 taken, and of two damaged ones all lines that are whole.
 """
 
+import contextlib
+import errno
 import json
 import os
 import zlib
@@ -18,7 +20,8 @@ from typing import Any
 
 from mirror import members
 from mirror.digest import Digest
-from mirror.errors import StoreError, UpstreamInvalid
+from mirror.errors import RequestError, StoreError, UpstreamInvalid
+from mirror.oci import Reference, parse_reference
 from mirror.store.directory import write_durably
 
 BURIED_FOR = 90 * 86400.0
@@ -65,6 +68,17 @@ class Pin:
         if mine != theirs:
             return self if mine > theirs else other
         return self.naming(*other.names)
+
+    def following(self, named: Named) -> "Pin":
+        """As it is once the reference is known to name that. What stands is moved only by what was asked later."""
+        current = self.names[0] if self.names else None
+        if (
+            current is not None
+            and current.since >= named.since
+            and any(one.digest == named.digest for one in self.names)
+        ):
+            return self
+        return self if current is not None and current.digest == named.digest else self.naming(named)
 
     def naming(self, *names: Named) -> "Pin":
         """With digests that it names or has named: the latest of all stay."""
@@ -120,19 +134,19 @@ class Records:
         """With those too; this very object where they say nothing new."""
         merged = dict(self.all)
         for record in records:
-            known = merged.get(record.key)
-            if isinstance(known, Pin) and isinstance(record, Pin):
-                merged[record.key] = known.merged(record)
-            elif isinstance(known, Imported) and isinstance(record, Imported):
-                merged[record.key] = known.merged(record)
-            else:
-                merged[record.key] = record
+            merged[record.key] = _merged(merged.get(record.key), record)
         return self if merged == self.all else Records(dict(sorted(merged.items())))
 
     def without_old(self, now: float) -> "Records":
         """Without tombstones that have stood for long enough."""
         latest = (now - BURIED_FOR) * 1000
         return Records({key: one for key, one in self.all.items() if one.at > latest or not _is_buried(one)})
+
+
+def _merged(known: Record | None, record: Record) -> Record:
+    if isinstance(known, Pin):
+        return known.merged(record) if isinstance(record, Pin) else record
+    return known.merged(record) if known is not None and isinstance(record, Imported) else record
 
 
 def _is_buried(record: Record) -> bool:
@@ -150,8 +164,9 @@ def of_record(record: Record) -> dict[str, object]:
 def to_record(fields: Mapping[str, Any]) -> Record | None:
     """The same from JSON; None for a kind that this release does not know. Raises `UpstreamInvalid`."""
     if "import" in fields:
-        reference = members.text(fields, "import", _MAX_REFERENCE)
-        return Imported(reference, members.number(fields, "at", least=0), members.digest(fields, "digest"))
+        return Imported(
+            _reference(fields, "import"), members.number(fields, "at", least=0), members.digest(fields, "digest")
+        )
     if "pin" not in fields:
         return None
     stands, names = fields.get("stands"), fields.get("names")
@@ -160,12 +175,29 @@ def to_record(fields: Mapping[str, Any]) -> Record | None:
     if not isinstance(names, list) or not all(isinstance(one, dict) for one in names) or len(names) > PROTECTED:
         raise members.malformed("names")
     return Pin(
-        members.text(fields, "pin", _MAX_REFERENCE),
+        _reference(fields, "pin"),
         members.number(fields, "at", least=0),
         members.text(fields, "by", _MAX_BY),
         stands,
         tuple(Named(members.digest(one, "digest"), members.time(one, "since")) for one in names),
     )
+
+
+def _reference(fields: Mapping[str, Any], name: str) -> str:
+    text = members.text(fields, name, _MAX_REFERENCE)
+    try:
+        if str(reference_of(text)) == text:
+            return text
+    except RequestError as error:
+        raise members.malformed(name) from error
+    raise members.malformed(name)
+
+
+def reference_of(text: str) -> Reference:
+    """The reference with this canonical text (`str`). Raises `RequestError`."""
+    named = parse_reference(text)
+    upstream, _, repository = named.name.partition("/")
+    return Reference(upstream, repository, named.tag, named.digest)
 
 
 def shown_by(text: str) -> str:
@@ -206,11 +238,23 @@ def load(path: Path, backup: Path) -> Loaded:
     )
 
 
-def save(path: Path, backup: Path, records: Records, written: Callable[[Path, bytes], None] = write_durably) -> None:
-    """Replace the file, and then its backup; durable when this returns. Blocks. Raises `OSError`."""
+def save(path: Path, backup: Path, records: Records, write: Callable[[Path, bytes], None] = write_durably) -> None:
+    """Replace the file, and then its backup; durable when this returns. Blocks. Raises `OSError`.
+
+    On a full disk, on which somebody may want to unpin something, the backup makes room for the file.
+    """
     content = _content(records)
-    written(path, content)
-    written(backup, content)
+    try:
+        write(path, content)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        backup.unlink(missing_ok=True)
+        write(path, content)
+        with contextlib.suppress(OSError):
+            write(backup, content)
+    else:
+        write(backup, content)
 
 
 def version(path: Path) -> tuple[int, int] | None:
