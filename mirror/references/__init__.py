@@ -2,16 +2,25 @@
 
 ::
 
-    named        a reference and where it stands
-    cluster      what a Kubernetes API server has
+    named        a reference and where it stands; all that were found, and what is broken
+    documents    YAML and JSON as plain values with lines, bounded
+    urls         the URL by which an object names a module, as agents read it
+    kinds        the modules that Kubernetes objects name
+    lines        references, one a line
+    files        texts out of files, folders and standard input, bounded
+    cluster      the objects that a Kubernetes API server has
 """
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO, Literal
 
+from mirror.references import kinds, lines
 from mirror.references.cluster import ClusterObject
-from mirror.references.named import Collected, Named, merged
+from mirror.references.documents import documents
+from mirror.references.files import Files
+from mirror.references.named import Collected, Findings, Named
 
 __all__ = ["ClusterObject", "Collected", "Named", "collect"]
 
@@ -28,5 +37,15 @@ def collect(
     Each reference comes once. What is no module is passed over; what is broken becomes a problem, a line that names
     where it stands, and all the others are found all the same. Blocks while it reads; never raises.
     """
-    found = [Named(text, "the command line") for text in texts]
-    return Collected(merged(found), [])
+    findings = Findings()
+    for text in texts:
+        findings.add(lines.as_asked(text), "the command line")
+    for text, source, named in Files(findings, stdin or sys.stdin.buffer).texts(files):
+        if named and lines.are_references(text):
+            lines.read(text, source, findings)
+        else:
+            for document in documents(text):
+                kinds.read(document, source, findings)
+    for resource in cluster or ():
+        kinds.read(resource.value, "the cluster", findings)
+    return findings.collected()
