@@ -14,7 +14,7 @@ from mirror.layouts.layout import Named
 _BLOCK = tarfile.BLOCKSIZE
 _END = bytes(2 * _BLOCK)
 
-Read = Callable[[Digest], AsyncIterator[bytes | memoryview]]
+Read = Callable[[Digest], AsyncIterator[bytes]]
 """Gives the bytes of a blob, piece by piece, as many as were announced."""
 
 
@@ -30,7 +30,7 @@ class Contents:
         size = sum(len(content) for content in self._head()) + len(_END)
         return size + sum(len(_header(layout.blob_name(at), one)) + one + -one % _BLOCK for at, one in self.blobs)
 
-    async def written(self, read: Read) -> AsyncGenerator[bytes | memoryview]:
+    async def written(self, read: Read) -> AsyncGenerator[bytes]:
         """The archive. Raises what ``read`` raises."""
         for content in self._head():
             yield content
