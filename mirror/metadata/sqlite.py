@@ -38,6 +38,7 @@ _READ_LIMIT = 2.0  # seconds after which a caller goes on without the database
 _WRITE_LIMIT = 10.0
 _CHECKED_AT_START = 8 * 1024 * 1024  # bytes up to which the whole database is checked: 0.2 s; the backup checks any
 _PRUNE_EVERY = 256
+_ASKED_AT_ONCE = 500
 
 T = TypeVar("T", covariant=True)
 Read = Callable[[sqlite3.Connection], object]
@@ -265,6 +266,19 @@ class SqliteMetadata:
         """All last accesses, by the digests' text, in portions."""
         async for accesses in self._portions(uses.accesses_after):
             yield accesses
+
+    async def all_tagged(self) -> AsyncIterator[Sequence[uses.Tagged]]:
+        """All tags, with what is noted of the manifests that they name, in portions and in their order."""
+        async for tagged in self._portions(uses.tagged_after):
+            yield tagged
+
+    async def used(self, digests: Sequence[str]) -> Mapping[str, uses.Used]:
+        """How these digests, by their text, were used; without those that nobody has asked for."""
+        found: dict[str, uses.Used] = {}
+        for first in range(0, len(digests), _ASKED_AT_ONCE):
+            portion = digests[first : first + _ASKED_AT_ONCE]
+            found |= await self._read(functools.partial(uses.used, digests=portion))
+        return found
 
     async def forget_accesses(self, digests: Collection[Digest]) -> None:
         """Drop the last accesses of what is gone from this disk."""
