@@ -23,7 +23,7 @@ from mirror.store.directory import DataDirectory
 from mirror.store.eviction import batches, excess
 from mirror.store.generation import Generation
 from mirror.store.leases import Leases
-from mirror.survey import Found, Hosts, Known, Survey
+from mirror.survey import Found, Hosts, Known, Protected, Survey, nothing
 
 log = logging.getLogger(__name__)
 
@@ -39,10 +39,11 @@ _LONGEST_REST = 60.0
 
 @dataclass(slots=True)
 class _Deed:
-    """What went in one round; ``failure`` ends it."""
+    """What went in one round. A ``failure`` ends it, and so does a pin that came in the middle: ``outdated``."""
 
     gone: list[Digest] = field(default_factory=list)
     failure: OSError | None = None
+    outdated: bool = False
 
 
 class Evictor:
@@ -68,8 +69,10 @@ class Evictor:
         let_go: Callable[[], Awaitable[None]],
         now: Callable[[], float] = time.time,
         unlink: Callable[[os.PathLike[str]], None] = os.unlink,
+        protected: Protected = nothing,
     ) -> None:
-        self._survey = Survey(directory, census, known, accesses, hosted, now)
+        self._survey = Survey(directory, census, known, accesses, hosted, now, protected)
+        self._protected = protected
         self._directory = directory
         self._census = census
         self._known = known
@@ -111,12 +114,14 @@ class Evictor:
             return 0
         began = time.monotonic()
         found = await self._survey.look()
+        stays = found.hosted | found.pinned
         plan = await asyncio.to_thread(
-            lambda: list(batches(found.held(), found.names, found.hosted, need, _BATCH))  # seconds, where all goes
+            lambda: list(batches(found.held(), found.names, stays, need, _BATCH))  # seconds, where all goes
         )
         deed = _Deed()
         for batch in plan:
-            if deed.failure is None:
+            deed.outdated = deed.outdated or not await self._protected() <= found.pinned
+            if deed.failure is None and not deed.outdated:
                 await self._evict(batch, deed)
         freed = found.bytes_of(map(str, deed.gone))
         await self._notice()
@@ -129,7 +134,9 @@ class Evictor:
                 usage.used,
                 limit,
             )
-        self._tell(found, usage, limit, need - freed, deed.failure)
+        if not deed.outdated:
+            pinned = await asyncio.to_thread(found.bytes_pinned) if need > freed else 0
+            self._tell(found, usage, limit, need - freed, deed.failure, pinned)
         return len(deed.gone)
 
     async def _look(self) -> float:
@@ -200,7 +207,7 @@ class Evictor:
         except StoreError as error:
             log.debug("the last accesses of what was evicted stay: %s", error)
 
-    def _tell(self, found: Found, usage: Usage, limit: int, missing: int, failure: OSError | None) -> None:
+    def _tell(self, found: Found, usage: Usage, limit: int, missing: int, failure: OSError | None, pinned: int) -> None:
         """Count what stands against eviction where it fell short; and say it, unless it will be gone in a minute."""
         short = self._metrics.eviction_short
         short.clear()
@@ -208,7 +215,8 @@ class Evictor:
             self._said = None
             return
         young = found.bytes_of(found.young - found.hosted)
-        reasons = {"hosted": found.bytes_of(found.hosted), "in_flight": usage.in_flight, "young": young}
+        hosted = found.bytes_of(found.hosted)
+        reasons = {"hosted": hosted, "pinned": pinned, "in_flight": usage.in_flight, "young": young}
         short.update({(reason,): size for reason, size in reasons.items()})
         if failure is not None:
             self._say("disk", f"the disk fails ({failure.strerror or failure}); nothing can be evicted")
@@ -217,9 +225,9 @@ class Evictor:
             self._say(
                 "full",
                 f"the disk holds {usage.used:,} bytes of the {limit:,} that it may ({what}), and nothing more may go: "
-                f"{reasons['hosted']:,} bytes are hosted, {usage.in_flight:,} on their way here; what the disk does "
-                "not take is passed through to clients and not kept. Give data_dir more room, or delete what is hosted "
-                "and not needed",
+                f"{hosted:,} bytes are hosted, {pinned:,} pinned, {usage.in_flight:,} on their way here; what the disk "
+                "does not take is passed through to clients and not kept. Give data_dir more room, unpin what is not "
+                "needed any more, or delete what is hosted and not needed",
             )
 
     def _say(self, kind: str, what: str) -> None:

@@ -28,7 +28,9 @@ class Holding:
 
 @dataclass(frozen=True, slots=True)
 class _Contents:
-    """What a manifest names: ``blobs``, of which ``needed`` ones must be here, and manifests; agents take ``chosen``."""
+    """What a manifest names: ``blobs``, of which ``needed`` ones must be here, and manifests; agents go on to
+    ``chosen``.
+    """
 
     blobs: tuple[Digest, ...]
     needed: frozenset[Digest]

@@ -48,7 +48,7 @@ RESULTS_OF_LOOKUPS = ("hit", "miss", "stale", "negative", "collapsed")
 RESULTS_OF_PUSHES = ("success", "warned", "refused", "failed", "cut")
 KINDS_OF_REPOSITORIES = ("hosted", "through")
 RESULTS_OF_SCRUBS = ("sound", "damaged", "unreadable", "restored", "lost")
-REASONS_TO_STAY = ("hosted", "in_flight", "young")
+REASONS_TO_STAY = ("hosted", "pinned", "in_flight", "young")
 VERDICTS = ("accepted", "refused", "not_wasm")
 
 REQUESTS = Declared(
@@ -111,8 +111,8 @@ EVICTIONS = Declared("evictions_total", Kind.COUNTER, "Blobs and manifests that 
 EVICTION_SHORT = Declared(
     "eviction_short_bytes",
     Kind.GAUGE,
-    "While eviction cannot free what it has to: bytes that may not go, for they are hosted, on their way here "
-    "(in_flight), or came less than a minute ago (young). 0 otherwise.",
+    "While eviction cannot free what it has to: bytes that may not go, for they are hosted, pinned, on their way "
+    "here (in_flight), or came less than a minute ago (young). 0 otherwise.",
     ("reason",),
     REASONS_TO_STAY,
 )

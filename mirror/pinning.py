@@ -83,6 +83,7 @@ class Pins:
         """
         if reference.upstream not in self._upstreams:
             raise NameUnknown(f"no upstream {reference.upstream!r} is configured", detail={"setting": "upstreams"})
+        reference_of(str(reference))  # what is too long to be read again is refused
         named = await self._named(reference)
         if self._book.pin(reference) is None and len(self._book.standing()) >= MOST:
             raise TooMany(f"there are {MOST:,} pins, and there cannot be more; unpin what is not needed")

@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import json
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -19,7 +19,7 @@ from mirror.errors import DigestInvalid, UpstreamInvalid
 from mirror.oci import MANIFEST_TYPES, MAX_MANIFEST_SIZE, Manifest
 from mirror.store.census import Census, File
 from mirror.store.directory import DataDirectory
-from mirror.store.eviction import NEVER, Held
+from mirror.store.eviction import NEVER, Held, closure
 from mirror.wasm.repackage import source_of
 
 YOUNG = 60.0
@@ -50,10 +50,20 @@ class Hosts(Protocol):
     async def bury(self, digests: Sequence[Digest], keep: Callable[[Digest], bool | None]) -> Sequence[Digest]: ...
 
 
+Protected = Callable[[], Awaitable[AbstractSet[str]]]
+"""Gives the digests of the manifests that are pinned (`mirror.pinned`). May raise `StoreError`."""
+
+
+async def nothing() -> AbstractSet[str]:
+    """Where there are no pins."""
+    return frozenset()
+
+
 @dataclass(frozen=True, slots=True)
 class Found:
     """What is held. ``names``: what each cached manifest names; ``hosted`` and ``young`` may not go, nor may ``made``:
-    manifests that were made here of other artifacts. Those are small, and no upstream has them.
+    manifests that were made here of other artifacts. Those are small, and no upstream has them. ``pinned`` ones may not
+    go, nor may what they name.
     """
 
     files: Mapping[str, File]
@@ -62,6 +72,7 @@ class Found:
     hosted: AbstractSet[str]
     young: AbstractSet[str]
     made: AbstractSet[str]
+    pinned: AbstractSet[str] = frozenset()
 
     def held(self) -> dict[str, Held]:
         """As `mirror.store.eviction` asks for it. What was never asked for was used when it came."""
@@ -70,6 +81,10 @@ class Found:
             digest: Held(size, NEVER if digest in never else self.used.get(digest, named_at))
             for digest, (size, named_at) in self.files.items()
         }
+
+    def bytes_pinned(self) -> int:
+        """What may not go because of pins, and is not hosted."""
+        return self.bytes_of(closure(self.pinned, self.names) - self.hosted)
 
     def bytes_of(self, digests: Iterable[str]) -> int:
         """Those of them that are on this disk."""
@@ -87,6 +102,7 @@ class Survey:
         accesses: Accesses,
         hosted: Hosts | None,
         now: Callable[[], float] = time.time,
+        protected: Protected = nothing,
     ) -> None:
         self._directory = directory
         self._census = census
@@ -94,6 +110,7 @@ class Survey:
         self._accesses = accesses
         self._hosted = hosted
         self._now = now
+        self._protected = protected
 
     async def look(self) -> Found:
         """What there is now. Raises `StoreError`, `OSError`."""
@@ -106,9 +123,10 @@ class Survey:
         used: dict[str, float] = {}
         async for accesses in self._known.all_accesses():
             used.update(accesses)
-        names, made = await self._named(files)
+        pinned = await self._protected()
+        names, made = await self._named(files, pinned)
         young = {digest for digest, file in files.items() if self.is_young(file.named_at)}
-        return Found(files, used, names, hosted, young, made)
+        return Found(files, used, names, hosted, young, made, pinned)
 
     def is_young(self, named_at: float) -> bool:
         """Whether a file has just got its name; not if its time lies far ahead, for the clock was set back then."""
@@ -124,9 +142,11 @@ class Survey:
                     hosted.update(str(digest) for digest, _ in page)
         return hosted
 
-    async def _named(self, files: Mapping[str, File]) -> tuple[dict[str, Collection[str]], set[str]]:
-        """What the manifests that are held name; and those that were made here."""
-        known: dict[str, None] = {}
+    async def _named(
+        self, files: Mapping[str, File], pinned: AbstractSet[str]
+    ) -> tuple[dict[str, Collection[str]], set[str]]:
+        """What the manifests that are held name; and those that were made here, which hold nothing unless pinned."""
+        known = {digest: None for digest in pinned if digest in files}  # those that no link is left to, too
         async for manifests in self._known.all_manifests(frozenset(MANIFEST_TYPES)):
             known.update((digest, None) for digest in manifests if digest in files)
         left = [digest for digest in known if files[digest].size <= MAX_MANIFEST_SIZE]
@@ -137,7 +157,7 @@ class Survey:
             for digest, (named, was_made) in bodies.items():
                 if was_made:
                     made.add(digest)
-                else:
+                if not was_made or digest in pinned:
                     names[digest] = named
         return names, made
 
