@@ -82,7 +82,7 @@ HOUSE = """
     auth: rules htpasswd failures keyed remembered verdicts
     edge: ranges headers account respond basic passthrough auth body uploads manifest push forward metrics registry
     edge: peers peerhosted peeruploads modules app
-    edge.api: guard operation results openapi asked described modules admin
+    edge.api: guard operation results openapi asked described modules reference admin
     around
     replicated
     wiring: ground answering scrubbing publishers passthrough admin __init__

@@ -61,17 +61,27 @@ class Admin:
         if operation.changes:
             guarded = _noted(guarded, call)
         try:
-            call.query = query_of(operation, scope)
-            call.body = await body_of(operation, scope, receive)
-            answer = await operation.handler(call)
-            if isinstance(answer, Streamed):
-                await self._stream(scope, receive, guarded, answer)
-            else:
-                await _send_model(guarded, method, answer, operation.status, call.headers)
+            await self._carry_out(operation, call, receive, guarded)
         except BodyCut as cut:
             raise Cut from cut
         except MirrorError as error:
             await send_error(guarded, method, error)
+
+    async def _carry_out(self, operation: Operation, call: Call, receive: Receive, send: Send) -> None:
+        """Answer. Raises `MirrorError` only while the status line has not been sent."""
+        call.query = query_of(operation, call.scope)
+        call.body = await body_of(operation, call.scope, receive)
+        try:
+            answer = await operation.handler(call)
+        except (MirrorError, BodyCut):
+            raise
+        except Exception as error:
+            log.exception("%s %s failed", operation.method, operation.path)
+            raise MirrorError("the mirror failed; its log says why") from error
+        if isinstance(answer, Streamed):
+            await self._stream(call.scope, receive, send, answer)
+        else:
+            await _send_model(send, call.scope["method"], answer, operation.status, call.headers)
 
     def _operation(self, method: str, path: str) -> tuple[Operation, Mapping[str, str]]:
         """The operation, and the parameters of its path. Raises `NotFound` and `Unsupported`."""

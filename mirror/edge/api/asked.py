@@ -1,6 +1,8 @@
 """What a request says, held against what an operation takes: one clear error, that names every field that is wrong."""
 
 import difflib
+import functools
+from collections.abc import Mapping
 from typing import Any, Final
 from urllib.parse import parse_qsl
 
@@ -16,6 +18,9 @@ from mirror.errors import MediaTypeInvalid, RequestInvalid
 
 MAX_BODY: Final = 1 << 20
 """Bytes of a JSON body."""
+
+_FORMS = ("application/x-www-form-urlencoded", "multipart/form-data", "text/plain")
+"""What a web page may send to another site without being asked whether it may. Source: WHATWG Fetch, section 2.2.2."""
 
 _MAX_QUERY = 1 << 20
 _MAX_FIELDS = 10_000
@@ -43,7 +48,7 @@ def query_of(operation: Operation, scope: Scope) -> BaseModel | None:
                 f"{operation.method} {operation.template} takes no query, not {shown(next(iter(found)))}"
             )
         return None
-    lists = {name for name, field in _schema(operation.query).items() if _is_list(field)}
+    lists = {name for name, field in _fields(operation.query).items() if _is_list(field)}
     twice = next((name for name, values in found.items() if len(values) > 1 and name not in lists), None)
     if twice is not None:
         raise RequestInvalid(f"{shown(twice)} stands {len(found[twice])} times in the query; give it once")
@@ -60,11 +65,13 @@ async def body_of(operation: Operation, scope: Scope, receive: Receive) -> BaseM
     Raises `RequestInvalid`, `MediaTypeInvalid` and `SizeInvalid`.
     """
     wanted = JSON if operation.body is not None else operation.takes
-    if wanted is None:
-        if not is_empty(scope):
-            raise RequestInvalid(f"{operation.method} {operation.template} takes no body")
-        return None
     given = (header(scope, b"content-type") or "").partition(";")[0].strip().lower()
+    if wanted is None:
+        if not is_empty(scope) or given in _FORMS:
+            raise MediaTypeInvalid(
+                f"{operation.method} {operation.template} takes no body: send none, and no Content-Type"
+            )
+        return None
     if given != wanted:
         raise MediaTypeInvalid(f"send the body as Content-Type: {wanted}, not {shown(given or None)}")
     if operation.body is None:
@@ -95,7 +102,7 @@ def _fault(details: ErrorDetails, model: type[BaseModel], what: str) -> tuple[st
         case "json_invalid":
             return "", f"{what} is no JSON: {_bounded(details['ctx']['error'])}"
         case "extra_forbidden":
-            names = list(_schema(model)) if len(details["loc"]) == 1 else []
+            names = list(_fields(model)) if len(details["loc"]) == 1 else []
             near = difflib.get_close_matches(str(details["loc"][-1])[:80], names, n=1)
             hint = f"; did you mean {near[0]}?" if near else f"; known are {', '.join(names)}" if names else ""
             return field, f"{shown(field)} is unknown in {what}{hint}"
@@ -116,11 +123,12 @@ def _bounded(text: object) -> str:
     return plain if plain.isprintable() else repr(plain)[1:-1]
 
 
-def _schema(model: type[BaseModel]) -> dict[str, Any]:
-    """The model's fields by the names that clients use."""
-    found: dict[str, Any] = model.model_json_schema()["properties"] if model.model_fields else {}
+@functools.cache
+def _fields(model: type[BaseModel]) -> Mapping[str, Mapping[str, Any]]:
+    """The schema of each of the model's fields, by the name that clients use."""
+    found: Mapping[str, Mapping[str, Any]] = model.model_json_schema().get("properties", {})
     return found
 
 
-def _is_list(field: dict[str, Any]) -> bool:
+def _is_list(field: Mapping[str, Any]) -> bool:
     return field.get("type") == "array" or any(one.get("type") == "array" for one in field.get("anyOf", ()))

@@ -31,7 +31,9 @@ class Asked(BaseModel):
 class Told(BaseModel):
     """What an answer says. All fields are always there."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, json_schema_serialization_defaults_required=True
+    )
 
 
 @dataclass(frozen=True, slots=True)
