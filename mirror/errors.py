@@ -356,6 +356,11 @@ class MirrorRefused(CommandError):
         self.answered = answered
         self.said = said
 
+    @property
+    def is_of_all(self) -> bool:
+        """Whether it would say so whatever it was asked about: who asks may not, or there is no such operation."""
+        return self.answered == 401 or self.said is None or self.said[0] in ("UNKNOWN", "UNSUPPORTED")
+
 
 class InspectError(CommandError):
     """There is no description to show. ``broken``: what is there contradicts itself, and whoever asked was right."""
