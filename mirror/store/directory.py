@@ -14,6 +14,7 @@
       board                how upstreams' endpoints stand, mapped by every worker
       tallies/             what each worker has counted, where there are several
       scrubbed             how far the disk was read again, and what was found
+      scrub.wanted         a counter that moves when somebody wants it read now, mapped by every worker
       pins                 what was pinned, and what came by import; twice, for no upstream knows it
       pins.backup
       pins.missing         what is pinned and could not be had
@@ -51,6 +52,7 @@ class DataDirectory:
         self.board = path / "board"
         self.tallies = path / "tallies"
         self.scrubbed = path / "scrubbed"
+        self.scrub_wanted = path / "scrub.wanted"
         self.pins = path / "pins"
         self.pins_backup = path / "pins.backup"
         self.pins_missing = path / "pins.missing"
