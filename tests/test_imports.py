@@ -91,7 +91,7 @@ HOUSE = """
     supervisor
     doctor: report visit heard reach asking remedies upstreams info refused shared probes disk cluster machine
     doctor: subjects __init__
-    references: named documents urls kinds lines files cluster __init__
+    references: named documents urls kinds lines files kubeconfig cluster __init__
     commands: text token client sse
     inspector: told layout local remote report command
     cli

@@ -8,7 +8,8 @@
     kinds        the modules that Kubernetes objects name
     lines        references, one a line
     files        texts out of files, folders and standard input, bounded
-    cluster      the objects that a Kubernetes API server has
+    kubeconfig   which Kubernetes API server is asked, and who one is there
+    cluster      the objects that it has
 """
 
 import sys
