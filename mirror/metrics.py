@@ -49,6 +49,7 @@ RESULTS_OF_PUSHES = ("success", "warned", "refused", "failed", "cut")
 KINDS_OF_REPOSITORIES = ("hosted", "through")
 RESULTS_OF_SCRUBS = ("sound", "damaged", "unreadable", "restored", "lost")
 REASONS_TO_STAY = ("hosted", "pinned", "in_flight", "young")
+RESULTS_OF_WARMING = ("held", "fetched", "refused", "failed")
 VERDICTS = ("accepted", "refused", "not_wasm")
 
 REQUESTS = Declared(
@@ -141,6 +142,14 @@ SCRUBBED = Declared(
     ("result",),
     RESULTS_OF_SCRUBS,
 )
+PREWARMED = Declared(
+    "prewarm_total",
+    Kind.COUNTER,
+    "References that were warmed here, for a job of this replica or of another one, or for prewarm.references: held "
+    "(all of it was here), fetched, refused (it is here, and agents or their Envoy will not take it), failed.",
+    ("result",),
+    RESULTS_OF_WARMING,
+)
 BUILD_INFO = Declared("build_info", Kind.GAUGE, "Always 1; the release is in the label.", ("version",))
 
 DECLARED = (
@@ -148,7 +157,7 @@ DECLARED = (
     *(UPSTREAM_REQUESTS, UPSTREAM_BYTES),
     *(FILLS_IN_FLIGHT, FILL_WAITERS, FILLS),
     *(CACHE_BLOBS, CACHE_BYTES, CACHE_LIMIT, EVICTIONS, EVICTION_SHORT),
-    *(METADATA_UP, WASM_CHECKS, PUSHES, SCRUBBED, BUILD_INFO),
+    *(METADATA_UP, WASM_CHECKS, PUSHES, SCRUBBED, PREWARMED, BUILD_INFO),
 )
 
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 15.0, 25.0, 30.0)
@@ -219,6 +228,7 @@ class Metrics:
         self.wasm_checks = Counts()
         self.pushes = Counts()
         self.scrubbed = Counts()
+        self.prewarmed = Counts()
         self.evictions = Counts({(): 0})
         self.eviction_short = Counts()
         self.gauges: dict[str, Callable[[], int]] = {}
@@ -230,6 +240,7 @@ class Metrics:
             PUSHES.name: self.pushes,
             EVICTIONS.name: self.evictions,
             SCRUBBED.name: self.scrubbed,
+            PREWARMED.name: self.prewarmed,
         }
         for upstream in upstreams:
             self.fills.update({(upstream, result): 0 for result in RESULTS_OF_FILLS})
@@ -237,6 +248,7 @@ class Metrics:
         self.wasm_checks.update({(verdict,): 0 for verdict in VERDICTS})
         self.pushes.update({(kind, result): 0 for kind in KINDS_OF_REPOSITORIES for result in RESULTS_OF_PUSHES})
         self.scrubbed.update({(result,): 0 for result in RESULTS_OF_SCRUBS})
+        self.prewarmed.update({(result,): 0 for result in RESULTS_OF_WARMING})
         self._zeros: Snapshot = {
             REQUESTS.name: {(operation, status): (0,) for operation in _LOOKED_UP for status in _FAILURES},
             LOOKUPS.name: {(upstream, result): (0,) for upstream in upstreams for result in RESULTS_OF_LOOKUPS},

@@ -27,7 +27,7 @@ HOUSE = """
     wasm: sections signatures custom module inflate tar archive
     wasm: artifact functions hosts fields reasons agents description examine repackage
     store: generation leases overflow directory census eviction board blobs reading scrubbed spool growing
-    store: intake session uploads tallies
+    store: intake session uploads tallies jobs
     shared: keys connect topology client
     metadata: base schema salvage recovery backups session statements linked uses thread sqlite records scripts redis
     metadata: behind resilient
@@ -75,17 +75,23 @@ HOUSE = """
     modules
     repackaging
     warming
+    job
+    running
+    jobviews
+    jobs
+    fellows
+    prewarming
     soundness
     mending
     scrubbing
     exposition
     auth: rules htpasswd failures keyed remembered verdicts
     edge: ranges headers account respond basic passthrough auth body uploads manifest push forward metrics registry
-    edge: peers peerhosted peeruploads modules app
+    edge: peers peerhosted peeruploads peerwarm modules app
     edge.api: guard operation results openapi asked described modules reference admin
     around
     replicated
-    wiring: ground answering scrubbing publishers passthrough admin __init__
+    wiring: ground answering scrubbing warming publishers passthrough admin __init__
     tls
     server
     supervisor
