@@ -60,7 +60,7 @@ def client(
 
 
 def _files(environment: Mapping[str, str], kubeconfig: Path | None) -> list[Path]:
-    """The files that say it, the first of which counts first; those of ``KUBECONFIG`` that do not exist are left out."""
+    """The files that say it, the first of which counts first; what KUBECONFIG names and is not there is left out."""
     if kubeconfig is not None:
         if not kubeconfig.is_file():
             raise ClusterError(f"{shown(str(kubeconfig))} does not exist, or is no file: --kubeconfig names one")
