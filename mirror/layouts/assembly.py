@@ -15,6 +15,12 @@ from mirror.oci import INDEXES, MANIFEST_TYPES, MAX_MANIFEST_SIZE, Descriptor, M
 _MAX_DEPTH = 4
 """Indexes that are followed one to another, as agents' are followed (`mirror.indexes`)."""
 
+_MOST_MANIFESTS = 500
+"""Manifests to which one artifact may lead."""
+
+_MOST_BYTES = 64 * 1024 * 1024
+"""Bytes that these may have together, while they are in memory."""
+
 _NOT_IN_REGISTRIES = (".foreign.", ".nondistributable.")
 """What the media types of layers have in them that registries need not hold."""
 
@@ -63,11 +69,13 @@ class Assembled:
 
 
 class Assembly:
-    """Puts artifacts together, each part once, however many name it."""
+    """Puts one artifact together, each part once, however often it is named."""
 
     def __init__(self, there: There) -> None:
         self._there = there
         self._known: dict[tuple[Digest, str, int], Assembled | Incomplete] = {}
+        self._manifests_left = _MOST_MANIFESTS
+        self._bytes_left = _MOST_BYTES
 
     def artifact(self, named: Descriptor) -> Assembled:
         """The artifact behind a descriptor. Raises `Incomplete`, `OSError`."""
@@ -127,6 +135,10 @@ class Assembly:
         if named.size > MAX_MANIFEST_SIZE:
             raise Incomplete(f"the manifest {named.digest} has {named.size:,} bytes, more than {MAX_MANIFEST_SIZE:,}")
         self._check(named)
+        self._manifests_left -= 1
+        self._bytes_left -= named.size
+        if self._manifests_left < 0 or self._bytes_left < 0:
+            raise Incomplete(f"it leads to more than {_MOST_MANIFESTS} manifests, or {_MOST_BYTES:,} bytes of them")
         try:
             return Manifest.parse(self._there.read(named.digest), named.media_type, named.digest)
         except UpstreamInvalid as error:

@@ -6,7 +6,7 @@ Sources: POSIX.1-2017, pax, "ustar Interchange Format" and "pax Extended Header"
 """
 
 import re
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
 
@@ -81,7 +81,7 @@ class Tar:
         await self._end()
         return None
 
-    async def content(self) -> AsyncIterator[memoryview]:
+    async def content(self) -> AsyncGenerator[memoryview]:
         """What is left of the entry's content, in pieces."""
         while self._left:
             piece = await self._source.take(min(self._left, PIECE))
