@@ -18,7 +18,8 @@ from mirror.flight import Rounds
 from mirror.oci import Reference
 from mirror.store.directory import DataDirectory, write_durably
 from mirror.store.leases import Leases
-from mirror.store.pins import Loaded, Pin, Record, Records, load, save, version
+from mirror.store.pinfile import Loaded, load, save, version
+from mirror.store.pins import Pin, Record, Records
 from mirror.writer import to_the_end
 
 log = logging.getLogger(__name__)

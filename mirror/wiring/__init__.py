@@ -27,8 +27,10 @@ from mirror.wiring.admin import admin_of
 from mirror.wiring.answering import pulls_of
 from mirror.wiring.ground import ground_of
 from mirror.wiring.passthrough import passthrough_of
+from mirror.wiring.pinning import pinning_of
 from mirror.wiring.publishers import publishers_of
 from mirror.wiring.scrubbing import scrub_within
+from mirror.wiring.warming import warmer_of
 
 
 @contextlib.asynccontextmanager
@@ -38,6 +40,8 @@ async def wired(settings: Settings, directory: DataDirectory, draining: Callable
         ground = await ground_of(stack, settings, directory)
         pulls = pulls_of(stack, ground)
         scrub_within(stack, ground, pulls)
+        warmer = warmer_of(ground, pulls)
+        pinning = pinning_of(stack, ground, pulls, warmer)
         names = Names(settings)
         gate = Gate(settings, passthrough=passthrough_of(ground, pulls))
         stack.push_async_callback(gate.aclose)
@@ -47,12 +51,12 @@ async def wired(settings: Settings, directory: DataDirectory, draining: Callable
         rooms: dict[str, ASGIApp] = {
             "/v2": Registry(names, pulls.everything, pulls.everything, gate, pushes),
             MODULES: ModulesApp(names, pulls.modules, gate),
-            ADMIN: admin_of(ground, pulls, names, draining),
+            ADMIN: admin_of(ground, pulls, names, draining, pinning),
             METRICS: MetricsApp(ground.exposition),
         }
         if (secret := around.secret) is not None:
             advertised = settings.cluster.advertise or ""
-            of_peers = dict(pulls.peer_rooms)
+            of_peers = {**pulls.peer_rooms, **pinning.rooms}
             if around.upload_room is not None:
                 of_peers.update([around.upload_room(pushes)])
             rooms["/peer/"] = PeerApp(secret, ground.store, pulls.fills.tail, ground.local, advertised, rooms=of_peers)
