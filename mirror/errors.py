@@ -346,15 +346,17 @@ class MirrorUnreachable(CommandError):
 
 
 class MirrorRefused(CommandError):
-    """That mirror answers with an error: ``answered`` is its status, ``said`` the code and message of its body, if any.
+    """That mirror answers with an error: ``answered`` is its status, ``said`` the code and message of its body, if any,
+    and ``detail`` what else is in that.
 
     ``message`` is what a person needs to know of it.
     """
 
-    def __init__(self, message: str, *, answered: int, said: tuple[str, str] | None) -> None:
+    def __init__(self, message: str, *, answered: int, said: tuple[str, str] | None, detail: object = None) -> None:
         super().__init__(message)
         self.answered = answered
         self.said = said
+        self.detail = detail
 
     @property
     def is_of_all(self) -> bool:

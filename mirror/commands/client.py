@@ -224,7 +224,8 @@ class Client:
 
     def _refused(self, method: str, path: str, status: int, body: bytes) -> MirrorRefused:
         """What an error of the mirror means to who runs the command."""
-        said = _oci_error(body)
+        found = _oci_error(body)
+        said, detail = (None, None) if found is None else (found[:2], found[2])
         if status == 401:
             given = "the one that was given here is another" if "authorization" in self._headers else f"here: {HINT}"
             words = f"{self.url} answered 401: {(said and said[1]) or 'it asks for a token'} ({given})"
@@ -239,7 +240,7 @@ class Client:
             words = f"{self.url} answered {status}, and not as a wasm-mirror does"
         else:
             words = said[1] or f"{self.url} answered {status} {said[0]}"
-        return MirrorRefused(words, answered=status, said=said)
+        return MirrorRefused(words, answered=status, said=said, detail=detail)
 
 
 def _authorities() -> ssl.SSLContext:
@@ -250,13 +251,13 @@ def _authorities() -> ssl.SSLContext:
         raise CommandError(f"SSL_CERT_FILE: {where} cannot be read: {error.strerror or error}") from error
 
 
-def _oci_error(body: bytes) -> tuple[str, str] | None:
-    """Code and message of an OCI error body; None when it is none."""
+def _oci_error(body: bytes) -> tuple[str, str, object] | None:
+    """Code, message and detail of an OCI error body; None when it is none."""
     try:
         first = json.loads(body)["errors"][0]
-        code, message = first["code"], first.get("message", "")
+        code, message, detail = first["code"], first.get("message", ""), first.get("detail")
     except (ValueError, RecursionError, LookupError, TypeError, AttributeError):
         return None
     if not isinstance(code, str) or not isinstance(message, str):
         return None
-    return code, message if len(message) <= _MAX_WORDS else message[:_MAX_WORDS] + "…"
+    return code, message if len(message) <= _MAX_WORDS else message[:_MAX_WORDS] + "…", detail
