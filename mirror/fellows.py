@@ -13,7 +13,7 @@ from urllib.parse import quote, urlencode
 
 from mirror.errors import MirrorError, NotFound, UpstreamInvalid, UpstreamTimeout, UpstreamUnavailable
 from mirror.job import Outcome, Summary, Underway, of_warmed, to_warmed
-from mirror.jobviews import Portion
+from mirror.jobviews import Portion, unknown
 from mirror.oci import Reference
 from mirror.warming import Progress, Result, Warmed
 
@@ -93,24 +93,34 @@ class Fellows:
 
     async def holder_of(self, job: str) -> str:
         """The address of the replica whose job this is. Raises `NotFound`."""
-        for address in self._peers.alive:
-            try:
-                await self.portion(address, job, 0, peek=True)
-            except (MirrorError, ValueError):
-                continue
-            return address
-        raise NotFound(f"there is no job {job[:80]!r} (any more); GET /api/v1/prewarm lists those that there are")
+        addresses = self._peers.alive
+        asked = (self.portion(address, job, 0, peek=True) for address in addresses)
+        for address, answer in zip(addresses, await asyncio.gather(*asked, return_exceptions=True), strict=True):
+            if isinstance(answer, Portion):
+                return address
+            if not isinstance(answer, MirrorError):
+                raise answer
+        raise unknown(job)
 
-    async def portion(self, address: str, job: str, after: int, *, peek: bool = False) -> Portion:
-        """What is to be told of a job there, as `Views.portion`; ``peek``: only how it stands. Raises `MirrorError`."""
-        query = urlencode({"after": after, **({"peek": 1} if peek else {})})
-        answer = await self._ask(address, f"{ROOM}/jobs/{quote(job, safe='')}?{query}", _ANSWERS_WITHIN, _MAX_PORTION)
-        return to_portion(answer)
+    async def portion(self, address: str, job: str, after: int, *, wait: bool = False, peek: bool = False) -> Portion:
+        """What is to be told of a job there, as `Views.portion`, perhaps after a second; ``peek``: only how it stands.
+
+        Raises `NotFound`, `UpstreamError`.
+        """
+        query = urlencode({"after": after, "wait": int(wait), "peek": int(peek)})
+        target = f"{ROOM}/jobs/{quote(job, safe='')}?{query}"
+        try:
+            return to_portion(await self._ask(address, target, _ANSWERS_WITHIN, _MAX_PORTION))
+        except NotFound as error:
+            raise unknown(job) from error
 
     async def cancel(self, address: str, job: str) -> Summary:
-        """Have it stopped there. Raises `MirrorError`."""
+        """Have it stopped there. Raises `NotFound`, `UpstreamError`."""
         target = f"{ROOM}/jobs/{quote(job, safe='')}/cancel"
-        return to_portion(await self._ask(address, target, 2 * _ANSWERS_WITHIN, _MAX_DOCUMENT)).summary
+        try:
+            return to_portion(await self._ask(address, target, 2 * _ANSWERS_WITHIN, _MAX_DOCUMENT)).summary
+        except NotFound as error:
+            raise unknown(job) from error
 
     async def _ask(self, address: str, target: str, within: float, limit: int) -> Mapping[str, Any]:
         try:

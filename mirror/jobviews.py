@@ -50,7 +50,7 @@ class Reader:
     def account(self) -> Account:
         """How the job stands by what was read; raises `NotFound` where that is nothing."""
         if self._account is None:
-            raise _unknown(self._job)
+            raise unknown(self._job)
         return self._account
 
     async def more(self) -> list[Outcome]:
@@ -62,7 +62,7 @@ class Reader:
             while self._account is None or self._account.state == "running":
                 portion = await asyncio.to_thread(self._folder.read, self._job, self._offset)
                 if portion is None:
-                    raise _unknown(self._job)
+                    raise unknown(self._job)
                 lines, self._offset = portion
                 if not lines:  # by then the offset is that of the log's end
                     running = self._running(self._job)
@@ -167,5 +167,6 @@ class Views:
         return ()
 
 
-def _unknown(job: str) -> NotFound:
+def unknown(job: str) -> NotFound:
+    """What who asks for a job gets that is not there."""
     return NotFound(f"there is no job {job[:80]!r} (any more); GET /api/v1/prewarm lists those that there are")

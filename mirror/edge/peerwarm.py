@@ -6,8 +6,8 @@ and signed.
                                                how much of it is here by then. Who asks again with the same token asks
                                                about the same work
 ``jobs``                                       the jobs of this disk
-``jobs/<id>?after=<n>[&peek=1]``               what came of one after so many outcomes; waited for for up to a second,
-                                               but with ``peek``, which is for how it stands
+``jobs/<id>?after=<n>&wait=<0|1>``             what came of one after so many outcomes; with ``wait``, waited for for
+                                               up to a second. With ``peek=1``: only how it stands
 ``jobs/<id>/cancel``                           stop it
 =============================================  =========================================================================
 
@@ -130,4 +130,5 @@ class WarmRoom:
         after = query.get("after", "")
         if not (after.isascii() and after.isdecimal() and len(after) <= 9):
             raise NameInvalid("after is not a number")
-        return of_portion(await self._jobs.views.portion(job, int(after), _ANSWER_WITHIN))
+        within = _ANSWER_WITHIN if query.get("wait") == "1" else 0.0
+        return of_portion(await self._jobs.views.portion(job, int(after), within))

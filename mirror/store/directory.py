@@ -13,6 +13,7 @@
       evictions            a counter that moves when content is evicted, mapped by every worker
       board                how upstreams' endpoints stand, mapped by every worker
       tallies/             what each worker has counted, where there are several
+      jobs/                what is to be warmed, or was lately, and what became of it
       scrubbed             how far the disk was read again, and what was found
       scrub.wanted         a counter that moves when somebody wants it read now, mapped by every worker
       pins                 what was pinned, and what came by import; twice, for no upstream knows it
@@ -51,6 +52,7 @@ class DataDirectory:
         self.evictions = path / "evictions"
         self.board = path / "board"
         self.tallies = path / "tallies"
+        self.jobs = path / "jobs"
         self.scrubbed = path / "scrubbed"
         self.scrub_wanted = path / "scrub.wanted"
         self.pins = path / "pins"
