@@ -8,6 +8,7 @@ from typing import cast
 
 import pytest
 
+from mirror.auth.failures import ONCE_IN
 from mirror.config import Settings
 from mirror.edge.api import modules
 from mirror.edge.api.admin import Admin
@@ -229,6 +230,20 @@ async def test_a_mirror_describes_what_it_can_pull(tmp_path: Path) -> None:
             described = await mirror.get(PATH, token)
             assert described.json == (await mirror.get("/modules/ghcr.io/team/plugin:1?info")).json
             assert described.json["accepted_by"]["agents"]["accepted"]
+
+
+async def test_wrong_tokens_are_logged_and_not_without_end(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    clock = Clock()
+    one = admin(settings(token_file=token_file(tmp_path)), clock=clock)
+    await asked(one, PATH)
+    assert caplog.messages == []
+    for number in range(100):
+        await with_token(one, f"{NEW}{number}")
+    assert caplog.messages == ["a request from 192.0.2.7 to the admin API was refused: it does not bring the token"]
+    clock.seconds += ONCE_IN
+    await with_token(one, NEW)
+    assert len(caplog.messages) == 2
+    assert NEW not in caplog.text
 
 
 def test_a_mirror_whose_token_cannot_be_read_does_not_start(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from mirror.config.values import shown
 from mirror.edge.api.operation import JSON, Operation
 from mirror.edge.body import is_empty, whole_of
 from mirror.edge.respond import header
-from mirror.errors import MediaTypeInvalid, RequestInvalid
+from mirror.errors import MediaTypeInvalid, RequestInvalid, UploadInvalid, UploadStalled
 
 MAX_BODY: Final = 1 << 20
 """Bytes of a JSON body."""
@@ -64,6 +64,15 @@ async def body_of(operation: Operation, scope: Scope, receive: Receive) -> BaseM
 
     Raises `RequestInvalid`, `MediaTypeInvalid` and `SizeInvalid`.
     """
+    try:
+        return await _body_of(operation, scope, receive)
+    except UploadStalled:
+        raise RequestInvalid("the body does not come to its end") from None
+    except UploadInvalid as error:
+        raise RequestInvalid(error.message) from None
+
+
+async def _body_of(operation: Operation, scope: Scope, receive: Receive) -> BaseModel | None:
     wanted = JSON if operation.body is not None else operation.takes
     given = (header(scope, b"content-type") or "").partition(";")[0].strip().lower()
     if wanted is None:

@@ -24,6 +24,7 @@ from mirror.errors import (
 
 _ALWAYS: Final = (RequestInvalid, Unauthorized, Denied, MirrorError, UpstreamUnavailable)
 _WITH_A_BODY: Final = (MediaTypeInvalid, SizeInvalid)
+_METHODS = ("GET", "POST", "PUT", "DELETE")
 _REFERENCE = "#/components/schemas/{model}"
 
 _ABOUT: Final = """\
@@ -71,7 +72,8 @@ def described(operations: Sequence[Operation]) -> Operation:
 
 
 def document(operations: Sequence[Operation]) -> dict[str, Any]:
-    """The document of these operations, in their order."""
+    """The document of these operations, by their addresses."""
+    operations = sorted(operations, key=lambda one: (one.template, _METHODS.index(one.method)))
     schemas, named = _schemas(operations)
     paths: dict[str, Any] = {}
     for one in operations:

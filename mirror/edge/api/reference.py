@@ -1,26 +1,26 @@
 """``docs/api.md``, from the operations. ``python -m mirror.edge.api.reference`` prints it; a test holds it true."""
 
+import importlib
 import inspect
+import pkgutil
 from collections.abc import Iterator, Sequence
-from types import ModuleType
-from typing import Any, Final
+from typing import Any
 
-from mirror.edge.api import modules
+from mirror.edge import api
 from mirror.edge.api.openapi import described, document
 from mirror.edge.api.operation import Operation
-
-AREAS: Final[Sequence[ModuleType]] = (modules,)
-"""Where the operations are, in the order in which they are told."""
 
 
 def all_operations() -> list[Operation]:
     """The operations of any mirror, to be described: there is none behind these, and their handlers cannot be called.
 
-    So what ``operations`` of an area gives may not depend on what it is given.
+    So what ``operations`` of an area gives may not depend on what it is given. An area is a file of this folder that
+    has such a function.
     """
     found: list[Operation] = []
-    for area in AREAS:
-        found += area.operations(*(None for _ in inspect.signature(area.operations).parameters))
+    for file in pkgutil.iter_modules(api.__path__, f"{api.__name__}."):
+        if file.name != __name__ and (make := getattr(importlib.import_module(file.name), "operations", None)):
+            found += make(*(None for _ in inspect.signature(make).parameters))
     return [*found, described(found)]
 
 
