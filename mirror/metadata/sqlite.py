@@ -284,6 +284,20 @@ class SqliteMetadata:
         """Drop the last accesses of what is gone from this disk."""
         await self._write(Write(lambda connection: uses.forget_accesses(connection, digests)))
 
+    async def all_unpacked_from(self) -> AsyncIterator[Sequence[tuple[str, str]]]:
+        """The layer and the digest of all modules that were unpacked here, as text, in portions."""
+        async for unpacked in self._portions(uses.unpacked_after):
+            yield unpacked
+
+    async def all_noted(self) -> AsyncIterator[Sequence[str]]:
+        """The digests, as text, of all blobs of which something was noted about this disk, in portions."""
+        async for noted in self._portions(uses.noted_after):
+            yield noted
+
+    async def forget(self, gone: Collection[str]) -> int:
+        """Drop what was noted of blobs that are gone from this disk, by their digests' text; how many records went."""
+        return await self._write(Write(lambda connection: uses.forget(connection, gone)))
+
     async def all_manifests(self, types: Collection[str]) -> AsyncIterator[Sequence[str]]:
         """The digests' text of all manifests of these media ``types`` that repositories hold, as far as this replica
         knows, in portions. One may come several times.

@@ -71,6 +71,35 @@ def forget_accesses(connection: sqlite3.Connection, digests: Collection[Digest])
     connection.executemany("DELETE FROM access WHERE digest = ?", [(str(digest),) for digest in digests])
 
 
+def unpacked_after(connection: sqlite3.Connection, after: Key) -> tuple[list[tuple[str, str]], Key | None]:
+    """A portion of the modules that were unpacked beyond a key: of which layer, and as what; and the key to go on."""
+    rows = connection.execute(
+        "SELECT layer, entry, digest FROM unpacked WHERE (layer, entry) > (?, ?) ORDER BY layer, entry LIMIT ?",
+        (*after[:2], _PORTION),
+    ).fetchall()
+    return [(layer, digest) for layer, _, digest in (typed(row, str, str, str) for row in rows)], _last(rows, 2)
+
+
+def forget(connection: sqlite3.Connection, gone: Collection[str]) -> int:
+    """Drop what was noted of blobs that are not on this disk any more; how many records. Not that somebody linked them:
+    that is known of their upstream.
+    """
+    before = connection.total_changes
+    for table in ("access", "blob", "unpacked"):
+        connection.executemany(f"DELETE FROM {table} WHERE digest = ?", [(digest,) for digest in gone])
+    return connection.total_changes - before
+
+
+def noted_after(connection: sqlite3.Connection, after: Key) -> tuple[list[str], Key | None]:
+    """A portion of the digests beyond a key of which something was noted about this disk, and the key to go on."""
+    rows = connection.execute(
+        "SELECT digest FROM access WHERE digest > ?1 UNION SELECT digest FROM blob WHERE digest > ?1 "
+        "UNION SELECT digest FROM unpacked WHERE digest > ?1 ORDER BY digest LIMIT ?2",
+        (after[0], _PORTION),
+    ).fetchall()
+    return [digest for (digest,) in (typed(row, str) for row in rows)], _last(rows, 1)
+
+
 def manifests_after(connection: sqlite3.Connection, after: Key, types: Collection[str]) -> tuple[list[str], Key | None]:
     """The digests' text of manifests, by the media ``types`` of links, in a portion of the links beyond a key; and the
     key to go on from.
