@@ -12,7 +12,7 @@ HOUSE = """
     digest
     oci
     freshness
-    config: values section cache hosts redis known hosted contradictions upstreams rights models schema problems
+    config: values section cache hosts redis known hosted prewarm contradictions upstreams rights models schema problems
     config: document environment load show reference __init__
     globs
     logs
@@ -89,6 +89,7 @@ HOUSE = """
     jobs
     fellows
     prewarming
+    desk
     exporting
     arriving
     callings
@@ -101,7 +102,7 @@ HOUSE = """
     auth: rules htpasswd failures keyed remembered verdicts
     edge: ranges headers account respond basic passthrough auth body uploads manifest push forward metrics registry
     edge: peers peerhosted peerpins peeruploads peerwarm modules app
-    edge.api: guard operation results openapi asked described modules pins archive reference admin
+    edge.api: guard operation results openapi asked described modules pins prewarm archive reference admin
     around
     replicated
     wiring: ground answering scrubbing warming pinning publishers passthrough layouts admin __init__
