@@ -109,10 +109,11 @@ def _read(path: Path) -> _File | None:
         lines = path.read_bytes().split(b"\n")
     except FileNotFoundError:
         return None
-    head, *rest = (_fields(line) for line in lines[:-1] or [b""])
+    ends_well = lines[-1] == b"" and len(lines) > 1
+    head, *rest = (_fields(line) for line in (lines[:-1] if ends_well else lines))
     if head is not None and isinstance(head.get("v"), int) and head["v"] > _VERSION:
         raise StoreError("the pins were written by a later release of wasm-mirror; run that one")
-    whole = head is not None and head.get("records") == len(rest) and lines[-1] == b""
+    whole = head is not None and head.get("records") == len(rest) and ends_well
     records: list[Record] = []
     for fields in rest:
         try:
