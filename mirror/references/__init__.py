@@ -17,9 +17,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO, Literal
 
-from mirror.references import kinds, lines
+from mirror.references import documents, kinds, lines
 from mirror.references.cluster import ClusterObject
-from mirror.references.documents import documents
 from mirror.references.files import Files
 from mirror.references.named import Collected, Findings, Named
 
@@ -45,7 +44,7 @@ def collect(
         if named and lines.are_references(text):
             lines.read(text, source, findings)
         else:
-            for document in documents(text):
+            for document in documents.read(text):
                 kinds.read(document, source, findings)
     for resource in cluster or ():
         kinds.read(resource.value, "the cluster", findings)

@@ -30,7 +30,6 @@ _MARKER = re.compile(r"^---(?=\s|\Z)", re.MULTILINE)
 _DIRECTIVES = re.compile(r"^%(?:YAML|TAG)\b.*$", re.MULTILINE)
 _NULLS = frozenset({"", "~", "null", "Null", "NULL"})
 _ESCAPE = re.compile(r"\\(?:u([dD][89abAB][0-9a-fA-F]{2})\\u([dD][c-fC-F][0-9a-fA-F]{2})|.)", re.DOTALL)
-_MERGE = "<<"
 
 
 class Text(str):
@@ -54,17 +53,23 @@ class Fault:
     words: str
 
 
+class _Merge(Text):
+    """The key of what is merged in: ``<<`` without quotes."""
+
+    __slots__ = ()
+
+
 Value: TypeAlias = "dict[str, Value] | list[Value] | Text | Fault | None"
 
 
-def documents(text: str) -> Iterator[Value]:
+def read(text: str) -> Iterator[Value]:
     """Each document of ``text``; a `Fault` in place of one that cannot be read, and at the end of what is too much."""
     counter = _Counter(MAX_VALUES)
     line, start = 0, 0
     markers = itertools.chain((found.start() for found in _MARKER.finditer(text)), [len(text)])
-    for read, end in enumerate(markers):
+    for number, end in enumerate(markers):
         part = text[start:end]
-        if read == MAX_DOCUMENTS:
+        if number == MAX_DOCUMENTS:
             yield Fault(line + 1, f"there are more than {MAX_DOCUMENTS} documents; the rest was not read")
             return
         if part.strip() not in ("", "---"):
@@ -77,15 +82,28 @@ def documents(text: str) -> Iterator[Value]:
 
 def _part(part: str, above: int, counter: "_Counter") -> Iterator[Value]:
     """The documents between two markers, with ``above`` lines before them; none behind the first that is broken."""
-    line = above + 1
     if part.lstrip("- \t\r\n")[:1] in ("{", "["):
         part = _as_yaml(part)
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)(_DIRECTIVES.sub("", part))
     try:
-        builder = _Builder(counter)
+        yield from _parsed(_DIRECTIVES.sub("", part), above + 1, counter)
+    except yaml.MarkedYAMLError as error:
+        last = part.rstrip().count("\n")
+        below = min(error.problem_mark.line, last) if error.problem_mark else last
+        words = f"is not valid YAML: {shown(str(error.problem or error.context))}"
+        yield Fault(above + 1 + below, f"{words}; {RENDER_FIRST}" if "{{" in part else words)
+    except yaml.reader.ReaderError as error:  # which tells where in the bytes
+        below = part.encode()[: error.position].count(b"\n")
+        yield Fault(above + 1 + below, "has a character that YAML does not allow")
+
+
+def _parsed(part: str, first: int, counter: "_Counter") -> Iterator[Value]:
+    """The documents of ``part``, whose first line is ``first``; raises what the parser raises."""
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)(part)
+    line, builder = first, _Builder(counter)
+    try:
         while loader.check_event():
             event = loader.get_event()
-            line = above + 1 + event.start_mark.line
+            line = first + event.start_mark.line
             if isinstance(event, yaml.DocumentStartEvent):
                 builder = _Builder(counter)
             elif isinstance(event, yaml.DocumentEndEvent):
@@ -94,12 +112,6 @@ def _part(part: str, above: int, counter: "_Counter") -> Iterator[Value]:
                 builder.take(event, line)
     except _GivenUpError as error:
         yield Fault(line, str(error))
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark
-        words = f"is not valid YAML: {shown(str(error.problem or error.context))}"
-        yield Fault(above + 1 + mark.line if mark else line, f"{words}; {RENDER_FIRST}" if "{{" in part else words)
-    except yaml.YAMLError:  # the reader's, which tells no line
-        yield Fault(line, "has a character that YAML does not allow")
     finally:
         loader.dispose()
 
@@ -153,7 +165,7 @@ class _Open:
             key, self.key = self.key, None
             if isinstance(key, Fault):
                 self.fault = self.fault or key
-            elif key == _MERGE:
+            elif isinstance(key, _Merge):
                 self.merges += value if isinstance(value, list) else [value]
             elif key in self.made:
                 self.made[key] = Fault(key.line, f"the key {shown(key)!r} stands twice")
@@ -199,8 +211,7 @@ class _Builder:
                 self._put(value, line)
             case yaml.ScalarEvent():
                 self._counter.take(1)
-                empty = event.implicit[0] and event.value in _NULLS
-                scalar = None if empty else Text(event.value, line)
+                scalar = _scalar(event, line)
                 if event.anchor is not None:
                     self._anchors[event.anchor] = (scalar, 1)
                 self._put(scalar, line)
@@ -232,3 +243,10 @@ class _Builder:
             self._open[-1].put(value, line)
         else:
             self.made = value
+
+
+def _scalar(event: yaml.ScalarEvent, line: int) -> Text | None:
+    plain = event.implicit[0]
+    if plain and event.value in _NULLS:
+        return None
+    return (_Merge if plain and event.value == "<<" else Text)(event.value, line)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 import yaml
 
 from mirror.errors import ClusterError
-from mirror.references.documents import documents
+from mirror.references import documents
 from mirror.references.named import shown
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ def _from_files(configuration: "Configuration", files: list[Path], context: str 
 
 
 def _current_context(file: Path) -> str | None:
-    for document in documents(file.read_text("utf-8")):
+    for document in documents.read(file.read_text("utf-8")):
         value = document.get("current-context") if isinstance(document, dict) else None
         if isinstance(value, str):
             return str(value)
