@@ -8,7 +8,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from mirror.contents import Contents
@@ -58,12 +58,13 @@ class Doomed:
 @dataclass(frozen=True, slots=True)
 class Disposed:
     """What became of it: ``gone`` are the digests that went with it, with their bytes. ``pinned``: it has to stay.
-    ``namer`` is a manifest that names what is a blob, which stays for that.
+    ``namer`` is a manifest that names it, and for which it stays; ``tagged``: another tag of the repository names it.
     """
 
     gone: Mapping[Digest, int] = field(default_factory=dict)
     pinned: bool = False
     namer: str | None = None
+    tagged: bool = False
 
     @property
     def size(self) -> int:
@@ -115,7 +116,7 @@ class Disposal:
             taken, fates = await asyncio.to_thread(_plan, looked, doomed)
             gone = await self._removal.remove([digest for digests in taken for digest in digests])
         return [
-            Disposed({digest: gone[digest] for digest in digests if digest in gone}, *fate)
+            replace(fate, gone={digest: gone[digest] for digest in digests if digest in gone})
             for digests, fate in zip(taken, fates, strict=True)
         ]
 
@@ -163,20 +164,24 @@ class Disposal:
         return found
 
 
-def _plan(looked: _Looked, doomed: Sequence[Doomed]) -> tuple[list[list[Digest]], list[tuple[bool, str | None]]]:
-    """What goes with each, and what stands against it: whether it is pinned, and what names it."""
+def _plan(looked: _Looked, doomed: Sequence[Doomed]) -> tuple[list[list[Digest]], list[Disposed]]:
+    """What goes with each, and what stands against it."""
     purged = {reference for one in doomed for reference in one.references}
     places: dict[str, set[tuple[str, str]]] = {}
     for one in doomed:
         places.setdefault(str(one.digest), set()).add((one.upstream, one.repository))
-    tagged = {digest for digest, references in looked.tagged.items() if not references <= purged}
+    tags = {digest: left for digest, all_of in looked.tagged.items() if (left := all_of - purged)}
     shared = {digest for digest, mine in places.items() if not looked.linked.get(digest, set()) <= mine}
-    naming = Naming(looked.names, looked.found.hosted | looked.pinned | tagged | shared)
+    naming = Naming(looked.names, looked.found.hosted | looked.pinned | tags.keys() | shared)
     taken = []
     for one in doomed:
-        digest = str(one.digest)
-        with_it = [] if digest in looked.pinned else naming.take(digest)
+        with_it = naming.take(str(one.digest))
         taken.append([Digest.parse(each) for each in with_it if each in looked.found.files])
-    digests = [str(one.digest) for one in doomed]
-    namers = [None if digest in naming.gone else naming.namer(digest) for digest in digests]
-    return taken, [(digest in looked.pinned, namer) for digest, namer in zip(digests, namers, strict=True)]
+
+    def fate(one: Doomed) -> Disposed:
+        digest, place = str(one.digest), (one.upstream, one.repository)
+        namer = None if digest in naming.gone else naming.namer(digest)
+        tagged = any((tag.upstream, tag.repository) == place for tag in tags.get(digest, ()))
+        return Disposed({}, digest in looked.pinned, namer, tagged)
+
+    return taken, [fate(one) for one in doomed]
