@@ -1,4 +1,4 @@
-"""When content was last asked for: noted in memory for each request, written down in batches."""
+"""When content was last asked for, and manifests how often: noted in memory for each request, written down in batches."""
 
 import asyncio
 import logging
@@ -22,6 +22,7 @@ class Accesses:
         self._metadata = metadata
         self._now = now
         self._noted: dict[Digest, float] = {}
+        self._hits: dict[Digest, int] = {}
 
     def lately(self, digest: Digest) -> bool:
         """Whether a blob was asked for since the last batch was written."""
@@ -35,6 +36,7 @@ class Accesses:
         """A manifest was asked for, and with it all that it names: agents look again with the manifest alone."""
         now = self._now()
         self._noted[manifest.digest] = now
+        self._hits[manifest.digest] = self._hits.get(manifest.digest, 0) + 1
         for descriptor in manifest.named:
             self._noted[descriptor.digest] = now
 
@@ -47,9 +49,12 @@ class Accesses:
     async def flush(self) -> None:
         """Write down what was noted; when the database fails, it is tried again with the next batch."""
         noted, self._noted = self._noted, {}
+        hits, self._hits = self._hits, {}
         if noted:
             try:
-                await self._metadata.touch(noted)
+                await self._metadata.touch(noted, hits)
             except StoreError as error:
                 log.error("%d last accesses could not be written: %s", len(noted), error)
                 self._noted = {**noted, **self._noted}
+                for digest, count in hits.items():
+                    self._hits[digest] = self._hits.get(digest, 0) + count

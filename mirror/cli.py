@@ -13,13 +13,29 @@ import click
 
 import mirror
 from mirror import logs
+from mirror.commands import options
 from mirror.config import Settings, describe, load
 from mirror.errors import StartError
 
 log = logging.getLogger(__name__)
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+class _Commands(click.Group):
+    """Those that talk to a running mirror are looked up when no other has the name, or when all are listed."""
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        return super().get_command(ctx, cmd_name) or self._further().get(cmd_name)
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted([*super().list_commands(ctx), *self._further()])
+
+    def _further(self) -> dict[str, click.Command]:
+        from mirror.commands import deliveries, menu
+
+        return {command.name: command for command in (*menu.COMMANDS, *deliveries.COMMANDS) if command.name}
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(mirror.__version__, prog_name="wasm-mirror")
 def main() -> None:
     """A caching OCI pull-through mirror for the WebAssembly modules of a service mesh."""
@@ -124,20 +140,8 @@ def doctor_command(config: Path, json_: bool) -> None:
 
 @main.command("inspect")
 @click.argument("references", metavar="REF…", nargs=-1, required=True)
-@click.option(
-    "--mirror",
-    "url",
-    envvar="WASM_MIRROR_URL",
-    default="http://127.0.0.1:8080",
-    show_default=True,
-    metavar="URL",
-    help="A running mirror; or WASM_MIRROR_URL.",
-)
-@click.option(
-    "--token-file",
-    type=click.Path(path_type=Path),
-    help="The mirror's admin token; or WASM_MIRROR_TOKEN_FILE, a path, or WASM_MIRROR_TOKEN, the token itself.",
-)
+@options.url
+@options.token_file
 @click.option("--json", "json_", is_flag=True, help="For programs: a JSON object for each REF, one a line.")
 def inspect_command(references: tuple[str, ...], url: str, token_file: Path | None, json_: bool) -> None:
     """Say what a module is, and whether agents and Envoy would take it.

@@ -13,14 +13,18 @@
     │   ├── Denied                        403 DENIED: it is known who asks, and that they may not
     │   ├── ModuleMismatch                409 MODULE_MISMATCH: the module has another sha256 than the one asked for
     │   ├── ManifestInvalid               400 MANIFEST_INVALID: what is pushed is no manifest, or none to be taken in
+    │   ├── ArchiveInvalid                400 ARCHIVE_INVALID: what is imported is no tar of an OCI image layout
     │   ├── UploadInvalid                 400 BLOB_UPLOAD_INVALID
     │   │   ├── ChunkInvalid              416: it does not begin where the one before it ended
     │   │   └── UploadStalled             408: no byte of it has come for too long
     │   ├── SizeInvalid                   413 SIZE_INVALID: more than the settings allow
+    │   ├── RequestInvalid                400 REQUEST_INVALID: a field of the admin API is not what it may be
+    │   │   └── MediaTypeInvalid          415: the body is of another kind than the one that is taken
     │   ├── TooMany                       429 TOOMANYREQUESTS
     │   └── Unsupported                   405 UNSUPPORTED
     ├── NotFound                          it is not there
     │   ├── NameUnknown                   404 NAME_UNKNOWN
+    │   │   └── NotPinned                 404: what is to be unpinned is not pinned
     │   ├── ManifestUnknown               404 MANIFEST_UNKNOWN
     │   │   └── AbsenceRemembered         404: upstream said so a moment ago
     │   ├── BlobUnknown                   404 BLOB_UNKNOWN
@@ -39,11 +43,15 @@
     ├── StoreError                        500 UNKNOWN: the disk, or the database
     │   ├── DiskFull                      507 UNKNOWN: no space for what is pushed
     │   └── LeaseLost                     never seen by a client: somebody else holds the lease now
-    ├── InspectError                      never seen by a client: `inspect` has nothing to describe; status 1 or 2
+    ├── CommandError                      never seen by a client: a command cannot do what it was asked; status 1 or 2
+    │   ├── MirrorUnreachable             no answer of the mirror that a command talks to, or half of one
+    │   ├── MirrorRefused                 its answer is an error
+    │   └── InspectError                  `inspect` has nothing to describe
+    ├── ClusterError                      never seen by a client: `--cluster` has nobody to ask; exit status 2
     └── StartError                        never seen by a client: the mirror cannot start; exit status 2
 
-Codes: OCI distribution specification 1.1, "Error Codes"; those that start with ``UPSTREAM_`` or ``MODULE_`` are this
-mirror's own.
+Codes: OCI distribution specification 1.1, "Error Codes"; those that start with ``UPSTREAM_``, ``MODULE_`` or
+``REQUEST_`` are this mirror's own.
 """
 
 
@@ -132,6 +140,12 @@ class ManifestInvalid(RequestError):
     code = "MANIFEST_INVALID"
 
 
+class ArchiveInvalid(RequestError):
+    """What is imported is no tar archive of an OCI image layout, is damaged, or is over a limit; nothing is taken in."""
+
+    code = "ARCHIVE_INVALID"
+
+
 class UploadInvalid(RequestError):
     """A request of an upload that cannot be carried out: its headers contradict its body, or one another."""
 
@@ -159,6 +173,18 @@ class SizeInvalid(RequestError):
 
     code = "SIZE_INVALID"
     status = 413
+
+
+class RequestInvalid(RequestError):
+    """A query or a body that the admin API cannot take. ``message`` names the fields, ``detail`` has each of them."""
+
+    code = "REQUEST_INVALID"
+
+
+class MediaTypeInvalid(RequestInvalid):
+    """A body of another media type than the one that is taken."""
+
+    status = 415
 
 
 class TooMany(RequestError):
@@ -189,6 +215,10 @@ class NameUnknown(NotFound):
     """An upstream that is not configured, or a repository that upstream does not know."""
 
     code = "NAME_UNKNOWN"
+
+
+class NotPinned(NameUnknown):
+    """What is to be unpinned is not pinned under this name."""
 
 
 class ManifestUnknown(NotFound):
@@ -303,12 +333,47 @@ class LeaseLost(StoreError):
     """What was to be written was written under a lease that somebody else holds now; theirs is the later word."""
 
 
-class InspectError(MirrorError):
+class CommandError(MirrorError):
+    """A command cannot do what it was asked to do. ``wrong_use``: no mirror would have been able to."""
+
+    def __init__(self, message: str, *, wrong_use: bool = False) -> None:
+        super().__init__(message)
+        self.wrong_use = wrong_use
+
+
+class MirrorUnreachable(CommandError):
+    """The mirror that a command talks to gives no answer, or half of one; it may be there again in a moment."""
+
+
+class MirrorRefused(CommandError):
+    """That mirror answers with an error: ``answered`` is its status, ``said`` the code and message of its body, if any,
+    and ``detail`` what else is in that.
+
+    ``message`` is what a person needs to know of it.
+    """
+
+    def __init__(self, message: str, *, answered: int, said: tuple[str, str] | None, detail: object = None) -> None:
+        super().__init__(message)
+        self.answered = answered
+        self.said = said
+        self.detail = detail
+
+    @property
+    def is_of_all(self) -> bool:
+        """Whether it would say so whatever it was asked about: who asks may not, or there is no such operation."""
+        return self.answered == 401 or self.said is None or self.said[0] in ("UNKNOWN", "UNSUPPORTED")
+
+
+class InspectError(CommandError):
     """There is no description to show. ``broken``: what is there contradicts itself, and whoever asked was right."""
 
     def __init__(self, message: str, *, broken: bool = False) -> None:
         super().__init__(message)
         self.broken = broken
+
+
+class ClusterError(MirrorError):
+    """No Kubernetes API server can be asked; ``message`` is the one line that says why, and what to do."""
 
 
 class StartError(MirrorError):

@@ -91,18 +91,14 @@ class Here:
 
     async def look(self, wanted: Wanted) -> Plan:
         """As `Hand.look`."""
-        found = await self._survey.look(wanted.young)
-        pinned = found.named_by(wanted.pinned)
-        stays = found.hosted | pinned
+        found = await self._survey.look(wanted.young, frozenset(wanted.pinned))
+        stays = found.hosted | found.pinned
         plan = await asyncio.to_thread(
             lambda: list(batches(found.held(), found.names, stays, wanted.need, wanted.most))  # seconds, where all goes
         )
         self._sizes = {digest: found.files[digest].size for batch in plan for digest in batch}
         return Plan(
-            plan,
-            found.bytes_of(found.hosted),
-            found.bytes_of(pinned - found.hosted),
-            found.bytes_of(found.young - stays),
+            plan, found.bytes_of(found.hosted), found.bytes_pinned(), found.bytes_of(found.young - found.hosted)
         )
 
     def unlink(self, digests: Sequence[str]) -> Unlinked:

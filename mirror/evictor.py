@@ -10,6 +10,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -37,6 +38,15 @@ _REST = 20.0
 _LONGEST_REST = 60.0
 
 
+Protected = Callable[[], Awaitable[AbstractSet[str]]]
+"""Gives the digests of the manifests that are pinned (`mirror.pinned`). May raise `StoreError`."""
+
+
+async def nothing() -> AbstractSet[str]:
+    """Where there are no pins."""
+    return frozenset()
+
+
 class Hosted(Protocol):
     """What is hosted on this disk: `mirror.hosted.catalogue`. May raise `StoreError`."""
 
@@ -53,11 +63,12 @@ class Known(Protocol):
 
 @dataclass(slots=True)
 class _Deed:
-    """What went in one round; ``failure`` ends it."""
+    """What went in one round. A ``failure`` ends it, and so does a pin that came in the middle: ``outdated``."""
 
     gone: list[Digest] = field(default_factory=list)
     freed: int = 0
     failure: str | None = None
+    outdated: bool = False
 
 
 class Evictor:
@@ -81,7 +92,9 @@ class Evictor:
         withdraw: Callable[[Sequence[Digest]], Awaitable[None]],
         let_go: Callable[[], Awaitable[None]],
         hand: Callable[[], Hand],
+        protected: Protected = nothing,
     ) -> None:
+        self._protected = protected
         self._census = census
         self._known = known
         self._accesses = accesses
@@ -124,9 +137,11 @@ class Evictor:
         await self._accesses.flush()
         deed, hand = _Deed(), self._hand()
         try:
-            plan = await hand.look(Wanted(need, _BATCH, survey.YOUNG))
+            pinned = await self._protected()
+            plan = await hand.look(Wanted(need, _BATCH, survey.YOUNG, pinned))
             for batch in plan.batches:
-                if deed.failure is None:
+                deed.outdated = deed.outdated or not await self._protected() <= pinned
+                if deed.failure is None and not deed.outdated:
                     await self._evict(hand, batch, deed)
         finally:
             await hand.aclose()
@@ -140,7 +155,8 @@ class Evictor:
                 usage.used,
                 limit,
             )
-        self._tell(plan, usage, limit, need - deed.freed, deed.failure)
+        if not deed.outdated:
+            self._tell(plan, usage, limit, need - deed.freed, deed.failure)
         return len(deed.gone)
 
     async def _look(self) -> float:
@@ -210,18 +226,19 @@ class Evictor:
         if missing <= 0:
             self._said = None
             return
-        reasons = {"hosted": plan.hosted, "in_flight": usage.in_flight, "young": plan.young}
+        young, hosted, pinned = plan.young, plan.hosted, plan.pinned
+        reasons = {"hosted": hosted, "pinned": pinned, "in_flight": usage.in_flight, "young": young}
         short.update({(reason,): size for reason, size in reasons.items()})
         if failure is not None:
             self._say("disk", f"the disk fails ({failure}); nothing can be evicted")
-        elif missing > plan.young:
+        elif missing > young:
             what = "cache.max_size" if limit == self._settings.max_size else "what its file system has room for"
             self._say(
                 "full",
                 f"the disk holds {usage.used:,} bytes of the {limit:,} that it may ({what}), and nothing more may go: "
-                f"{reasons['hosted']:,} bytes are hosted, {usage.in_flight:,} on their way here; what the disk does "
-                "not take is passed through to clients and not kept. Give data_dir more room, or delete what is hosted "
-                "and not needed",
+                f"{hosted:,} bytes are hosted, {pinned:,} pinned, {usage.in_flight:,} on their way here; what the disk "
+                "does not take is passed through to clients and not kept. Give data_dir more room, unpin what is not "
+                "needed any more, or delete what is hosted and not needed",
             )
 
     def _say(self, kind: str, what: str) -> None:

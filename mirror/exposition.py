@@ -78,9 +78,9 @@ class Exposition:
     async def text(self) -> bytes:
         """All metrics, in the format of `CONTENT_TYPE`."""
         counted = await self._written()
-        measured = self._metrics.measured()
+        measured = [self._metrics.measured(), *(seen() for seen in self._metrics.alike)]
         told = await asyncio.gather(self._held.snapshot(), self._ups())
-        return await asyncio.to_thread(self._rendered, [counted, measured, *told, _BUILD])
+        return await asyncio.to_thread(self._rendered, [counted, *measured, *told, _BUILD])
 
     async def run(self) -> None:
         """Tell the other workers what this one counts, until cancelled."""

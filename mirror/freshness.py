@@ -62,8 +62,9 @@ def of(record: Dated, policy: Policy, now: float) -> Freshness:
     return Freshness.STALE
 
 
-def may_stand_in(record: Dated, failure: MirrorError, policy: Policy, now: float) -> bool:
-    """Whether ``record`` may be served although asking upstream ended in ``failure``.
+def may_stand_in(record: Dated, failure: MirrorError, policy: Policy, now: float, *, kept: bool = False) -> bool:
+    """Whether ``record`` may be served although asking upstream ended in ``failure``. One that is ``kept``, for it is
+    pinned or was imported, stands in for an outage however old it is.
 
     A refusal of the mirror's credentials and a deletion upstream are answers, not outages: each has its own setting.
     """
@@ -74,6 +75,6 @@ def may_stand_in(record: Dated, failure: MirrorError, policy: Policy, now: float
         case NotFound():
             return policy.keep_deleted_tags
         case UpstreamError():
-            return old < policy.stale_if_error
+            return kept or old < policy.stale_if_error
         case _:
             return False

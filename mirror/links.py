@@ -125,6 +125,20 @@ class Links:
         self._generation.advance()
         await self._others.seen_by_all()
 
+    async def drop_all(self, upstream: str, repository: str, digests: Iterable[Digest], now: float) -> None:
+        """They are not held any more, as people want: upstream is asked whether the repository has them. As `drop`,
+        but that nobody waits for the others, which the caller does.
+        """
+        for digest in digests:
+            try:
+                await self._metadata.drop_link(upstream, repository, digest, now)
+            except StoreError as error:
+                log.error(
+                    "that %s/%s is to be asked about %s could not be noted: %s", upstream, repository, digest, error
+                )
+            self._known.drop((upstream, repository, digest))
+        self._generation.advance()
+
     async def _load(self, upstream: str, repository: str, digest: Digest) -> Link | None:
         seen = self._moves.now()
         try:

@@ -48,7 +48,8 @@ RESULTS_OF_LOOKUPS = ("hit", "miss", "stale", "negative", "collapsed")
 RESULTS_OF_PUSHES = ("success", "warned", "refused", "failed", "cut")
 KINDS_OF_REPOSITORIES = ("hosted", "through")
 RESULTS_OF_SCRUBS = ("sound", "damaged", "unreadable", "restored", "lost")
-REASONS_TO_STAY = ("hosted", "in_flight", "young")
+REASONS_TO_STAY = ("hosted", "pinned", "in_flight", "young")
+RESULTS_OF_WARMING = ("held", "fetched", "refused", "failed")
 VERDICTS = ("accepted", "refused", "not_wasm")
 
 REQUESTS = Declared(
@@ -86,6 +87,27 @@ UPSTREAM_REQUESTS = Declared(
 UPSTREAM_BYTES = Declared(
     "upstream_bytes_total", Kind.COUNTER, "Bytes of manifests and blobs that came from upstream.", ("upstream",)
 )
+UPSTREAM_DURATION = Declared(
+    "upstream_request_duration_seconds",
+    Kind.HISTOGRAM,
+    "From a question to its answer or its failure, redirects and logins included; of a blob to its header. Those that "
+    "nobody needed any more are left out.",
+    ("upstream",),
+)
+UPSTREAM_HEALTHY = Declared(
+    "upstream_healthy",
+    Kind.GAUGE,
+    "1 for an endpoint that is asked; 0 for one that is left alone, because it failed time and again and no request "
+    "has found it well since, or because it asked for that.",
+    ("upstream", "endpoint"),
+)
+UPSTREAM_RATE_LIMIT = Declared(
+    "upstream_ratelimit_remaining",
+    Kind.GAUGE,
+    "The part of the rate limit that is left, from 0 to 1, as the last answers said; of several endpoints the least. "
+    "Nothing for an upstream that names no limit, or has not lately.",
+    ("upstream",),
+)
 FILLS_IN_FLIGHT = Declared("fills_in_flight", Kind.GAUGE, "Blobs that are being downloaded.")
 FILL_WAITERS = Declared(
     "fill_waiters", Kind.GAUGE, "Requests that wait for a blob on its way here, or read from it as it comes."
@@ -111,8 +133,8 @@ EVICTIONS = Declared("evictions_total", Kind.COUNTER, "Blobs and manifests that 
 EVICTION_SHORT = Declared(
     "eviction_short_bytes",
     Kind.GAUGE,
-    "While eviction cannot free what it has to: bytes that may not go, for they are hosted, on their way here "
-    "(in_flight), or came less than a minute ago (young). 0 otherwise.",
+    "While eviction cannot free what it has to: bytes that may not go, for they are hosted, pinned, on their way "
+    "here (in_flight), or came less than a minute ago (young). 0 otherwise.",
     ("reason",),
     REASONS_TO_STAY,
 )
@@ -141,14 +163,22 @@ SCRUBBED = Declared(
     ("result",),
     RESULTS_OF_SCRUBS,
 )
+PREWARMED = Declared(
+    "prewarm_total",
+    Kind.COUNTER,
+    "References that were warmed here, for a job of this replica or of another one, or for prewarm.references: held "
+    "(all of it was here), fetched, refused (it is here, and agents or their Envoy will not take it), failed.",
+    ("result",),
+    RESULTS_OF_WARMING,
+)
 BUILD_INFO = Declared("build_info", Kind.GAUGE, "Always 1; the release is in the label.", ("version",))
 
 DECLARED = (
     *(REQUESTS, REQUEST_DURATION, LOOKUPS, SENT_BYTES),
-    *(UPSTREAM_REQUESTS, UPSTREAM_BYTES),
+    *(UPSTREAM_REQUESTS, UPSTREAM_BYTES, UPSTREAM_DURATION, UPSTREAM_HEALTHY, UPSTREAM_RATE_LIMIT),
     *(FILLS_IN_FLIGHT, FILL_WAITERS, FILLS),
     *(CACHE_BLOBS, CACHE_BYTES, CACHE_LIMIT, EVICTIONS, EVICTION_SHORT),
-    *(METADATA_UP, WASM_CHECKS, PUSHES, SCRUBBED, BUILD_INFO),
+    *(METADATA_UP, WASM_CHECKS, PUSHES, SCRUBBED, PREWARMED, BUILD_INFO),
 )
 
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 15.0, 25.0, 30.0)
@@ -171,30 +201,46 @@ _LOOKED_UP = frozenset({"manifests", "blobs", "modules"})
 _FAILURES = ("403", "404", "500", "502", "503", "504", "cut")
 """What becomes of requests for content that fail."""
 
-_COUNT, _BYTES, _SECONDS, _BUCKETS = 0, 1, 2, 3
+_BYTES, _SECONDS, _BUCKETS = 0, 1, 2
+
+_SORTED_AT_ONCE = 256
+"""Requests that are sorted together, so that each of them costs little more than a line in a list."""
 
 
-class Answers(dict[Answer, list[float]]):
-    """Requests by their answers. One row for each kind has all the numbers, so that a request costs one look.
+class Answers:
+    """Requests by their answers. Each is noted as it ends, and sorted later, with others.
 
-    A row: how many there were, their bytes, their seconds; how many of them fell into each bucket, and into none.
+    A row for each kind of answer has all the numbers: bytes, seconds; how many requests fell into each bucket, and into
+    none.
     """
+
+    def __init__(self) -> None:
+        self._noted: list[tuple[Answer, float, int]] = []
+        self._rows: dict[Answer, list[float]] = {}
 
     def add(self, answer: Answer, seconds: float, size: int) -> None:
         """Count a request that took ``seconds``, and whose answer had a body of ``size`` bytes."""
-        row = self.get(answer)
-        if row is None:
-            row = self[answer] = [0] * (_BUCKETS + len(BUCKETS) + 1)
-        row[_COUNT] += 1
-        row[_BYTES] += size
-        row[_SECONDS] += seconds
-        row[_BUCKETS + bisect_left(BUCKETS, seconds)] += 1
+        self._noted.append((answer, seconds, size))
+        if len(self._noted) >= _SORTED_AT_ONCE:
+            self._sort()
+
+    def _sort(self) -> None:
+        rows = self._rows
+        for answer, seconds, size in self._noted:
+            row = rows.get(answer)
+            if row is None:
+                row = rows[answer] = [0] * (_BUCKETS + len(BUCKETS) + 1)
+            row[_BYTES] += size
+            row[_SECONDS] += seconds
+            row[_BUCKETS + bisect_left(BUCKETS, seconds)] += 1
+        self._noted.clear()
 
     def told(self) -> Snapshot:
         """The metrics that are made of it."""
+        self._sort()
         found: list[Snapshot] = []
-        for (operation, status, upstream, lookup), row in self.items():
-            count = (row[_COUNT],)
+        for (operation, status, upstream, lookup), row in self._rows.items():
+            count = (sum(row[_BUCKETS:]),)
             found.append({REQUESTS.name: {(operation, str(status)): count}})
             found.append({REQUEST_DURATION.name: {(operation,): (*row[_BUCKETS:], row[_SECONDS])}})
             if upstream is not None:
@@ -204,24 +250,44 @@ class Answers(dict[Answer, list[float]]):
         return total(found)
 
 
+class Durations(dict[tuple[str, ...], list[float]]):
+    """A histogram's numbers by labels: how many fell into each bucket, and into none, then the sum of their seconds."""
+
+    def add_nothing(self, labels: tuple[str, ...]) -> None:
+        """Begin at 0."""
+        self[labels] = [0] * (len(BUCKETS) + 2)
+
+    def add(self, labels: tuple[str, ...], seconds: float) -> None:
+        """Count what took so long."""
+        if labels not in self:
+            self.add_nothing(labels)
+        row = self[labels]
+        row[bisect_left(BUCKETS, seconds)] += 1
+        row[-1] += seconds
+
+
 class Metrics:
     """The numbers of this worker. For its loop alone.
 
-    ``gauges`` are read when somebody asks; ``upstreams`` are the names of those in the settings. What may fail begins
-    at 0, so that the first failure is an increase, as Prometheus sees it.
+    ``gauges`` are read when somebody asks; those of several workers are added up. ``alike`` tells what all of them see
+    alike. ``upstreams`` are the names of those in the settings. What may fail begins at 0, so that the first failure is
+    an increase, as Prometheus sees it.
     """
 
     def __init__(self, upstreams: Collection[str] = ()) -> None:
         self.answers = Answers()
         self.upstream_requests = Counts()
         self.upstream_bytes = Counts()
+        self.upstream_seconds = Durations()
         self.fills = Counts()
         self.wasm_checks = Counts()
         self.pushes = Counts()
         self.scrubbed = Counts()
+        self.prewarmed = Counts()
         self.evictions = Counts({(): 0})
         self.eviction_short = Counts()
         self.gauges: dict[str, Callable[[], int]] = {}
+        self.alike: list[Callable[[], Snapshot]] = []
         self._counts = {
             UPSTREAM_REQUESTS.name: self.upstream_requests,
             UPSTREAM_BYTES.name: self.upstream_bytes,
@@ -230,13 +296,16 @@ class Metrics:
             PUSHES.name: self.pushes,
             EVICTIONS.name: self.evictions,
             SCRUBBED.name: self.scrubbed,
+            PREWARMED.name: self.prewarmed,
         }
         for upstream in upstreams:
             self.fills.update({(upstream, result): 0 for result in RESULTS_OF_FILLS})
             self.upstream_bytes[(upstream,)] = 0
+            self.upstream_seconds.add_nothing((upstream,))
         self.wasm_checks.update({(verdict,): 0 for verdict in VERDICTS})
         self.pushes.update({(kind, result): 0 for kind in KINDS_OF_REPOSITORIES for result in RESULTS_OF_PUSHES})
         self.scrubbed.update({(result,): 0 for result in RESULTS_OF_SCRUBS})
+        self.prewarmed.update({(result,): 0 for result in RESULTS_OF_WARMING})
         self._zeros: Snapshot = {
             REQUESTS.name: {(operation, status): (0,) for operation in _LOOKED_UP for status in _FAILURES},
             LOOKUPS.name: {(upstream, result): (0,) for upstream in upstreams for result in RESULTS_OF_LOOKUPS},
@@ -255,7 +324,8 @@ class Metrics:
             name: {tuple(map(str, labels)): (number,) for labels, number in counts.items()}
             for name, counts in self._counts.items()
         }
-        return total([self._zeros, self.answers.told(), counts])
+        seconds = {labels: tuple(row) for labels, row in self.upstream_seconds.items()}
+        return total([self._zeros, self.answers.told(), counts, {UPSTREAM_DURATION.name: seconds}])
 
     def measured(self) -> Snapshot:
         """The gauges, as they are now."""

@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import logging
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -116,20 +116,25 @@ class Modules:
     async def describe(self, reference: Reference) -> Description:
         """What is said of the artifact that ``reference`` names; its layers are waited for, as agents would."""
         async with self._bounded(reference):
-            (*indexes, image), _ = await self._way(reference, self._manifests.of(await self._pull.manifest(reference)))
-            pinned = reference.digest is not None and bool(indexes)
-            key = image.digest, image.media_type, indexes[0].digest if indexes else None, pinned
-            known = self._descriptions.get(key)
-            if known is not None:
-                return known
+            way, _ = await self._way(reference, self._manifests.of(await self._pull.manifest(reference)))
+            return await self.described(reference, way)
 
-            async def examined() -> Description:
-                description = await self._examine(reference, image, indexes, pinned=pinned)
-                self._descriptions.put(key, description)
-                return description
+    async def described(self, reference: Reference, way: Sequence[Manifest]) -> Description:
+        """The same of an artifact to which ``way`` leads from what ``reference`` names, however long that takes."""
+        *indexes, image = way
+        pinned = reference.digest is not None and bool(indexes)
+        key = image.digest, image.media_type, indexes[0].digest if indexes else None, pinned
+        known = self._descriptions.get(key)
+        if known is not None:
+            return known
 
-            task, _ = self._examinations.join((reference.upstream, reference.repository, *key), examined)
-            return await asyncio.shield(task)
+        async def examined() -> Description:
+            description = await self._examine(reference, image, indexes, pinned=pinned)
+            self._descriptions.put(key, description)
+            return description
+
+        task, _ = self._examinations.join((reference.upstream, reference.repository, *key), examined)
+        return await asyncio.shield(task)
 
     async def aclose(self) -> None:
         """Stop what was begun for clients that may be gone."""

@@ -8,7 +8,10 @@ from dataclasses import dataclass
 
 from mirror.config import Settings
 from mirror.errors import NameInvalid, NameUnknown
-from mirror.oci import parse_name
+from mirror.oci import Reference, parse_name, parse_reference
+
+_SCHEME = "oci://"
+_LONGEST = 1024  # characters of a text that may be a reference; a name has 255 at most, and so has a digest
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +37,7 @@ class Names:
         self._hosts: Mapping[str, str] = {
             host: name for name, upstream in settings.upstreams.items() for host in upstream.hosts
         }
+        self._origins = _origins(settings)
 
     def place(self, name: str, *, ns: str | None, host: str) -> Place:
         """Where ``name`` (a parsed repository name) lies; raise `NameUnknown` when no upstream is configured for it.
@@ -61,6 +65,36 @@ class Names:
             return self._in(self._default, name)
         raise _unknown(first)
 
+    def of_text(self, text: str) -> Reference:
+        """What an operator means by a reference: what an agent would use, with or without ``oci://``.
+
+        The upstream comes first, by its name or by where it is; or one of this mirror's own names, and then the rest
+        as the mirror would understand it. Raises `NameInvalid`, `TagInvalid`, `DigestInvalid` and `NameUnknown`.
+        """
+        if len(text) > _LONGEST:
+            raise NameInvalid(f"{text[:80]!r}… is no reference: it has {len(text)} characters")
+        if text[: len(_SCHEME)].lower() == _SCHEME:
+            text = text[len(_SCHEME) :]
+        first, slash, rest = text.partition("/")
+        if slash and self._is_own(first) and (first not in self._library or self._begins(rest)):
+            text = rest
+            first, slash, rest = text.partition("/")
+        if slash and not self._begins(text) and (named := self._at(first.lower())) is not None:
+            text = f"{named}/{rest}"
+        parsed = parse_reference(text)
+        place = self.place(parsed.name, ns=None, host="")
+        return Reference(place.upstream, place.repository, parsed.tag, parsed.digest)
+
+    def _begins(self, text: str) -> bool:
+        """Whether a reference begins with the name of an upstream, or with that of what is hosted."""
+        first = text.partition("/")[0]
+        return first in self._library or first == self._hosted.prefix
+
+    def _at(self, host: str) -> str | None:
+        """The upstream that is at ``host``, or that clients name so."""
+        host = host.removesuffix(":443")
+        return self._hosts.get(host) or self._origins.get(host)
+
     def upstream(self, *, ns: str | None, host: str) -> str | None:
         """The upstream that a request without a repository is for; None where it could be any, or none of them."""
         if ns is not None and (named := self._hosts.get(ns.lower().removesuffix(":443"))) is not None:
@@ -81,6 +115,19 @@ class Names:
     def _is_own(self, host: str) -> bool:
         host = host.lower()
         return host in self._own or _without_port(host) in self._own
+
+
+def _origins(settings: Settings) -> Mapping[str, str]:
+    """Upstreams by the ``host[:port]`` of the registry that they mirror, where repositories have the same names there.
+
+    Of two at one address, the first is meant.
+    """
+    found: dict[str, str] = {}
+    for name, upstream in settings.upstreams.items():
+        for endpoint in upstream.endpoints[-1:]:
+            if endpoint.repository_prefix is None:
+                found.setdefault(endpoint.url.partition("://")[2], name)
+    return found
 
 
 def _without_port(host: str) -> str:

@@ -22,7 +22,7 @@ from mirror.names import Place
 from mirror.oci import Manifest, Reference
 from mirror.publish import Chunk, Pushed
 from mirror.store.blobs import Blob, BlobStore
-from mirror.store.session import Session, told
+from mirror.store.session import Received, Session, told
 from mirror.store.uploads import Uploads
 
 log = logging.getLogger(__name__)
@@ -119,15 +119,25 @@ class Hosted:
     async def take_in(self, repository: str, session: Session, digest: Digest) -> None:
         """Make an upload that has all its bytes a blob of ``repository``. Raises as `Upload.finish`."""
         turn = await self._together.numbered()  # while the upload is there, so that it can be finished when this fails
-        blob = await session.finish(digest, self._store)
+        await self._own(repository, await session.finish(digest, self._store), turn)
+
+    async def take_over(self, repository: str, blob: Received) -> None:
+        """Let ``repository`` have a blob that the disk holds already, verified: it came by import."""
+        self.refuse()
+        if blob.size > self.max_blob_size:
+            raise SizeInvalid(f"{blob.digest} is larger than hosted.max_blob_size ({self.max_blob_size:,} bytes)")
+        await self._own(repository, blob, await self._together.numbered())
+
+    async def _own(self, repository: str, blob: Received, turn: Turn) -> None:
+        """Take down that ``repository`` has a blob which lies on the disk, and have the others know it."""
         try:
             await self._metadata.put_blob(BlobRecord(blob.digest, blob.size, blob.blake3, time.time()))
         except StoreError as error:  # only a check of the disk will miss it
             log.error("%s was pushed, but could not be noted: %s", blob.digest, error)
         await self._catalogue.link_blob(repository, blob.digest, blob.size, moment=turn.moment)
-        await self._announce(digest)
+        await self._announce(blob.digest)
         await self._together.told()
-        await self._together.copied([digest])
+        await self._together.copied([blob.digest])
 
     async def mount(
         self, place: Place, principal: str, digest: Digest, source: Place | None, readable: Callable[[Place], bool]

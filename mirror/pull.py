@@ -42,7 +42,7 @@ from mirror.meanwhile import first_of
 from mirror.metadata.base import Link, TagRecord
 from mirror.names import not_allowed
 from mirror.oci import Manifest, Reference
-from mirror.resolve import Resolver, unknown
+from mirror.resolve import Resolver, not_kept, unknown
 from mirror.store.blobs import Blob, BlobStore
 from mirror.tags import Tags
 from mirror.upstream.failover import Upstream
@@ -79,8 +79,11 @@ class Pull:
         accesses: Accesses,
         now: Callable[[], float],
         given: Callable[[Reference, Manifest], None] | None = None,
+        covers: Callable[[Reference, Digest], bool] = not_kept,
     ) -> None:
-        """``given`` is told of each manifest that a client is given, and by which name."""
+        """``given`` is told of each manifest that a client is given, and by which name. ``covers`` says whether what a
+        tag named stands in without a limit of age.
+        """
         self._upstreams = upstreams
         self._store = store
         self._tags = tags
@@ -91,6 +94,7 @@ class Pull:
         self._accesses = accesses
         self._now = now
         self._given = given
+        self._covers = covers
         self._obtaining: Flights[Manifest] = Flights()
         self._claims: Flights[int | None] = Flights()
 
@@ -116,7 +120,8 @@ class Pull:
         try:
             current = await self._resolver.ask(reference, known)
         except MirrorError as failure:
-            if freshness.may_stand_in(known, failure, policy, self._now()):
+            kept = self._covers(reference, known.digest)
+            if freshness.may_stand_in(known, failure, policy, self._now(), kept=kept):
                 return await self._version(reference, known, Stale(failure))
             if isinstance(failure, UpstreamUnavailable | UpstreamTimeout):
                 return await self._first(reference)  # too old to be served: no better than a tag that is not held

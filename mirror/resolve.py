@@ -8,6 +8,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
 from mirror import freshness
+from mirror.digest import Digest
 from mirror.errors import (
     AbsenceRemembered,
     LeaseLost,
@@ -64,6 +65,11 @@ class Word:
         self._given.set()
 
 
+def not_kept(reference: Reference, digest: Digest) -> bool:
+    """Where nothing is pinned, nor was imported."""
+    return False
+
+
 class Resolver:
     """Asks upstream about tags. Questions run in tasks of their own; clients wait as long as they may."""
 
@@ -75,13 +81,16 @@ class Resolver:
         leases: Leases,
         suspicion: Suspicion,
         now: Callable[[], float],
+        covers: Callable[[Reference, Digest], bool] = not_kept,
     ) -> None:
+        """``covers`` says whether what a tag named stands in without a limit of age."""
         self._upstreams = upstreams
         self._tags = tags
         self._manifests = manifests
         self._leases = leases
         self._suspicion = suspicion
         self._now = now
+        self._covers = covers
         self._flights: Flights[TagRecord] = Flights()
         self._lookups: Flights[TagRecord | None] = Flights()
         self._words: dict[Reference, Word] = {}
@@ -199,7 +208,8 @@ class Resolver:
         if record is None:
             return None
         policy, silence = self._upstreams[reference.upstream].policy, UpstreamTimeout("it has not answered")
-        return record if freshness.may_stand_in(record, silence, policy, self._now()) else None
+        kept = self._covers(reference, record.digest)
+        return record if freshness.may_stand_in(record, silence, policy, self._now(), kept=kept) else None
 
     async def _revalidate(self, reference: Reference, known: TagRecord, word: Word) -> TagRecord:
         asked_at = self._now()

@@ -1,4 +1,5 @@
 """The scrubber: every blob on the disk is read now and then, for bits rot, and a pull by digest believes the disk.
+Also at once, where somebody wants it.
 
 A file that has rotted (`mirror.soundness`) is taken out of service in all workers, and had again (`mirror.mending`).
 One worker of a disk does all that at a time. How far it is lies on the disk (`mirror.store.scrubbed`), so that the next
@@ -9,7 +10,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar, TypeVarTuple
 
 from mirror.digest import Digest
@@ -17,6 +18,7 @@ from mirror.metrics import Metrics
 from mirror.soundness import Examined, Finding, Soundness
 from mirror.store.blobs import BlobStore
 from mirror.store.directory import DataDirectory
+from mirror.store.generation import Generation
 from mirror.store.leases import Leases
 from mirror.store.scrubbed import Scrubbed, load, save, version
 from mirror.writer import to_the_end
@@ -50,9 +52,18 @@ class Mending(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How the last look at all blobs went, or goes. ``running``: it has not ended, or one is wanted and begins."""
+
+    running: bool
+    look: Scrubbed
+
+
 class Scrubber:
-    """Scrubs one disk every ``every`` seconds. ``threads`` read; ``clock`` gives seconds that never go back, ``now``
-    seconds since the epoch, as the disk does.
+    """Scrubs one disk every ``every`` seconds (0: only when it is wanted). ``wanted`` is the number that says so to all
+    workers. ``threads`` read; ``count`` gives how many blobs there are, and blocks. ``clock`` gives seconds that never
+    go back, ``now`` seconds since the epoch, as the disk does.
     """
 
     def __init__(
@@ -65,6 +76,8 @@ class Scrubber:
         metrics: Metrics,
         threads: Executor,
         every: float,
+        wanted: Generation,
+        count: Callable[[], int],
         clock: Callable[[], float],
         now: Callable[[], float],
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
@@ -77,12 +90,15 @@ class Scrubber:
         self._metrics = metrics
         self._threads = threads
         self._every = every
+        self._wanted = wanted
+        self._count = count
         self._clock = clock
         self._now = now
         self._sleep = sleep
         self._state = Scrubbed(0.0, ended=True)
         self._version: tuple[int, int] | None = None
         self._heard = False
+        self._works = False
         self._saved_at = self._mended_at = self._rests_until = float("-inf")
         self._suspects: list[tuple[Digest, Examined]] = []
         self._told: set[Digest] = set()
@@ -98,6 +114,25 @@ class Scrubber:
                 log.error("the disk could not be read again, which is tried later: %s", error or type(error).__name__)
                 self._rests_until = self._clock() + _AFTER_FAILURE
             await self._sleep(_LOOK_EVERY)
+
+    async def begin(self) -> Progress:
+        """Have all blobs read, by whichever worker comes to it first; nothing new where they are being read.
+
+        Raises `OSError`.
+        """
+        progress = await self.progress()
+        if not progress.running:
+            self._wanted.advance()
+            log.info("all blobs on the disk are read again, for that is wanted")
+        return await self.progress()
+
+    async def progress(self) -> Progress:
+        """How far it is: what this worker knows, or what another one has written down. Raises `OSError`."""
+        look = self._state if self._works else await self._in_thread(load, self._directory.scrubbed)
+        look = look or Scrubbed(0.0, ended=True)
+        if not look.ended or self._wanted.current() == look.asked:
+            return Progress(not look.ended, look)
+        return Progress(True, look.beginning(0.0, look.asked, 0))
 
     async def turn(self) -> None:
         """Hear what was condemned, and do what is due, unless another worker is at it. Raises `OSError`."""
@@ -123,13 +158,16 @@ class Scrubber:
 
     def _is_to_look(self) -> bool:
         """Also where a clock was set back."""
-        return not self._state.ended or abs(self._now() - self._state.began) >= self._every
+        if not self._state.ended or self._wanted.current() != self._state.asked:
+            return True
+        return bool(self._every) and abs(self._now() - self._state.began) >= self._every
 
     def _is_to_mend(self) -> bool:
         return bool(self._state.missing) and self._clock() - self._mended_at >= _MEND_EVERY
 
     async def _work(self) -> None:
         """What is due; on the way out nobody works on it any more."""
+        self._works = True
         try:
             if self._is_to_look():
                 await self._look_at_all()
@@ -138,6 +176,7 @@ class Scrubber:
                 await asyncio.wait(self._menders.values())
             await self._save()
         finally:
+            self._works = False
             self._suspects.clear()
             left = list(self._menders.values())
             for task in left:
@@ -146,7 +185,8 @@ class Scrubber:
 
     async def _look_at_all(self) -> None:
         if self._state.ended:
-            self._state = replace(self._state, began=self._now(), ended=False, after=None)
+            asked = self._wanted.current()
+            self._state = self._state.beginning(self._now(), asked, await self._in_thread(self._count))
             await self._save()
         folders = self._store.folders(self._state.after)
         readable = False
@@ -161,7 +201,7 @@ class Scrubber:
         if self._suspects and not readable:
             raise OSError(self._suspects[0][1].why)
         await self._condemn_suspects()
-        self._state = replace(self._state, ended=True, after=None)
+        self._state = replace(self._state, ended=True, after=None, ended_at=self._now())
         await self._save()
         log.info("all blobs on the disk were read again")
 
@@ -179,6 +219,7 @@ class Scrubber:
         if examined.finding is Finding.NONE:
             return False
         await self._condemn_suspects()
+        self._state = self._state.reading(examined.size)
         if examined.finding is Finding.DAMAGED:
             await self._condemn(digest, examined)
         else:
@@ -237,7 +278,7 @@ class Scrubber:
                 self._metrics.scrubbed[("restored",)] += 1
             log.info("%s was damaged, and %s", digest, "is here again" if had else "is made again when it is asked for")
             self._told.discard(digest)
-            self._state = replace(self._state, missing=self._state.missing - {digest})
+            self._state = self._state.mending(digest, had=had)
         finally:
             del self._menders[digest]
 

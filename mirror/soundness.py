@@ -74,12 +74,13 @@ class Finding(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Examined:
-    """What was found of one ``file``, and ``why``, in words."""
+    """What was found of one ``file`` of ``size`` bytes, and ``why``, in words."""
 
     finding: Finding
     file: File = _NOBODY
     why: str = ""
     lost_bytes: bool = False
+    size: int = 0
 
 
 class Soundness:
@@ -111,7 +112,7 @@ class Soundness:
                 await self._sleep(self._pace.after(_OPENED))
                 note = await self._note(digest)
                 if note is not None and note.size == reading.size and await self._blake3(reading) == note.blake3:
-                    return Examined(Finding.SOUND, file)
+                    return Examined(Finding.SOUND, file, size=reading.size)
             finally:
                 reading.close()
             return await self._by_digest(digest, note)
@@ -134,12 +135,12 @@ class Soundness:
             why = "other bytes than its digest says"
             if note is not None and note.size != verifier.size:
                 why = f"{verifier.size:,} bytes instead of {note.size:,}"
-            return Examined(Finding.DAMAGED, reading.file, why)
+            return Examined(Finding.DAMAGED, reading.file, why, size=verifier.size)
         try:
             await self._notes.put_blob(BlobRecord(digest, verifier.size, verifier.blake3(), reading.file.written_at))
         except StoreError as error:
             log.debug("that %s is sound could not be noted: %s", digest, error)
-        return Examined(Finding.SOUND, reading.file)
+        return Examined(Finding.SOUND, reading.file, size=verifier.size)
 
     async def _blake3(self, reading: Reading) -> str:
         hashed = blake3.blake3()

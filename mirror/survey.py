@@ -19,7 +19,7 @@ from mirror.errors import DigestInvalid, UpstreamInvalid
 from mirror.oci import MANIFEST_TYPES, MAX_MANIFEST_SIZE, Manifest
 from mirror.store.census import Census, File
 from mirror.store.directory import DataDirectory
-from mirror.store.eviction import NEVER, Held
+from mirror.store.eviction import NEVER, Held, closure
 from mirror.wasm.repackage import source_of
 
 YOUNG = 60.0
@@ -49,7 +49,8 @@ class Hosts(Protocol):
 @dataclass(frozen=True, slots=True)
 class Found:
     """What is held. ``names``: what each cached manifest names; ``hosted`` and ``young`` may not go, nor may ``made``:
-    manifests that were made here of other artifacts. Those are small, and no upstream has them.
+    manifests that were made here of other artifacts. Those are small, and no upstream has them. ``pinned`` ones may not
+    go, nor may what they name.
     """
 
     files: Mapping[str, File]
@@ -58,6 +59,7 @@ class Found:
     hosted: AbstractSet[str]
     young: AbstractSet[str]
     made: AbstractSet[str]
+    pinned: AbstractSet[str] = frozenset()
 
     def held(self) -> dict[str, Held]:
         """As `mirror.store.eviction` asks for it. What was never asked for was used when it came."""
@@ -67,15 +69,9 @@ class Found:
             for digest, (size, named_at) in self.files.items()
         }
 
-    def named_by(self, roots: Iterable[str]) -> AbstractSet[str]:
-        """These, and all that they name, and what that names."""
-        found = set(roots)
-        left = list(found)
-        while left:
-            more = set(self.names.get(left.pop(), ())) - found
-            found |= more
-            left += more
-        return found
+    def bytes_pinned(self) -> int:
+        """What may not go because of pins, and is not hosted."""
+        return self.bytes_of(closure(self.pinned, self.names) - self.hosted)
 
     def bytes_of(self, digests: Iterable[str]) -> int:
         """Those of them that are on this disk."""
@@ -100,7 +96,7 @@ class Survey:
         self._now = now
         self._young = YOUNG
 
-    async def look(self, young: float = YOUNG) -> Found:
+    async def look(self, young: float = YOUNG, pinned: AbstractSet[str] = frozenset()) -> Found:
         """What there is now; a blob is ``young`` for so many seconds. Raises `StoreError`, `OSError`."""
         self._young = young
         files: dict[str, File] = {}
@@ -111,9 +107,9 @@ class Survey:
         used: dict[str, float] = {}
         async for accesses in self._known.all_accesses():
             used.update(accesses)
-        names, made = await self._named(files)
+        names, made = await self._named(files, pinned)
         just_here = {digest for digest, file in files.items() if self.is_young(file.named_at)}
-        return Found(files, used, names, hosted, just_here, made)
+        return Found(files, used, names, hosted, just_here, made, pinned)
 
     def is_young(self, named_at: float) -> bool:
         """Whether a file has just got its name; not if its time lies far ahead, for the clock was set back then."""
@@ -129,9 +125,11 @@ class Survey:
                     hosted.update(str(digest) for digest, _ in page)
         return hosted
 
-    async def _named(self, files: Mapping[str, File]) -> tuple[dict[str, Collection[str]], set[str]]:
-        """What the manifests that are held name; and those that were made here."""
-        known: dict[str, None] = {}
+    async def _named(
+        self, files: Mapping[str, File], pinned: AbstractSet[str]
+    ) -> tuple[dict[str, Collection[str]], set[str]]:
+        """What the manifests that are held name; and those that were made here, which hold nothing unless pinned."""
+        known = {digest: None for digest in pinned if digest in files}  # those that no link is left to, too
         async for manifests in self._known.all_manifests(frozenset(MANIFEST_TYPES)):
             known.update((digest, None) for digest in manifests if digest in files)
         left = [digest for digest in known if files[digest].size <= MAX_MANIFEST_SIZE]
@@ -142,7 +140,7 @@ class Survey:
             for digest, (named, was_made) in bodies.items():
                 if was_made:
                     made.add(digest)
-                else:
+                if not was_made or digest in pinned:
                     names[digest] = named
         return names, made
 

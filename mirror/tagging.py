@@ -65,6 +65,15 @@ class Tagging:
 
         return await self._in_turn(reference, put)
 
+    async def note(self, place: Place, tag: str, manifest: Manifest) -> None:
+        """Have ``tag`` name ``manifest``, which is held, without a word to its upstream: it came by import."""
+        reference = Reference(place.upstream, place.repository, tag=tag)
+
+        async def note(fence: Fence | None) -> None:
+            await self._renew(reference, tag, manifest, fence)
+
+        await self._in_turn(reference, note)
+
     async def delete(self, origin: Pushing, place: Place, tag: str) -> None:
         """Have upstream delete ``tag``, which is forgotten before anybody may ask about it."""
         reference = Reference(place.upstream, place.repository, tag=tag)
@@ -125,8 +134,8 @@ class Tagging:
                 async with self._leases.hold(f"tag {reference}") as fence:
                     return await work(fence)
             except LeaseLost as error:
-                log.warning("what was pushed as %s is not taken down: %s", reference, error)
-        raise StoreError(f"{reference} was changed at its upstream, and this replica was too slow to take it down")
+                log.warning("what %s names now is not taken down: %s", reference, error)
+        raise StoreError(f"{reference} has changed, and this replica was too slow to take it down; try again")
 
     async def _naming(self, place: Place, digest: Digest) -> list[str]:
         """The tags whose records here name ``digest``."""

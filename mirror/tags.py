@@ -115,6 +115,11 @@ class Tags:
         self._records: Lru[tuple[str, str, str], TagRecord] = Lru(10_000)
         self._absent: Lru[tuple[str, str, str], float] = Lru(10_000)
 
+    @property
+    def moves(self) -> tuple[int, int]:
+        """What changes whenever any tag moves, here or at another replica."""
+        return self._moves.now()
+
     async def get(self, reference: Reference) -> TagRecord | None:
         """The record of a tag: from memory, unless another worker or replica may have moved a tag since."""
         self._notice_others()

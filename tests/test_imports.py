@@ -12,7 +12,7 @@ HOUSE = """
     digest
     oci
     freshness
-    config: values section cache hosts redis known hosted contradictions upstreams rights models schema problems
+    config: values section cache hosts redis known hosted prewarm contradictions upstreams rights models schema problems
     config: document environment load show reference __init__
     globs
     logs
@@ -26,8 +26,11 @@ HOUSE = """
     metrics
     wasm: sections signatures custom module inflate tar archive
     wasm: artifact functions hosts fields reasons agents description examine repackage
-    store: generation leases overflow directory census eviction board blobs reading scrubbed spool growing
-    store: intake session uploads tallies
+    layouts: source tar layout assembly writing
+    store: generation leases overflow directory census eviction board blobs reading scrubbed pins pinfile spool
+    store: growing
+    store: staging
+    store: intake session uploads tallies jobs
     shared: keys connect topology client
     metadata: base schema salvage recovery backups session statements linked uses thread sqlite records scripts redis
     metadata: behind resilient
@@ -37,6 +40,8 @@ HOUSE = """
     tags
     links
     accesses
+    pinned
+    holdings
     survey
     evicting
     apart
@@ -45,6 +50,7 @@ HOUSE = """
     upstream: credentials lenders auth backoff breaker ratelimit standing queue session client pipe pushing authors
     upstream: endpoints hedge rounds lent failover
     peers
+    gossip
     following
     spread
     telling
@@ -76,23 +82,43 @@ HOUSE = """
     confirmed
     modules
     repackaging
+    warming
+    pinning
+    keeping
+    job
+    running
+    jobviews
+    jobs
+    fellows
+    prewarming
+    desk
+    exporting
+    arriving
+    callings
+    shelving
+    importing
     soundness
     mending
     scrubbing
     exposition
     auth: rules htpasswd failures keyed remembered verdicts
     edge: ranges headers account respond basic passthrough auth body uploads manifest push forward metrics registry
-    edge: peers peerhosted peeruploads modules admin app
+    edge: peers peerhosted peerpins peeruploads peerwarm modules app
+    edge.api: guard operation results openapi asked described modules pins prewarm archive reference admin
     around
     replicated
-    wiring: ground answering scrubbing publishers passthrough __init__
+    wiring: ground answering scrubbing warming pinning publishers passthrough layouts admin __init__
     tls
     server
     supervisor
     doctor: report visit heard reach asking remedies upstreams info refused shared probes disk cluster machine
     doctor: subjects __init__
+    references: named documents urls kinds lines files kubeconfig cluster __init__
+    commands: text token spelling client sse options screen tables answers outcomes bars following sources chores sweeping
+    commands: listing archives prewarming menu deliveries
     inspector: told layout local remote report command
     cli
+    commands: reference
 """
 
 

@@ -9,6 +9,7 @@ from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
 from mirror import oci
 from mirror.config import hosts, known
 from mirror.config.hosted import HostedSettings
+from mirror.config.prewarm import fault_of
 from mirror.config.redis import SQLITE
 from mirror.config.values import parse_switch, shown
 from mirror.errors import NameInvalid
@@ -23,7 +24,12 @@ def contradictions(settings: object) -> list[tuple[Location, str]]:
     """The location and the words for each contradiction in ``settings``, which may be wrong in any other way too."""
     if not isinstance(settings, Mapping):
         return []
-    return [*_between_replicas(settings), *_between_upstreams(settings), *_between_rights(settings)]
+    return [
+        *_between_replicas(settings),
+        *_between_upstreams(settings),
+        *_between_rights(settings),
+        *_between_references(settings),
+    ]
 
 
 def _between_replicas(settings: Mapping[object, object]) -> Iterable[tuple[Location, str]]:
@@ -74,6 +80,24 @@ def _between_upstreams(settings: Mapping[object, object]) -> list[tuple[Location
         words = f"must be one of the upstreams, {', '.join(map(str, upstreams))}, not {shown(default)}"
         found.append((("default_upstream",), words))
     return found
+
+
+def _between_references(settings: Mapping[object, object]) -> Iterable[tuple[Location, str]]:
+    """References are to upstreams that there are; those that are no text are told of as such."""
+    references, upstreams = _key(settings.get("prewarm"), "references"), settings.get("upstreams")
+    if not isinstance(references, list | tuple) or not isinstance(upstreams, Mapping) or not upstreams:
+        return
+    names, default = settings.get("names"), settings.get("default_upstream")
+    own = [str(name).lower() for name in names] if isinstance(names, list | tuple) else []
+    known = [str(name) for name in upstreams]
+    hosted = settings.get("hosted")
+    if _key(hosted, "enabled") in (None, True):
+        known.append(str(_key(hosted, "prefix") or _HOSTED))
+    for number, text in enumerate(references):
+        if isinstance(text, str):
+            fault = fault_of(text, own, known, default if isinstance(default, str) else None)
+            if fault is not None:
+                yield ("prewarm", "references", number), fault
 
 
 def _name_faults(name: object, entry: object) -> Iterable[str]:

@@ -11,6 +11,7 @@ from mirror.config.cache import CacheSettings
 from mirror.config.contradictions import contradictions, with_contradictions
 from mirror.config.hosted import HostedSettings
 from mirror.config.hosts import Host, Listen, split
+from mirror.config.prewarm import PrewarmSettings
 from mirror.config.redis import SQLITE, Advertised, RedisPlace, StoreUrl, parse_place
 from mirror.config.rights import AuthSettings
 from mirror.config.section import Section
@@ -226,6 +227,7 @@ class Settings(Section):
     auth: AuthSettings = Field(AuthSettings(), description="Who may read, and who may push.")
     admin: AdminSettings = Field(AdminSettings(), description="Who may use the admin API, `/api/v1`.")
     wasm: WasmSettings = Field(WasmSettings(), description="What is special about Wasm modules.")
+    prewarm: PrewarmSettings = Field(PrewarmSettings(), description="What is pulled before anybody asks for it.")
     scrub: ScrubSettings = Field(
         ScrubSettings(), description="Reading the disk again, to find bytes that have rotted on it."
     )

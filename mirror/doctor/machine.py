@@ -8,7 +8,7 @@ from mirror.config import Settings
 from mirror.config.hosts import is_loopback, split
 from mirror.config.rights import ANYONE
 from mirror.doctor.report import Subject
-from mirror.edge.admin import check_token
+from mirror.edge.api.guard import check_token
 from mirror.errors import StartError
 from mirror.tls import Tls
 

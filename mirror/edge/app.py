@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -59,13 +59,13 @@ class App:
         status = sent = 0
         finished = False
 
-        async def watched(message: Message) -> None:
+        def watched(message: Message) -> Awaitable[None]:
             nonlocal status, sent
             if message["type"] == "http.response.start":
                 status = message["status"]
             elif body := message.get("body"):
                 sent += len(body)
-            await send(message)
+            return send(message)
 
         try:
             await self._room(scope["path"])(scope, receive, watched)

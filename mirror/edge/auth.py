@@ -44,7 +44,7 @@ class Gate:
     """Who may read and write. A principal is the name of a user, or `ANONYMOUS`.
 
     Without a file of users, nobody can be told from anybody: then all may write who reach a mirror that listens on
-    loopback, by a name of this machine (see `mirror.edge.admin.Guard`), and not from a web page of another origin.
+    loopback, by a name of this machine (see `mirror.edge.api.guard.Guard`), and not from a web page of another origin.
     """
 
     def __init__(

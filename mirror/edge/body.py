@@ -43,7 +43,7 @@ def chunk_of(scope: Scope, receive: Receive) -> Chunk:
     length = announced(scope)
     text = header(scope, b"content-range")
     if text is None:
-        return Chunk(_pieces(receive, None), None, length)
+        return Chunk(pieces_of(receive), None, length)
     match = _RANGE.fullmatch(text.strip())
     if match is None:
         raise UploadInvalid("Content-Range must be <first>-<last>: the positions of the chunk's bytes in the blob")
@@ -53,7 +53,7 @@ def chunk_of(scope: Scope, receive: Receive) -> Chunk:
     size = last - first + 1
     if length is not None and length != size:
         raise UploadInvalid(f"the Content-Range is that of {size} bytes, and the Content-Length is {length}")
-    return Chunk(_pieces(receive, size), first, size)
+    return Chunk(pieces_of(receive, size), first, size)
 
 
 async def whole_of(scope: Scope, receive: Receive, limit: int, too_large: str) -> bytes:
@@ -62,15 +62,15 @@ async def whole_of(scope: Scope, receive: Receive, limit: int, too_large: str) -
     if length is not None and length > limit:
         raise SizeInvalid(too_large)
     body = bytearray()
-    async for piece in _pieces(receive, None):
+    async for piece in pieces_of(receive):
         body += piece
         if len(body) > limit:
             raise SizeInvalid(too_large)
     return bytes(body)
 
 
-async def _pieces(receive: Receive, size: int | None) -> AsyncIterator[bytes]:
-    """The body; ``size``: it must have so many bytes."""
+async def pieces_of(receive: Receive, size: int | None = None) -> AsyncIterator[bytes]:
+    """The body; ``size``: it must have so many bytes. Raises `UploadStalled`, `UploadInvalid` and `BodyCut`."""
     seen = 0
     more = True
     while more:

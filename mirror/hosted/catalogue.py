@@ -5,7 +5,7 @@ A change has a ``moment`` where replicas have agreed on one (`mirror.hosted.toge
 
 import functools
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
 from sqlite3 import Connection
 from typing import Self
@@ -15,7 +15,7 @@ from mirror.errors import NotFound, RequestError
 from mirror.hosted import reads, rows, writes
 from mirror.hosted.access import Access
 from mirror.hosted.exchange import Body, Exchange
-from mirror.hosted.records import BlobLink, Described, HostedTag, ManifestRecord
+from mirror.hosted.records import BlobLink, Described, HostedTag, ManifestRecord, Tagged
 from mirror.store.directory import DataDirectory
 
 _PORTION = 1000  # digests that one read decides about: some milliseconds, for which others wait
@@ -131,6 +131,13 @@ class Catalogue(Exchange):
             return reads.tags(connection, repository, last, n) if reads.exists(connection, repository) else None
 
         return await self._access.read(look)
+
+    async def all_tagged(self) -> AsyncIterator[Sequence[Tagged]]:
+        """All tags of all repositories, in portions and in their order."""
+        after = "", ""
+        while portion := await self._access.read(functools.partial(reads.all_tagged, after=after, limit=_PORTION)):
+            yield portion
+            after = portion[-1].repository, portion[-1].tag
 
     async def referrers(
         self, repository: str, subject: Digest, artifact_type: str | None, after: str | None, most: int

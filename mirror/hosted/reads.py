@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from mirror.digest import Digest
-from mirror.hosted.records import BlobLink, HostedTag, ManifestRecord
+from mirror.hosted.records import BlobLink, HostedTag, ManifestRecord, Tagged
 from mirror.metadata.statements import marks
 
 MANIFEST = "digest, media_type, size, subject, artifact_type, annotations, pushed_at"
@@ -116,6 +116,17 @@ def tags(connection: sqlite3.Connection, repository: str, last: str | None, limi
         (repository, last or "", last or "", limit),
     )
     return [name for (name,) in rows]
+
+
+def all_tagged(connection: sqlite3.Connection, after: tuple[str, str], limit: int) -> list[Tagged]:
+    """Up to ``limit`` tags of all repositories after one, in their order, with the manifests that they name."""
+    rows = connection.execute(
+        "SELECT tag.repository, tag.tag, m.digest, m.media_type, tag.moved_at FROM tag JOIN manifest m"
+        " ON m.repository = tag.repository AND m.digest = tag.digest"
+        " WHERE (tag.repository, tag.tag) > (?, ?) ORDER BY tag.repository, tag.tag LIMIT ?",
+        (*after, limit),
+    )
+    return [Tagged(*row) for row in rows]
 
 
 def referrers(

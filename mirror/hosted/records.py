@@ -6,7 +6,7 @@ Sources: OCI image specification 1.1, manifest.md and image-index.md; OCI distri
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import NamedTuple, Self
 
 from mirror.digest import Digest
 from mirror.errors import ManifestInvalid, UpstreamInvalid
@@ -53,6 +53,16 @@ class HostedTag:
     digest: Digest
     moved_at: float
     serial: int
+
+
+class Tagged(NamedTuple):
+    """A tag of a repository, and the manifest that it names; its digest as text."""
+
+    repository: str
+    tag: str
+    digest: str
+    media_type: str
+    moved_at: float
 
 
 @dataclass(frozen=True, slots=True)

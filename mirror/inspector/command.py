@@ -8,9 +8,12 @@ from pathlib import Path
 
 import click
 
-from mirror.errors import InspectError
+from mirror.commands.client import Client
+from mirror.commands.text import escaped
+from mirror.commands.token import token_of
+from mirror.errors import CommandError, InspectError
 from mirror.inspector import local, report
-from mirror.inspector.remote import Mirror, token_of
+from mirror.inspector.remote import Mirror
 from mirror.inspector.told import Told
 from mirror.wasm.description import as_json
 
@@ -42,11 +45,11 @@ def _told(references: Sequence[str], url: str, token_file: Path | None, *, in_js
     for number, reference in enumerate(references):
         try:
             found, told = _describe(reference, url, token_file)
-        except InspectError as error:
-            click.echo(f"wasm-mirror: {report.escaped(error.message)}", err=True)
+        except CommandError as error:
+            click.echo(f"wasm-mirror: {escaped(error.message)}", err=True)
             if in_json:
                 click.echo(report.as_line(reference, {"error": error.message}))
-            statuses.append(REFUSED if error.broken else NOT_DESCRIBED)
+            statuses.append(REFUSED if isinstance(error, InspectError) and error.broken else NOT_DESCRIBED)
             continue
         if in_json:
             click.echo(report.as_line(reference, found))
@@ -63,7 +66,8 @@ def _describe(reference: str, url: str, token_file: Path | None) -> tuple[dict[s
     if here is not None:
         found = as_json(local.describe(here))
     else:
-        found = Mirror(url, token_of(token_file, os.environ)).describe(reference)
+        with Client(url, token_of(token_file, os.environ)) as client:
+            found = Mirror(client).describe(reference)
     told = Told.read(found)
     if told is None:
         raise InspectError(f"{url} answered with what is no description; is it a wasm-mirror, and of this release?")

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import click
 
+from mirror.commands.text import escaped
+from mirror.commands.text import size as size_of
 from mirror.doctor.report import WIDTH, wrapped
 from mirror.inspector.told import Found, Item, Memory, Module, Producer, Told, Verdict
 
@@ -58,11 +60,6 @@ def summary(accepted: int, refused: int, failed: int) -> str:
     """The last line, when there were several."""
     parts = [f"{accepted} accepted", f"{refused} refused"]
     return ", ".join([*parts, f"{failed} without a description"] if failed else parts) + "."
-
-
-def escaped(text: str) -> str:
-    """``text`` without what would steer a terminal: authors of modules choose names, and strangers are authors too."""
-    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)
 
 
 def _facts(told: Told) -> Iterator[tuple[str, str]]:
@@ -124,9 +121,9 @@ def _producer(producer: Producer) -> str:
 
 
 def _memory(memory: Memory) -> str:
-    most = "no maximum" if memory.maximum is None else f"{_size(memory.maximum * _PAGE)} at most"
+    most = "no maximum" if memory.maximum is None else f"{size_of(memory.maximum * _PAGE)} at most"
     kinds = {"imported": memory.imported, "64 bit": memory.memory64, "shared": memory.shared}
-    return ", ".join([f"{_size(memory.minimum * _PAGE)} at first", most, *(kind for kind in kinds if kinds[kind])])
+    return ", ".join([f"{size_of(memory.minimum * _PAGE)} at first", most, *(kind for kind in kinds if kinds[kind])])
 
 
 def _full_names(groups: Mapping[str, Sequence[Item]]) -> list[str]:
@@ -156,16 +153,7 @@ def _short(name: str) -> str:
 
 
 def _bytes(size: int) -> str:
-    return f"{size:,} bytes" + (f" ({_size(size)})" if size >= 1024 else "")
-
-
-def _size(size: int) -> str:
-    number, unit = float(size), "bytes"
-    for unit in ("bytes", "KiB", "MiB", "GiB", "TiB"):
-        if number < 1024 or unit == "TiB":
-            break
-        number /= 1024
-    return f"{number:.1f}".removesuffix(".0") + f" {unit}"
+    return f"{size:,} bytes" + (f" ({size_of(size)})" if size >= 1024 else "")
 
 
 def _verdict(who: str, verdict: Verdict, wide: int, width: int) -> Iterator[str]:

@@ -10,6 +10,7 @@ greater serial is the later one, whatever the clocks of the replicas say. A link
 
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Protocol
 
 from mirror.digest import Digest
@@ -139,6 +140,9 @@ class KeptAnswer:
     fetched_at: float
 
 
+NO_HITS: Mapping[Digest, int] = MappingProxyType({})
+
+
 class Metadata(Protocol):
     """Tags, links, negative answers, kept answers, and what was noted of blobs."""
 
@@ -237,8 +241,12 @@ class Metadata(Protocol):
         """Note a blob that was committed."""
         ...
 
-    async def touch(self, accesses: Mapping[Digest, float]) -> None:
-        """Note the last accesses of blobs, in one transaction; an older time never replaces a newer one."""
+    async def touch(self, accesses: Mapping[Digest, float], hits: Mapping[Digest, int] = NO_HITS) -> None:
+        """Note the last accesses of blobs, in one transaction; an older time never replaces a newer one.
+
+        ``hits``: how often each of them was asked for as a manifest, beyond what was noted before. That is about one
+        disk: the store that replicas share notes nothing of it.
+        """
         ...
 
     async def last_access(self, digest: Digest) -> float | None:

@@ -15,6 +15,7 @@ from mirror.digest import Digest
 from mirror.errors import DigestInvalid, LeaseLost, NameInvalid, StoreError, TagInvalid
 from mirror.metadata import records, scripts
 from mirror.metadata.base import (
+    NO_HITS,
     BlobRecord,
     Dropped,
     Fence,
@@ -195,7 +196,7 @@ class RedisMetadata:
         """See `Metadata`."""
         await self._set(keys.blob(record.digest), keys.BLOB_LASTS, records.blob_fields(record))
 
-    async def touch(self, accesses: Mapping[Digest, float]) -> None:
+    async def touch(self, accesses: Mapping[Digest, float], hits: Mapping[Digest, int] = NO_HITS) -> None:
         """See `Metadata`; here, each is a transaction of its own."""
         lasts = _milliseconds(keys.BLOB_LASTS)
         await _all_of(

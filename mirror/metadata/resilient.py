@@ -16,6 +16,7 @@ from typing import TypeVar
 from mirror.digest import Digest
 from mirror.errors import LeaseLost, StoreError
 from mirror.metadata.base import (
+    NO_HITS,
     BlobRecord,
     Dropped,
     Fence,
@@ -201,9 +202,9 @@ class ResilientMetadata:
         """Note a blob on this disk."""
         await self._local.put_blob(record)
 
-    async def touch(self, accesses: Mapping[Digest, float]) -> None:
+    async def touch(self, accesses: Mapping[Digest, float], hits: Mapping[Digest, int] = NO_HITS) -> None:
         """Note the last accesses of blobs on this disk."""
-        await self._local.touch(accesses)
+        await self._local.touch(accesses, hits)
 
     async def last_access(self, digest: Digest) -> float | None:
         """When a blob was last asked for at this replica."""

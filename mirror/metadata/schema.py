@@ -123,7 +123,12 @@ CREATE TABLE dropped (
 CREATE INDEX dropped_by_age ON dropped (dropped_at);
 """
 
-STEPS: Sequence[str] = (_FIRST, _SERIALS, _UNPACKED, _DROPPED)
+# The release before notes when something was asked for, and leaves alone how often.
+_HITS = """
+ALTER TABLE access ADD COLUMN hits INTEGER NOT NULL DEFAULT 0 CHECK (typeof(hits) = 'integer' AND hits >= 0);
+"""
+
+STEPS: Sequence[str] = (_FIRST, _SERIALS, _UNPACKED, _DROPPED, _HITS)
 
 
 @dataclass(frozen=True, slots=True)

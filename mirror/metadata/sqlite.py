@@ -18,6 +18,7 @@ from mirror.errors import StartError, StoreError
 from mirror.metadata import linked, recovery, statements, uses
 from mirror.metadata.backups import Backups
 from mirror.metadata.base import (
+    NO_HITS,
     BlobRecord,
     Dropped,
     Fence,
@@ -37,6 +38,7 @@ _READ_LIMIT = 2.0  # seconds after which a caller goes on without the database
 _WRITE_LIMIT = 10.0
 _CHECKED_AT_START = 8 * 1024 * 1024  # bytes up to which the whole database is checked: 0.2 s; the backup checks any
 _PRUNE_EVERY = 256
+_ASKED_AT_ONCE = 500
 
 T = TypeVar("T", covariant=True)
 Read = Callable[[sqlite3.Connection], object]
@@ -251,10 +253,10 @@ class SqliteMetadata:
         """Note a module that was unpacked. It is about this disk, like what is noted of blobs, and of no replica."""
         await self._write(Write(lambda connection: statements.put_unpacked(connection, record)))
 
-    async def touch(self, accesses: Mapping[Digest, float]) -> None:
+    async def touch(self, accesses: Mapping[Digest, float], hits: Mapping[Digest, int] = NO_HITS) -> None:
         """Note the last accesses of blobs, in one transaction."""
-        noted = dict(accesses)
-        await self._write(Write(lambda connection: statements.touch(connection, noted)))
+        noted, counted = dict(accesses), dict(hits)
+        await self._write(Write(lambda connection: statements.touch(connection, noted, counted)))
 
     async def last_access(self, digest: Digest) -> float | None:
         """When a blob was last asked for, or None."""
@@ -265,9 +267,36 @@ class SqliteMetadata:
         async for accesses in self._portions(uses.accesses_after):
             yield accesses
 
+    async def all_tagged(self) -> AsyncIterator[Sequence[uses.Tagged]]:
+        """All tags, with what is noted of the manifests that they name, in portions and in their order."""
+        async for tagged in self._portions(uses.tagged_after):
+            yield tagged
+
+    async def used(self, digests: Sequence[str]) -> Mapping[str, uses.Used]:
+        """How these digests, by their text, were used; without those that nobody has asked for."""
+        found: dict[str, uses.Used] = {}
+        for first in range(0, len(digests), _ASKED_AT_ONCE):
+            portion = digests[first : first + _ASKED_AT_ONCE]
+            found |= await self._read(functools.partial(uses.used, digests=portion))
+        return found
+
     async def forget_accesses(self, digests: Collection[Digest]) -> None:
         """Drop the last accesses of what is gone from this disk."""
         await self._write(Write(lambda connection: uses.forget_accesses(connection, digests)))
+
+    async def all_unpacked_from(self) -> AsyncIterator[Sequence[tuple[str, str]]]:
+        """The layer and the digest of all modules that were unpacked here, as text, in portions."""
+        async for unpacked in self._portions(uses.unpacked_after):
+            yield unpacked
+
+    async def all_noted(self) -> AsyncIterator[Sequence[str]]:
+        """The digests, as text, of all blobs of which something was noted about this disk, in portions."""
+        async for noted in self._portions(uses.noted_after):
+            yield noted
+
+    async def forget(self, gone: Collection[str]) -> int:
+        """Drop what was noted of blobs that are gone from this disk, by their digests' text; how many records went."""
+        return await self._write(Write(lambda connection: uses.forget(connection, gone)))
 
     async def all_manifests(self, types: Collection[str]) -> AsyncIterator[Sequence[str]]:
         """The digests' text of all manifests of these media ``types`` that repositories hold, as far as this replica

@@ -218,12 +218,13 @@ def put_unpacked(connection: sqlite3.Connection, record: Unpacked) -> None:
     )
 
 
-def touch(connection: sqlite3.Connection, accesses: Mapping[Digest, float]) -> None:
-    """Note last accesses; an older time never replaces a newer one."""
+def touch(connection: sqlite3.Connection, accesses: Mapping[Digest, float], hits: Mapping[Digest, int]) -> None:
+    """Note last accesses; an older time never replaces a newer one, and hits are added to those before."""
     connection.executemany(
-        "INSERT INTO access (digest, at) VALUES (?, ?) "
-        "ON CONFLICT (digest) DO UPDATE SET at = excluded.at WHERE excluded.at > access.at",
-        [(str(digest), float(at)) for digest, at in accesses.items()],
+        "INSERT INTO access (digest, at, hits) VALUES (?, ?, ?) ON CONFLICT (digest) DO UPDATE SET "
+        "at = max(at, excluded.at), hits = min(hits + excluded.hits, 9007199254740992) "
+        "WHERE excluded.at > access.at OR excluded.hits > 0",
+        [(str(digest), float(at), hits.get(digest, 0)) for digest, at in accesses.items()],
     )
 
 

@@ -13,7 +13,12 @@
       evictions            a counter that moves when content is evicted, mapped by every worker
       board                how upstreams' endpoints stand, mapped by every worker
       tallies/             what each worker has counted, where there are several
+      jobs/                what is to be warmed, or was lately, and what became of it
       scrubbed             how far the disk was read again, and what was found
+      scrub.wanted         a counter that moves when somebody wants it read now, mapped by every worker
+      pins                 what was pinned, and what came by import; twice, for no upstream knows it
+      pins.backup
+      pins.missing         what is pinned and could not be had
       verdicts.key         under which clients' credentials are remembered, in auth.mode upstream
       metadata.sqlite      what is known of the cache
       hosted.sqlite        what was pushed here: this and blobs/ cannot be had again from elsewhere
@@ -48,7 +53,12 @@ class DataDirectory:
         self.evictions = path / "evictions"
         self.board = path / "board"
         self.tallies = path / "tallies"
+        self.jobs = path / "jobs"
         self.scrubbed = path / "scrubbed"
+        self.scrub_wanted = path / "scrub.wanted"
+        self.pins = path / "pins"
+        self.pins_backup = path / "pins.backup"
+        self.pins_missing = path / "pins.missing"
         self.verdicts_key = path / "verdicts.key"
         self.database = path / "metadata.sqlite"
         self.hosted = path / "hosted.sqlite"

@@ -29,6 +29,17 @@ def excess(used: int, limit: int, high_water: float, low_water: float) -> int:
     return max(0, used - int(low_water * limit)) if used > high_water * limit else 0
 
 
+def closure(digests: AbstractSet[str], names: Mapping[str, Collection[str]]) -> set[str]:
+    """They, and all that they name, directly or not."""
+    found = set(digests)
+    left = list(digests)
+    while left:
+        more = set(names.get(left.pop(), ())) - found
+        found |= more
+        left += more
+    return found
+
+
 def batches(
     held: Mapping[str, Held],
     names: Mapping[str, Collection[str]],
@@ -72,12 +83,7 @@ class _Graph:
         stays: AbstractSet[str],
     ) -> None:
         self._held = held
-        stay = set(stays)
-        left = list(stays)
-        while left:
-            more = set(names.get(left.pop(), ())) - stay
-            stay |= more
-            left += more
+        stay = closure(stays, names)
         self._names: dict[str, Sequence[str]] = {}
         self._named: Counter[str] = Counter()
         self._may_go = held.keys() - stay

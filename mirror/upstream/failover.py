@@ -35,7 +35,7 @@ from mirror.upstream.endpoints import endpoints_of, lenders_of
 from mirror.upstream.lent import Lent
 from mirror.upstream.queue import FairQueue
 from mirror.upstream.rounds import HeldStream, NobodyAsked, OutOfTime, Question, Rounds
-from mirror.upstream.standing import COOL_FOR, EndpointState, NotAsked, Standings
+from mirror.upstream.standing import COOL_FOR, EndpointState, NotAsked, Standings, as_metrics
 from mirror.upstream.transport import Transport
 
 __all__ = ["COOL_FOR", "ENDS_THERE", "Upstream"]
@@ -84,6 +84,7 @@ class Upstream:
         self._random = random
         self._metrics = metrics
         self.push = rounds.push
+        metrics.alike.append(lambda: as_metrics(name, self.endpoints_state()))
 
     @classmethod
     def of(

@@ -219,6 +219,8 @@ class Rounds:
             raise
         finally:
             self._count(question, host, told)
+            if told != "abandoned":
+                self._metrics.upstream_seconds.add((self._upstream,), self._clock() - asked_at)
         self._standings.answered(host)
         return result
 

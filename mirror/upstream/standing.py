@@ -3,10 +3,11 @@
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from mirror.errors import MirrorError, UpstreamTimeout, UpstreamUnavailable
+from mirror.metrics import UPSTREAM_HEALTHY, UPSTREAM_RATE_LIMIT, Snapshot
 from mirror.store.board import NUMBERS, Board, Note
 from mirror.upstream import breaker, ratelimit
 from mirror.upstream.breaker import CLOSED, Breaker, State
@@ -76,6 +77,18 @@ class EndpointState:
     cools_for: float
     rate_limit: float | None
     last_error: str
+
+
+def as_metrics(upstream: str, states: Iterable[EndpointState]) -> Snapshot:
+    """The same as metrics."""
+    healthy: dict[tuple[str, ...], tuple[float, ...]] = {}
+    left: dict[tuple[str, ...], tuple[float, ...]] = {}
+    for one in states:
+        healthy[upstream, one.host] = (float(one.breaker is State.CLOSED and not one.rests_for),)
+        if one.rate_limit is not None:
+            (least,) = left.get((upstream,), (1.0,))
+            left[(upstream,)] = (min(least, one.rate_limit),)
+    return {UPSTREAM_HEALTHY.name: healthy, UPSTREAM_RATE_LIMIT.name: left}
 
 
 class Standings:

@@ -3,14 +3,14 @@
 import contextlib
 from collections.abc import AsyncIterator, Callable
 
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Scope
 
 from mirror.auth.htpasswd import check_users
 from mirror.cluster.secret import Secret
 from mirror.config import Settings
-from mirror.edge.admin import ROOT as ADMIN
-from mirror.edge.admin import Admin, Guard, check_token
-from mirror.edge.app import App
+from mirror.edge.api.guard import check_token
+from mirror.edge.api.operation import ROOT as ADMIN
+from mirror.edge.app import App, Beside
 from mirror.edge.auth import Gate
 from mirror.edge.metrics import ROOT as METRICS
 from mirror.edge.metrics import MetricsApp
@@ -23,21 +23,35 @@ from mirror.metadata.sqlite import SqliteMetadata
 from mirror.names import Names
 from mirror.store.blobs import BlobStore
 from mirror.store.directory import DataDirectory
+from mirror.wiring.admin import admin_of
 from mirror.wiring.answering import pulls_of
 from mirror.wiring.ground import ground_of
 from mirror.wiring.passthrough import passthrough_of
+from mirror.wiring.pinning import pinning_of
 from mirror.wiring.publishers import publishers_of
 from mirror.wiring.scrubbing import scrub_within
+from mirror.wiring.warming import warmer_of, warming_of
 
 
 @contextlib.asynccontextmanager
-async def wired(settings: Settings, directory: DataDirectory, draining: Callable[[], bool]) -> AsyncIterator[App]:
-    """The application of one worker; on the way out, work under way is stopped so that it can be resumed."""
+async def wired(
+    settings: Settings,
+    directory: DataDirectory,
+    draining: Callable[[], bool],
+    at_admin: Callable[[Scope], bool] | None = None,
+) -> AsyncIterator[App]:
+    """The application of one worker; on the way out, work under way is stopped so that it can be resumed.
+
+    ``at_admin`` tells whether a request came in at the admin API's own port; None where it has none.
+    """
     async with contextlib.AsyncExitStack() as stack:
         ground = await ground_of(stack, settings, directory)
         pulls = pulls_of(stack, ground)
         scrub_within(stack, ground, pulls)
+        warmer = warmer_of(ground, pulls)
+        pinning = pinning_of(stack, ground, pulls, warmer)
         names = Names(settings)
+        warming = warming_of(stack, ground, names, warmer, pinning.pins)
         gate = Gate(settings, passthrough=passthrough_of(ground, pulls))
         stack.push_async_callback(gate.aclose)
         around = ground.around
@@ -46,17 +60,22 @@ async def wired(settings: Settings, directory: DataDirectory, draining: Callable
         rooms: dict[str, ASGIApp] = {
             "/v2": Registry(names, pulls.everything, pulls.everything, gate, pushes),
             MODULES: ModulesApp(names, pulls.modules, gate),
-            ADMIN: Admin(Guard(settings), names, pulls.modules),
+        }
+        of_admin: dict[str, ASGIApp] = {
+            ADMIN: admin_of(ground, pulls, names, draining, pinning, warming),
             METRICS: MetricsApp(ground.exposition),
         }
+        beside = None if at_admin is None else Beside(of_admin, at_admin)
+        if beside is None:
+            rooms.update(of_admin)
         if (secret := around.secret) is not None:
             advertised = settings.cluster.advertise or ""
-            of_peers = dict(pulls.peer_rooms)
+            of_peers = {**pulls.peer_rooms, **pinning.rooms, **warming.rooms}
             if around.upload_room is not None:
                 of_peers.update([around.upload_room(pushes)])
             rooms["/peer/"] = PeerApp(secret, ground.store, pulls.fills.tail, ground.local, advertised, rooms=of_peers)
         log_access = settings.log.access == "all"
-        yield App(rooms, draining, log_access=log_access, metrics=ground.metrics, begun=pulls.begun)
+        yield App(rooms, draining, log_access=log_access, metrics=ground.metrics, begun=pulls.begun, beside=beside)
 
 
 def check_secrets(settings: Settings) -> None:

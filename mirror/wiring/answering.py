@@ -74,9 +74,22 @@ def pulls_of(stack: contextlib.AsyncExitStack, ground: Ground) -> Pulls:
     manifests = Manifests(
         upstreams, store, links, fills, around.leases, around.elsewhere, limit, metrics, checks.fetched
     )
-    resolver = Resolver(upstreams, ground.tags, manifests, around.leases, suspicion, time.time)
+    covers = ground.book.covers
+    resolver = Resolver(upstreams, ground.tags, manifests, around.leases, suspicion, time.time, covers)
     stack.push_async_callback(resolver.aclose)
-    pull = Pull(upstreams, store, ground.tags, links, manifests, resolver, fills, accesses, time.time, checks.given)
+    pull = Pull(
+        upstreams,
+        store,
+        ground.tags,
+        links,
+        manifests,
+        resolver,
+        fills,
+        accesses,
+        time.time,
+        checks.given,
+        covers,
+    )
     stack.push_async_callback(pull.aclose)
     listing = Listing(upstreams, around.metadata, suspicion, time.time)
     stack.push_async_callback(listing.aclose)
@@ -145,6 +158,7 @@ def _evictor(stack: contextlib.AsyncExitStack, ground: Ground, manifests: Manife
         ground.around.sharing.withdraw,
         let_go,
         lambda: Apart(directory.path),
+        protected=ground.book.protected,
     )
 
 

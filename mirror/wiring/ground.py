@@ -14,11 +14,13 @@ from mirror.hosted.catalogue import Catalogue
 from mirror.links import Links
 from mirror.metadata.sqlite import SqliteMetadata
 from mirror.metrics import Metrics
+from mirror.pinned import Book
 from mirror.store.blobs import BlobStore
 from mirror.store.board import Board
 from mirror.store.census import Census
 from mirror.store.directory import DataDirectory
 from mirror.store.generation import Generation
+from mirror.store.leases import Leases
 from mirror.store.tallies import Tally
 from mirror.tags import Tags
 from mirror.upstream.failover import Upstream
@@ -27,7 +29,9 @@ from mirror.upstream.lenders import Logins
 
 @dataclass(frozen=True, slots=True)
 class Ground:
-    """What is known and held here, and who may be asked; ``catalogue``: that of hosted content, where there is any."""
+    """What is known and held here, and who may be asked; ``catalogue``: that of hosted content, where there is any;
+    ``book``: the records of pins.
+    """
 
     settings: Settings
     directory: DataDirectory
@@ -38,6 +42,7 @@ class Ground:
     local: SqliteMetadata
     around: Around
     catalogue: Catalogue | None
+    book: Book
     upstreams: Mapping[str, Upstream]
     accesses: Accesses
     tags: Tags
@@ -61,6 +66,8 @@ async def ground_of(stack: contextlib.AsyncExitStack, settings: Settings, direct
     tally = Tally(directory.tallies) if settings.workers > 1 else None
     catalogue = _catalogue(stack, settings, directory)
     hosted = {"hosted": catalogue.answers} if catalogue is not None else {}
+    book = Book(directory, Leases(directory.leases), time.time)
+    stack.push_async_callback(book.aclose)
     census = Census(directory)
     stores = {**around.stores, **hosted}
     exposition = Exposition(metrics, census, stores, tally, max_size=settings.cache.max_size)
@@ -90,6 +97,7 @@ async def ground_of(stack: contextlib.AsyncExitStack, settings: Settings, direct
         local,
         around,
         catalogue,
+        book,
         upstreams,
         accesses,
         tags,

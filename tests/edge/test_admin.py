@@ -2,13 +2,17 @@
 
 import json
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import cast
 
 import pytest
 
+from mirror.auth.failures import ONCE_IN
 from mirror.config import Settings
-from mirror.edge.admin import Admin, Guard, check_token
+from mirror.edge.api import modules
+from mirror.edge.api.admin import Admin
+from mirror.edge.api.guard import Guard, check_token
 from mirror.errors import StartError
 from mirror.modules import Modules
 from mirror.names import Names
@@ -18,7 +22,8 @@ from mirror.wasm.description import Description
 from mirror.wasm.examine import examine_file
 from mirror.wiring import check_secrets
 from tests.cluster.replica import Clock
-from tests.edge.asgi import Sent, asked
+from tests.edge import asgi
+from tests.edge.asgi import Sent
 from tests.support.artifacts import compat, publish, wasm_module
 from tests.support.running import running
 from tests.support.upstream import FaultyUpstream
@@ -45,13 +50,19 @@ def settings(listen: str = "0.0.0.0:8080", token_file: Path | None = None) -> Se
 
 
 def admin(of: Settings, known: Described | None = None, clock: Clock | None = None) -> Admin:
-    return Admin(Guard(of, clock or Clock()), Names(of), cast(Modules, known or Described()))
+    return Admin(Guard(of, clock or Clock()), modules.operations(cast(Modules, known or Described())), Names(of))
 
 
 def token_file(folder: Path, token: str = OLD) -> Path:
     file = folder / "token"
     file.write_text(f"{token}\n")
     return file
+
+
+async def asked(
+    one: Admin, path: str, method: str = "GET", *, query: str = "", headers: Mapping[str, str] | None = None
+) -> Sent:
+    return await asgi.asked(one, path, method, query=query, headers=headers)
 
 
 async def with_token(one: Admin, token: str, path: str = PATH) -> Sent:
@@ -156,7 +167,9 @@ async def test_a_token_that_changes_counts_at_once_and_a_broken_file_changes_not
     file.unlink()
     clock.seconds += LOOK_AGAIN_AFTER
     assert (await with_token(one, NEW)).status == 200
-    assert all(record.levelno == logging.ERROR and "admin.token_file" in record.message for record in caplog.records)
+    errors = [record.message for record in caplog.records if record.levelno == logging.ERROR]
+    assert len(errors) == 3
+    assert all("admin.token_file" in message for message in errors)
     assert NEW not in caplog.text
 
 
@@ -201,7 +214,9 @@ async def test_descriptions_are_only_read() -> None:
 async def test_the_upstream_stands_in_the_reference_alone() -> None:
     known = Described()
     one = admin(Settings.model_validate({"upstreams": {"ghcr.io": {}, "quay.io": {}}}), known)
-    assert (await asked(one, PATH, query="ns=quay.io", headers={"host": "localhost"})).status == 200
+    refused = await asked(one, PATH, query="ns=quay.io", headers={"host": "localhost"})
+    assert (refused.status, known.references) == (400, [])
+    assert (await asked(one, PATH, headers={"host": "localhost"})).status == 200
     assert known.references == [Reference("ghcr.io", "team/plugin", "1")]
 
 
@@ -215,6 +230,20 @@ async def test_a_mirror_describes_what_it_can_pull(tmp_path: Path) -> None:
             described = await mirror.get(PATH, token)
             assert described.json == (await mirror.get("/modules/ghcr.io/team/plugin:1?info")).json
             assert described.json["accepted_by"]["agents"]["accepted"]
+
+
+async def test_wrong_tokens_are_logged_and_not_without_end(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    clock = Clock()
+    one = admin(settings(token_file=token_file(tmp_path)), clock=clock)
+    await asked(one, PATH)
+    assert caplog.messages == []
+    for number in range(100):
+        await with_token(one, f"{NEW}{number}")
+    assert caplog.messages == ["a request from 192.0.2.7 to the admin API was refused: it does not bring the token"]
+    clock.seconds += ONCE_IN
+    await with_token(one, NEW)
+    assert len(caplog.messages) == 2
+    assert NEW not in caplog.text
 
 
 def test_a_mirror_whose_token_cannot_be_read_does_not_start(tmp_path: Path) -> None:

@@ -155,3 +155,91 @@ def test_a_request_without_a_repository_is_for_the_upstream_that_it_names_or_the
     ns: str | None, host: str, settings: dict[str, object], upstream: str | None
 ) -> None:
     assert names(**settings).upstream(ns=ns, host=host) == upstream
+
+
+D = "sha256:" + "0" * 64
+
+
+@pytest.mark.parametrize(
+    ("text", "canonical"),
+    [
+        ("ghcr.io/team/plugin:1", "ghcr.io/team/plugin:1"),
+        ("oci://ghcr.io/team/plugin:1", "ghcr.io/team/plugin:1"),
+        ("OCI://ghcr.io/team/plugin", "ghcr.io/team/plugin:latest"),
+        (f"ghcr.io/team/plugin:1@{D}", f"ghcr.io/team/plugin@{D}"),
+        ("oci://wasm.mesh:5000/ghcr.io/team/plugin:1", "ghcr.io/team/plugin:1"),
+        ("wasm.mesh:5000/ghcr.io/team/plugin:1", "ghcr.io/team/plugin:1"),
+        ("Wasm.Mesh/ghcr.io/team/plugin:1", "ghcr.io/team/plugin:1"),
+        ("any.port:8443/ghcr.io/team/plugin:1", "ghcr.io/team/plugin:1"),
+        ("oci://mirror.example/ghcr.io/team/plugin:1", "ghcr.io/team/plugin:1"),
+        ("oci://mirror.example/team/plugin:1", "mirror.example/team/plugin:1"),
+        ("docker.io/busybox:1", "docker.io/library/busybox:1"),
+        ("index.docker.io/busybox:1", "docker.io/library/busybox:1"),
+        ("registry-1.docker.io:443/envoyproxy/envoy:1", "docker.io/envoyproxy/envoy:1"),
+        ("oci://10.0.0.5:5000/team/plugin:1", "corp/team/plugin:1"),
+        ("oci://wasm.mesh:5000/10.0.0.5:5000/team/plugin:1", "corp/team/plugin:1"),
+        ("oci://hosted/team/plugin:1", "hosted/team/plugin:1"),
+        ("wasm.mesh:5000/hosted/team/plugin:1", "hosted/team/plugin:1"),
+    ],
+)
+def test_what_agents_use_means_the_same_to_operators(text: str, canonical: str) -> None:
+    one = names(names=["wasm.mesh:5000", "wasm.mesh", "any.port", "mirror.example"])
+    assert str(one.of_text(text)) == canonical
+    assert str(one.of_text(canonical)) == canonical
+
+
+def test_without_an_upstream_the_default_one_is_meant() -> None:
+    one = names(names=["wasm.mesh"], default_upstream="corp")
+    assert str(one.of_text("wasm.mesh/team/plugin:1")) == str(one.of_text("team/plugin:1")) == "corp/team/plugin:1"
+
+
+def test_an_address_whose_repositories_have_other_names_means_no_upstream() -> None:
+    proxied = {"endpoints": [{"url": "https://harbor.corp:8443", "repository_prefix": "ghcr-proxy/"}]}
+    one = names(upstreams={"ghcr": proxied})
+    with pytest.raises(NameInvalid, match="alias"):
+        one.of_text("harbor.corp:8443/team/plugin:1")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "/",
+        "oci://",
+        "oci://oci://ghcr.io/a/b:1",
+        "https://ghcr.io/a/b:1",
+        "ghcr.io",
+        "ghcr.io/",
+        "ghcr.io/../../etc/passwd",
+        "ghcr.io/a//b",
+        "ghcr.io/a\0b:1",
+        "ghcr.io/a/b:1\n",
+        " ghcr.io/a/b:1",
+        "ghcr.io/a/b:%2e",
+        "ghcr.io/a/b@sha256:0",
+        "ghcr.io/a/b@",
+        "other.example/a/b:1",
+        "wasm.mesh/wasm.mesh/ghcr.io/a/b:1",
+        "wasm.mesh",
+        "user:password@ghcr.io/a/b:1",
+        "ghcr.io/a/b:1?x=1",
+        "ghcr.io/" + "a" * 1_000_000,
+        "/" * 1_000_000,
+        "\ud800/a",
+    ],
+)
+def test_what_is_no_reference_has_one_short_line(text: str) -> None:
+    with pytest.raises((RequestError, NameUnknown)) as refused:
+        names(names=["wasm.mesh"]).of_text(text)
+    assert len(refused.value.message) < 400
+    assert refused.value.message.isprintable()
+
+
+@given(st.text(max_size=80))
+def test_any_text_is_a_reference_or_is_refused(text: str) -> None:
+    one = names(names=["wasm.mesh"])
+    try:
+        found = one.of_text(text)
+    except (RequestError, NameUnknown):
+        return
+    assert one.of_text(str(found)) == found

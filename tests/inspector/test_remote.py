@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from click.testing import Result
 
+from mirror.commands.client import Client
 from mirror.digest import Digest
-from mirror.errors import InspectError
+from mirror.errors import CommandError
 from mirror.inspector.remote import Mirror, name_of
 from tests.inspector.support import error, inspect, told
 from tests.support.artifacts import cncf, compat, index, publish, raw
@@ -235,7 +236,7 @@ def test_a_reference_that_is_none_is_said_without_asking(reference: str, up: Fau
 @pytest.mark.parametrize(
     ("fault", "words"),
     [
-        (Fault(html=True), "what is no description; is it a wasm-mirror?"),
+        (Fault(html=True), "what is no JSON object; is it a wasm-mirror?"),
         (Fault(status=404), "has no /api/v1/modules"),
         (Fault(status=404, html=True), "has no /api/v1/modules"),
         (Fault(status=502, html=True), "answered 502, and not as a wasm-mirror does"),
@@ -256,36 +257,42 @@ def test_an_answer_that_is_no_description_is_said(up: FaultyUpstream, fault: Fau
 @pytest.mark.parametrize("fault", [Fault(hang=True), Fault(stall_after=3)], ids=["no answer", "half an answer"])
 def test_a_mirror_that_does_not_answer_is_not_waited_for_without_end(up: FaultyUpstream, fault: Fault) -> None:
     up.inject(fault)
-    with pytest.raises(InspectError, match=r"did not answer within 0\.2 s; .*ask again"):
-        Mirror(up.url, None, within=0.2).describe(REFERENCE)
+    with (
+        pytest.raises(CommandError, match=r"did not answer within 0\.2 s; .*ask again"),
+        Client(up.url, None, within=0.2) as client,
+    ):
+        Mirror(client).describe(REFERENCE)
 
 
 def test_the_whole_answer_has_its_time_not_each_piece(up: FaultyUpstream) -> None:
     seconds = iter(range(0, 1000, 30))
     up.inject(Fault(html=True))
-    with pytest.raises(InspectError, match="did not answer within 20 s"):
-        Mirror(up.url, None, within=20, clock=lambda: float(next(seconds))).describe(REFERENCE)
+    with (
+        pytest.raises(CommandError, match="did not answer within 20 s"),
+        Client(up.url, None, within=20, clock=lambda: float(next(seconds))) as client,
+    ):
+        Mirror(client).describe(REFERENCE)
 
 
 def test_an_answer_without_end_is_not_read(up: FaultyUpstream) -> None:
     up.inject(Fault(pad_to=1 << 30))
-    with pytest.raises(InspectError, match="answered with more than 67,108,864 bytes"):
-        Mirror(up.url, None).describe(REFERENCE)
+    with pytest.raises(CommandError, match="answered with more than 67,108,864 bytes"), Client(up.url, None) as client:
+        Mirror(client).describe(REFERENCE)
 
 
 def test_no_proxy_stands_between_this_machine_and_itself(up: FaultyUpstream, monkeypatch: pytest.MonkeyPatch) -> None:
     with ReservedPort() as port:
         for name in ("http_proxy", "HTTP_PROXY", "ALL_PROXY"):
             monkeypatch.setenv(name, f"http://127.0.0.1:{port.number}")
-        with pytest.raises(InspectError, match="no such address"):
-            Mirror(up.url, None).describe(REFERENCE)
+        with pytest.raises(CommandError, match="no such address"), Client(up.url, None) as client:
+            Mirror(client).describe(REFERENCE)
     assert up.count() == 1
 
 
 def test_the_token_and_nothing_else_goes_along(up: FaultyUpstream) -> None:
     for token in (TOKEN, None):
-        with pytest.raises(InspectError):
-            Mirror(up.url, token).describe(REFERENCE)
+        with pytest.raises(CommandError), Client(up.url, token) as client:
+            Mirror(client).describe(REFERENCE)
         (request,) = up.requests
         assert request.headers.get("authorization") == (f"Bearer {TOKEN}" if token else None)
         assert request.path == "/api/v1/modules/up/team/plugin:1.0"

@@ -8,6 +8,7 @@ from typing import Any, cast
 from mirror.digest import Digest
 from mirror.errors import LeaseLost, StoreError
 from mirror.metadata.base import (
+    NO_HITS,
     BlobRecord,
     Dropped,
     Fence,
@@ -165,7 +166,7 @@ class MemoryMetadata:
         """Note it."""
         self.memory.blobs[record.digest] = record
 
-    async def touch(self, accesses: Mapping[Digest, float]) -> None:
+    async def touch(self, accesses: Mapping[Digest, float], hits: Mapping[Digest, int] = NO_HITS) -> None:
         """Note the newer ones."""
         for digest, at in accesses.items():
             self.memory.accesses[digest] = max(at, self.memory.accesses.get(digest, at))

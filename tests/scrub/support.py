@@ -16,6 +16,7 @@ from mirror.scrubbing import Scrubber
 from mirror.soundness import Pace, Soundness
 from mirror.store.blobs import BlobStore
 from mirror.store.directory import DataDirectory
+from mirror.store.generation import Generation
 from mirror.store.leases import Leases
 from mirror.store.reading import Reading
 from tests.metadata.memory import Memory, MemoryMetadata
@@ -113,7 +114,11 @@ class Worker:
 
 @contextlib.asynccontextmanager
 async def worker(
-    disk: Disk, *, rate: int = 1 << 40, open_file: Callable[[Path], Reading] = Reading
+    disk: Disk,
+    *,
+    rate: int = 1 << 40,
+    open_file: Callable[[Path], Reading] = Reading,
+    every: float = EVERY,
 ) -> AsyncIterator[Worker]:
     """A worker that has just started."""
 
@@ -124,7 +129,7 @@ async def worker(
     metrics, store, time = Metrics(), BlobStore(disk.directory), disk.time
     with ThreadPoolExecutor(1) as threads:
         soundness = Soundness(disk.directory, disk.notes, threads, Pace(rate, time), time.sleep, opened)
-        leases = Leases(disk.directory.leases)
+        leases, wanted = Leases(disk.directory.leases), Generation(disk.directory.scrub_wanted)
         scrubber = Scrubber(
             disk.directory,
             store,
@@ -133,12 +138,17 @@ async def worker(
             disk.mending,
             metrics,
             threads,
-            EVERY,
+            every,
+            wanted,
+            lambda: sum(1 for _ in store.scan()),
             time,
             time,
             time.sleep,
         )
-        yield Worker(disk, scrubber, store, metrics)
+        try:
+            yield Worker(disk, scrubber, store, metrics)
+        finally:
+            wanted.close()
 
 
 class Broken(Reading):

@@ -1,0 +1,225 @@
+"""``export`` and ``import``: artifacts as a tar archive of an OCI image layout, for a cluster without a network."""
+
+import contextlib
+import os
+import stat
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Final
+
+from mirror.commands import text
+from mirror.commands.answers import items
+from mirror.commands.bars import Bar
+from mirror.commands.client import Client, Query
+from mirror.commands.options import Asked
+from mirror.commands.outcomes import Outcomes
+from mirror.commands.screen import DONE, FAILED, INTERRUPTED, Screen, run
+from mirror.commands.spelling import all_asked_for
+from mirror.errors import CommandError, MirrorRefused
+
+STANDARD: Final = "-"
+"""Instead of a file: standard input, or standard output."""
+
+GOOD: Final = frozenset({"imported", "held"})
+
+_MEDIA_TYPE = "application/x-tar"
+_GATHERED_WITHIN = 1800.0  # seconds until the first byte: the mirror has all of it by then, and may have to fetch it
+_TAKEN_IN_WITHIN = 1800.0  # seconds for the answer, from the last byte on
+_PIECE = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Import:
+    """What to do with the archives. ``under``: the upstream and repository that get what has no name of its own."""
+
+    files: Sequence[str]
+    pin: bool
+    under: str | None
+
+
+def export(asked: Asked, output: str, references: Sequence[str], platforms: Sequence[str], *, referrers: bool) -> int:
+    """Write what ``references`` name into ``output``; gives the exit status."""
+
+    def work(client: Client, screen: Screen) -> int:
+        if output == STANDARD and sys.stdout.isatty():
+            raise CommandError(
+                "an archive is nothing for a terminal: name a file with -o, or let standard output lead somewhere",
+                wrong_use=True,
+            )
+        names = all_asked_for(references, client.host)
+        query = [("reference", name) for name in names] + [("platforms", platform) for platform in platforms]
+        if referrers:
+            query.append(("referrers", "true"))
+        try:
+            size = _received(client, screen, output, query)
+        except KeyboardInterrupt:
+            screen.note("")  # behind the ^C
+            screen.complain(
+                f"interrupted; {'the archive is cut short' if output == STANDARD else 'nothing is written'}"
+            )
+            return INTERRUPTED
+        except MirrorRefused as refused:
+            return _not_exported(screen, refused)
+        if output != STANDARD:
+            screen.tell({"file": output, "bytes": size, "references": names})
+            screen.say(f"{text.escaped(output)}: {text.count(len(names), 'reference')}, {text.size(size)}.")
+        return DONE
+
+    return run(asked, work)
+
+
+def _not_exported(screen: Screen, refused: MirrorRefused) -> int:
+    """Name every reference that stands against the archive, of which there is none then."""
+    faults = refused.detail if isinstance(refused.detail, list) else []
+    named = [fault for fault in faults if isinstance(fault, dict) and {"reference", "why"} <= fault.keys()]
+    for fault in named:
+        screen.complain(f"{fault['reference']}: {fault['why']}")
+        screen.tell({"reference": fault["reference"], "result": "failed", "why": fault["why"]})
+    screen.complain("nothing is exported" if named else refused.message)
+    return FAILED
+
+
+def _received(client: Client, screen: Screen, output: str, query: Query) -> int:
+    """Bytes of the archive, which is whole in its place, or not there."""
+    size = 0
+    with (
+        client.receive("export", media_type=_MEDIA_TYPE, query=query, within=_GATHERED_WITHIN) as incoming,
+        _opened(output) as file,
+        Bar(screen, "export") as bar,
+    ):
+        for piece in incoming.pieces:
+            _written(file, piece, output)
+            size += len(piece)
+            bar.show(size, incoming.length, text.size(size))
+    return size
+
+
+@contextlib.contextmanager
+def _opened(output: str) -> Iterator[BinaryIO]:
+    """A file that gets the name ``output`` once it is whole. Raises `CommandError`."""
+    if output == STANDARD:
+        yield sys.stdout.buffer
+        sys.stdout.buffer.flush()
+        return
+    target = Path(output)
+    try:
+        if target.is_dir():
+            raise IsADirectoryError(None, "it is a directory")
+        descriptor, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+    except (OSError, ValueError) as error:
+        raise CommandError(f"{output} cannot be written: {_why(error)}", wrong_use=True) from error
+    try:
+        with open(descriptor, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+            os.fchmod(file.fileno(), 0o666 & ~_umask())
+        Path(name).replace(target)
+    except OSError as error:
+        raise CommandError(f"{output} cannot be written: {_why(error)}") from error
+    finally:
+        Path(name).unlink(missing_ok=True)
+
+
+def _written(file: BinaryIO, piece: bytes, output: str) -> None:
+    try:
+        file.write(piece)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise CommandError(f"{output} cannot be written: {_why(error)}") from error
+
+
+def _umask() -> int:
+    mask = os.umask(0o077)  # there is no other way to ask for it
+    os.umask(mask)
+    return mask
+
+
+def import_(asked: Asked, wish: Import) -> int:
+    """Have each of the archives taken in, and say what became of what is in it; gives the exit status."""
+
+    def work(client: Client, screen: Screen) -> int:
+        outcomes = Outcomes(screen, GOOD)
+        failed = 0
+        for number, name in enumerate(wish.files):
+            try:
+                results = _sent(client, screen, name, wish)
+            except KeyboardInterrupt:
+                screen.note("")  # behind the ^C
+                left = ", ".join(wish.files[number:])
+                screen.complain(f"interrupted; so far: {outcomes.summary()}; not taken in: {left}")
+                return INTERRUPTED
+            except CommandError as error:
+                failed += 1
+                screen.complain(error.message if name in error.message else f"{_shown(name)}: {error.message}")
+                screen.tell({"file": name, "error": error.message})
+                continue
+            for result in results:
+                outcomes.add(result)
+        if outcomes.counts.total() != 1 or failed:
+            screen.say(f"{outcomes.summary()}" + (f"; {text.count(failed, 'archive')} failed." if failed else "."))
+        return FAILED if failed else outcomes.status
+
+    return run(asked, work)
+
+
+def _sent(client: Client, screen: Screen, name: str, wish: Import) -> Sequence[dict[str, object]]:
+    query = [("pin", "1")] if wish.pin else []
+    if wish.under is not None:
+        query.append(("as", wish.under))
+    with _source(name) as (file, size), Bar(screen, _shown(name)) as bar:
+        answer = client.send(
+            "import",
+            _pieces(file, name, size, bar),
+            media_type=_MEDIA_TYPE,
+            length=size,
+            query=query,
+            within=_TAKEN_IN_WITHIN,
+        )
+    return [dict(item) for item in items(answer, "results")]
+
+
+@contextlib.contextmanager
+def _source(name: str) -> Iterator[tuple[BinaryIO, int | None]]:
+    """An archive and its bytes, if they can be known. Raises `CommandError`."""
+    if name == STANDARD:
+        if sys.stdin.isatty():
+            raise CommandError("an archive is nothing to type: name a file, or let something lead to standard input")
+        yield sys.stdin.buffer, None
+        return
+    with contextlib.ExitStack() as stack:
+        try:
+            file = stack.enter_context(Path(name).open("rb"))
+            status = os.fstat(file.fileno())
+        except (OSError, ValueError) as error:
+            raise CommandError(f"{name} cannot be read: {_why(error)}") from error
+        yield file, status.st_size if stat.S_ISREG(status.st_mode) else None
+
+
+def _pieces(file: BinaryIO, name: str, size: int | None, bar: Bar) -> Iterator[bytes]:
+    sent = 0
+    while True:
+        try:
+            piece = file.read(_PIECE if size is None else min(_PIECE, size - sent))
+        except OSError as error:
+            raise CommandError(f"{name} cannot be read: {_why(error)}") from error
+        if not piece:
+            break
+        yield piece
+        sent += len(piece)
+        bar.show(sent, size, text.size(sent))
+    if size is not None and sent < size:
+        raise CommandError(f"{name} has become shorter while it was read")
+    bar.show(sent, size, "the mirror looks at it")
+
+
+def _shown(name: str) -> str:
+    return "standard input" if name == STANDARD else name
+
+
+def _why(error: Exception) -> str:
+    return getattr(error, "strerror", None) or "it is no path"

@@ -1,0 +1,56 @@
+"""The options that every command has which talks to a running mirror. Imports nothing that takes time."""
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Concatenate, ParamSpec, TypeVar
+
+import click
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+url = click.option(
+    "--mirror",
+    "url",
+    envvar="WASM_MIRROR_URL",
+    default="http://127.0.0.1:8080",
+    show_default=True,
+    metavar="URL",
+    help="A running mirror; or WASM_MIRROR_URL.",
+)
+token_file = click.option(
+    "--token-file",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="The mirror's admin token; or WASM_MIRROR_TOKEN_FILE, a path, or WASM_MIRROR_TOKEN, the token itself.",
+)
+references = click.argument("references", metavar="REF…", nargs=-1, required=True)
+
+
+def examples(*commands: str) -> str:
+    """What stands below the help of a command."""
+    return "\n".join(["\b", "Examples:" if len(commands) > 1 else "Example:", *(f"  {one}" for one in commands)])
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Which mirror is talked to, and how its answers are shown."""
+
+    url: str
+    token_file: Path | None
+    in_json: bool
+
+
+def of_a_mirror(command: Callable[Concatenate[Asked, P], R]) -> Callable[P, R]:
+    """Give a command ``--mirror``, ``--token-file`` and ``--json``; it gets them as one `Asked`, before all else."""
+
+    @functools.wraps(command)
+    def asking(*args: P.args, **options: P.kwargs) -> R:
+        rest = dict(options)
+        asked = Asked(rest.pop("url"), rest.pop("token_file"), rest.pop("json_"))  # type: ignore[arg-type]
+        return command(asked, *args, **rest)  # type: ignore[arg-type]
+
+    in_json = click.option("--json", "json_", is_flag=True, help="For programs: JSON, an object a line.")
+    return url(token_file(in_json(asking)))

@@ -1,0 +1,203 @@
+"""``prewarm``: a job at the mirror, begun and followed to its end; interrupted, it goes on there."""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from mirror.commands import text
+from mirror.commands.answers import Job, Progress, items, read
+from mirror.commands.client import Client, path_of
+from mirror.commands.following import END, follow
+from mirror.commands.options import Asked
+from mirror.commands.outcomes import Outcomes
+from mirror.commands.screen import DONE, FAILED, INTERRUPTED, Screen, run
+from mirror.commands.sources import Sources
+from mirror.commands.spelling import all_asked_for
+from mirror.errors import CommandError
+
+GOOD: Final = frozenset({"held", "fetched"})
+
+_MOST = 10_000  # references of one job
+_LARGEST = 900_000  # bytes of them as JSON, of the 1 MiB that a call may have
+
+
+@dataclass(frozen=True, slots=True)
+class How:
+    """How to warm; what is None, or empty, the mirror decides."""
+
+    pin: bool
+    parallel: int | None
+    platforms: Sequence[str]
+
+
+def prewarm(asked: Asked, sources: Sources, how: How) -> int:
+    """Have all of it warmed, and say what became of each reference; gives the exit status."""
+
+    def work(client: Client, screen: Screen) -> int:
+        references, problems = sources.read()
+        for problem in problems:
+            screen.complain(problem)
+            screen.tell({"reference": None, "result": "invalid", "why": problem})
+        names = all_asked_for(references, client.host)
+        if not names and not problems:
+            screen.note("No module is named there: there is nothing to do.")
+        status = FAILED if problems else DONE
+        for batch in _batches(names):
+            status = max(status, _warmed(client, screen, how, batch))
+            if status == INTERRUPTED:
+                break
+        return status
+
+    return run(asked, work)
+
+
+def follow_job(asked: Asked, job: str) -> int:
+    """Say what becomes of a job's references, from its first one on; gives the exit status."""
+
+    def work(client: Client, screen: Screen) -> int:
+        state = read(Job, client.call("GET", path_of("prewarm", job)))
+        return _followed(client, screen, state, [])
+
+    return run(asked, work)
+
+
+def cancel_job(asked: Asked, job: str) -> int:
+    """Have a job end with what it has done; gives the exit status."""
+
+    def work(client: Client, screen: Screen) -> int:
+        document = client.call("DELETE", path_of("prewarm", job))
+        state = read(Job, document)
+        screen.tell(document)
+        screen.say(f"Job {text.escaped(state.id)} is {text.escaped(state.state)}: {_numbers(state)}.")
+        return DONE
+
+    return run(asked, work)
+
+
+def _warmed(client: Client, screen: Screen, how: How, batch: Sequence[str]) -> int:
+    body: dict[str, object] = {"references": batch, "pin": how.pin}
+    if how.parallel is not None:
+        body["parallel"] = how.parallel
+    if how.platforms:
+        body["platforms"] = list(how.platforms)
+    try:
+        job = read(Job, client.call("POST", "prewarm", body=body))
+    except KeyboardInterrupt:
+        screen.note("")  # behind the ^C
+        screen.complain(
+            f"interrupted before {client.url} has said that it begins; `wasm-mirror prewarm --jobs` shows it"
+        )
+        return INTERRUPTED
+    return _followed(client, screen, job, batch)
+
+
+def _followed(client: Client, screen: Screen, job: Job, batch: Sequence[str]) -> int:
+    outcomes = Outcomes(screen, GOOD, batch)
+    again = f"`wasm-mirror prewarm --follow {job.id}` shows it, `wasm-mirror prewarm --cancel {job.id}` ends it"
+    try:
+        end = _shown(client, screen, job, outcomes)
+    except KeyboardInterrupt:
+        screen.note("")  # behind the ^C
+        screen.complain(f"interrupted; so far: {outcomes.summary()}")
+        screen.complain(f"job {job.id} goes on at {client.url}: {again}")
+        return INTERRUPTED
+    except CommandError as error:
+        screen.complain(error.message)
+        screen.complain(f"so far: {outcomes.summary()}; job {job.id} may go on there: {again}")
+        return FAILED
+    if end.state != "done":
+        screen.complain(f"job {end.id} was {end.state}, with {end.done:,} of {text.count(end.total, 'reference')} done")
+    screen.say(f"{outcomes.summary()}.")
+    return outcomes.status if end.state == "done" else FAILED
+
+
+def _shown(client: Client, screen: Screen, job: Job, outcomes: Outcomes) -> Job:
+    """Print each result of the job as it comes; gives the job as it ended."""
+    if screen.terminal:
+        return _drawn(client, screen, job, outcomes)
+    for kind, data in follow(client, job.id):
+        if kind == "result":
+            outcomes.add(data)
+        elif kind == END:
+            return read(Job, data)
+    raise AssertionError("follow() ends with the end of the job")
+
+
+def _drawn(client: Client, screen: Screen, job: Job, outcomes: Outcomes) -> Job:
+    """The same, with bars below the results."""
+    from mirror.commands.bars import Downloads
+
+    done = 0
+    with Downloads(screen) as bars:
+        bars.total(0, job.total, outcomes.summary())
+        for kind, data in follow(client, job.id):
+            if kind == "progress":
+                bars.progress(read(Progress, data))
+            elif kind == "result":
+                result = outcomes.count(data)
+                done += result.replica is None
+                bars.over(result.reference, result.replica, outcomes.line(result))
+                bars.total(done, job.total, outcomes.summary())
+            elif kind == END:
+                return read(Job, data)
+    raise AssertionError("follow() ends with the end of the job")
+
+
+def list_jobs(asked: Asked) -> int:
+    """The mirror's jobs, newest first; gives the exit status."""
+    from mirror.commands.tables import Cell, Column, Row, show
+
+    def work(client: Client, screen: Screen) -> int:
+        documents = items(client.call("GET", "prewarm"), "jobs")
+        jobs = [read(Job, document) for document in documents]
+        for document in documents:
+            screen.tell(document)
+        if screen.in_json:
+            return DONE
+        columns = [
+            Column("job"),
+            Column("state"),
+            Column("began"),
+            Column("done", right=True),
+            Column("results", folds=True),
+        ]
+        colours = {"running": "yellow", "done": "green", "cancelled": "red"}
+        rows: list[Row] = [
+            [
+                job.id,
+                Cell(job.state, colours.get(job.state, "")),
+                "" if job.began_at is None else text.moment(job.began_at),
+                f"{job.done:,} of {job.total:,}",
+                _counts(job),
+            ]
+            for job in jobs
+        ]
+        show(screen, columns, rows)
+        return DONE
+
+    return run(asked, work)
+
+
+def _numbers(job: Job) -> str:
+    counts = _counts(job)
+    return f"{job.done:,} of {text.count(job.total, 'reference')} done" + (f" ({counts})" if counts else "")
+
+
+def _counts(job: Job) -> str:
+    return ", ".join(f"{number:,} {text.escaped(word)}" for word, number in job.counts.items() if number)
+
+
+def _batches(names: Sequence[str]) -> Iterator[list[str]]:
+    """References for one job each: no more of them, and no more of their bytes, than a call may have."""
+    batch: list[str] = []
+    size = 0
+    for name in names:
+        length = len(json.dumps(name)) + 2
+        if batch and (len(batch) == _MOST or size + length > _LARGEST):
+            yield batch
+            batch, size = [], 0
+        batch.append(name)
+        size += length
+    if batch:
+        yield batch

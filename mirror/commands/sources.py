@@ -1,0 +1,50 @@
+"""Where the references of a ``prewarm`` come from: the command line, files, a cluster."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from mirror.errors import ClusterError
+from mirror.references import ClusterObject, collect
+from mirror.references.cluster import listed
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """Which cluster is asked for its objects; what is None is as kubectl has it."""
+
+    kubeconfig: Path | None
+    context: str | None
+    namespace: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """``texts`` are references; ``files`` are files, folders and ``-``."""
+
+    texts: Sequence[str]
+    files: Sequence[str]
+    cluster: Cluster | None
+
+    def read(self) -> tuple[Sequence[str], Sequence[str]]:
+        """All references, each once, and a line for each thing that is broken. Blocks."""
+        objects: Sequence[ClusterObject] = ()
+        problems: list[str] = []
+        if self.cluster is not None:
+            try:
+                found = listed(
+                    os.environ,
+                    kubeconfig=self.cluster.kubeconfig,
+                    context=self.cluster.context,
+                    namespace=self.cluster.namespace,
+                )
+            except ClusterError as error:
+                problems.append(error.message)
+            else:
+                objects = found.objects
+                problems += found.problems
+        files: list[Path | Literal["-"]] = ["-" if name == "-" else Path(name) for name in self.files]
+        collected = collect(files, self.texts, objects)
+        return [named.text for named in collected.references], [*problems, *collected.problems]

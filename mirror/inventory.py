@@ -1,0 +1,324 @@
+"""What this replica knows and holds, module by module, for people: filtered, sorted, in pages.
+
+There is a row for each tag that is known, with what it names, and for each digest that is pinned or was imported. All
+numbers are about this replica's disk. Nothing is fetched for it, and no module is looked into.
+
+The first of several pages keeps the order in which all rows stand (`mirror.leafing`): the pages after it, whichever
+worker gives them, have each row once, whatever is pulled meanwhile. Where an order was lost, they go on after the row
+that was told last.
+"""
+
+import asyncio
+import hashlib
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, NamedTuple, Protocol
+
+from mirror import freshness
+from mirror.contents import Contents, Here
+from mirror.digest import Digest
+from mirror.errors import PaginationInvalid
+from mirror.freshness import Freshness, Policy
+from mirror.globs import Globs
+from mirror.hosted import records
+from mirror.leafing import Key, Notes, Orders, Place, place_of
+from mirror.metadata.base import Link, LinkEntry
+from mirror.metadata.uses import Tagged, Used
+from mirror.oci import Reference
+
+Sort = Literal["reference", "size", "hits", "used", "fetched"]
+
+
+class Known(Notes, Protocol):
+    """What is noted on this disk: `mirror.metadata.sqlite`. Methods may raise `StoreError`."""
+
+    def all_tagged(self) -> AsyncIterator[Sequence[Tagged]]: ...
+
+    async def used(self, digests: Sequence[str]) -> Mapping[str, Used]: ...
+
+    async def link(self, upstream: str, repository: str, digest: Digest) -> LinkEntry | None: ...
+
+
+class Hosts(Protocol):
+    """What is hosted: `mirror.hosted.catalogue`. May raise `StoreError`."""
+
+    def all_tagged(self) -> AsyncIterator[Sequence[records.Tagged]]: ...
+
+
+class Pins(Protocol):
+    """What is pinned: `mirror.pinned`. Asked by threads too."""
+
+    def is_pinned(self, upstream: str, repository: str, tag: str | None, digest: Digest) -> bool: ...
+
+    def by_digest(self) -> Iterable[Reference]:
+        """The references by digest that are pinned, or were imported."""
+        ...
+
+
+class Row(NamedTuple):
+    """A module, as far as the database knows it. Times are in seconds since the epoch."""
+
+    reference: str
+    upstream: str
+    repository: str
+    tag: str | None
+    digest: Digest
+    media_type: str
+    hits: int
+    used_at: float | None
+    fetched_at: float | None
+
+
+class Module(NamedTuple):
+    """A row, with what is ``here`` of it on this disk. ``fresh``: it is served without a question to its upstream.
+
+    ``verdict``: one of `mirror.metrics.VERDICTS`, where it is known.
+    """
+
+    row: Row
+    here: Here
+    fresh: bool
+    pinned: bool
+    verdict: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """Which modules, in which order. ``repository`` is a glob; sizes are in bytes; ``older_than``: seconds since it was
+    used, or since it came, where nobody has used it. ``after`` is the `Listed.next` of the page before.
+    """
+
+    upstream: str | None = None
+    repository: str | None = None
+    pinned: bool | None = None
+    hosted: bool | None = None
+    min_size: int | None = None
+    max_size: int | None = None
+    older_than: float | None = None
+    min_hits: int | None = None
+    sort: Sort = "reference"
+    descending: bool = False
+    limit: int = 100
+    after: str | None = None
+
+    @property
+    def by_size(self) -> bool:
+        """Whether the sizes of all rows matter, not only those of the page."""
+        return self.sort == "size" or self.min_size is not None or self.max_size is not None
+
+    @property
+    def list(self) -> str:
+        """What tells this list from others, whichever page of it is wanted."""
+        return hashlib.blake2b(repr(replace(self, after=None, limit=0)).encode(), digest_size=8).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """A page. ``next`` is the `Wanted.after` of the one after it, None: there is none. ``total``: rows on all pages."""
+
+    modules: Sequence[Module]
+    next: str | None
+    total: int
+
+
+class _Chosen(NamedTuple):
+    """A row of the list, and by what it is sorted; its size, where that matters."""
+
+    key: Key
+    reference: str
+    row: Row
+    here: Here | None
+
+
+class Inventory:
+    """Lists modules. ``policies`` are by their upstreams, ``prefix`` stands before hosted repositories, ``hosted`` is
+    None where there are none. ``flush`` writes down what this worker knows of uses. ``verdict`` gives what is known of
+    a manifest. ``now``: seconds since the epoch.
+    """
+
+    def __init__(
+        self,
+        known: Known,
+        hosted: Hosts | None,
+        prefix: str,
+        policies: Mapping[str, Policy],
+        contents: Contents,
+        pins: Pins,
+        verdict: Callable[[Digest], str | None],
+        flush: Callable[[], Awaitable[None]],
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._known = known
+        self._hosted = hosted
+        self._prefix = prefix
+        self._policies = policies
+        self._contents = contents
+        self._pins = pins
+        self._verdict = verdict
+        self._flush = flush
+        self._now = now
+        self._orders = Orders(known, now)
+
+    async def listed(self, wanted: Wanted) -> Listed:
+        """A page of what is ``wanted``. Raises `PaginationInvalid`, `StoreError`."""
+        place = None if wanted.after is None else place_of(wanted.after, wanted.list)
+        rows = await self._rows()
+        order = None if place is None else await self._orders.kept(place.order)
+        if place is not None and order is not None:
+            page, further = await asyncio.to_thread(self._in_order, rows, order, place, wanted)
+            total = len(order)
+        else:
+            chosen = await asyncio.to_thread(self._chosen, rows, wanted)
+            begins = 0 if place is None else _after(chosen, place, wanted)
+            page, total = chosen[begins : begins + wanted.limit], len(chosen)
+            further = None
+            if begins + len(page) < total:
+                # References do not change: whoever goes on after one misses none.
+                kept = "" if wanted.sort == "reference" else await self._orders.keep([one.reference for one in chosen])
+                last = page[-1]
+                further = Place(wanted.list, last.key, last.reference, begins + len(page), kept)
+        verdicts = [self._verdict(one.row.digest) for one in page]
+        modules = await asyncio.to_thread(self._modules, [await self._typed(one) for one in page], verdicts)
+        return Listed(modules, None if further is None else str(further), total)
+
+    async def _rows(self) -> list[Row]:
+        """All there are, in no order."""
+        await self._flush()
+        tagged = [portion async for portion in self._known.all_tagged()]
+        hosted = [] if self._hosted is None else [portion async for portion in self._hosted.all_tagged()]
+        pinned = list(self._pins.by_digest())
+        more = [one.digest for portion in hosted for one in portion] + [str(reference.digest) for reference in pinned]
+        used = await self._known.used(list(dict.fromkeys(more)))
+
+        def rows() -> list[Row]:
+            found = [_cached(one) for portion in tagged for one in portion if one.upstream in self._policies]
+            found += [self._of_hosted(one, used.get(one.digest)) for portion in hosted for one in portion]
+            found += [self._of_digest(reference, used.get(str(reference.digest))) for reference in pinned]
+            return found
+
+        return await asyncio.to_thread(rows)
+
+    def _of_hosted(self, tagged: records.Tagged, used: Used | None) -> Row:
+        repository, tag, digest, media_type, moved_at = tagged
+        reference, hits, at = f"{self._prefix}/{repository}:{tag}", used.hits if used else 0, used.at if used else None
+        return Row(reference, self._prefix, repository, tag, Digest.parse(digest), media_type, hits, at, moved_at)
+
+    def _of_digest(self, reference: Reference, used: Used | None) -> Row:
+        assert reference.digest is not None
+        place, hits, at = (
+            (reference.upstream, reference.repository),
+            used.hits if used else 0,
+            used.at if used else None,
+        )
+        stored_at = self._contents.stored_at(reference.digest)
+        return Row(str(reference), *place, None, reference.digest, "", hits, at, stored_at)
+
+    def _chosen(self, rows: Iterable[Row], wanted: Wanted) -> list[_Chosen]:
+        """Those that are wanted, in their order. Blocks on the disk where sizes matter."""
+        globs = None if wanted.repository is None else Globs([wanted.repository])
+        used_before = None if wanted.older_than is None else self._now() - wanted.older_than
+        chosen = []
+        for row in rows:
+            if (
+                (wanted.upstream is not None and row.upstream != wanted.upstream)
+                or (globs is not None and row.repository not in globs)
+                or (wanted.hosted is not None and (row.upstream == self._prefix) != wanted.hosted)
+                or (wanted.min_hits is not None and row.hits < wanted.min_hits)
+                or (used_before is not None and (row.used_at or row.fetched_at or 0.0) > used_before)
+                or (wanted.pinned is not None and self._is_pinned(row) != wanted.pinned)
+            ):
+                continue
+            here = self._contents.here(row.digest) if wanted.by_size else None
+            if here is None or _fits(here.size, wanted):
+                chosen.append(_Chosen(_key(row, here, wanted.sort), row.reference, row, here))
+        chosen.sort(key=lambda one: one[:2], reverse=wanted.descending)
+        return chosen
+
+    def _in_order(
+        self, rows: Iterable[Row], order: Sequence[str], place: Place, wanted: Wanted
+    ) -> tuple[list[_Chosen], Place | None]:
+        """The page at ``place`` of an order that was kept, without what is not there any more."""
+        ends = place.number + wanted.limit
+        references = order[place.number : ends]
+        missing, found = set(references), {}
+        for row in rows:
+            if row.reference in missing:
+                here = self._contents.here(row.digest) if wanted.by_size else None
+                found[row.reference] = _Chosen(_key(row, here, wanted.sort), row.reference, row, here)
+        page = [found[reference] for reference in references if reference in found]
+        key, last = (page[-1].key, page[-1].reference) if page else (place.key, place.reference)
+        return page, Place(place.list, key, last, ends, place.order) if ends < len(order) else None
+
+    async def _typed(self, one: _Chosen) -> _Chosen:
+        """With the media type of what no tag tells it of."""
+        row = one.row
+        if row.tag is None:
+            link = await self._known.link(row.upstream, row.repository, row.digest)
+            if isinstance(link, Link):
+                return one._replace(row=row._replace(media_type=link.media_type))
+        return one
+
+    def _modules(self, page: Sequence[_Chosen], verdicts: Sequence[str | None]) -> list[Module]:
+        return [
+            Module(
+                one.row,
+                self._contents.here(one.row.digest) if one.here is None else one.here,
+                self._is_fresh(one.row),
+                self._is_pinned(one.row),
+                verdict,
+            )
+            for one, verdict in zip(page, verdicts, strict=True)
+        ]
+
+    def _is_fresh(self, row: Row) -> bool:
+        policy = self._policies.get(row.upstream)
+        if policy is None or row.tag is None:
+            return True
+        return freshness.of(_Dated(row.fetched_at or 0.0), policy, self._now()) is Freshness.FRESH
+
+    def _is_pinned(self, row: Row) -> bool:
+        return self._pins.is_pinned(row.upstream, row.repository, row.tag, row.digest)
+
+
+@dataclass(frozen=True, slots=True)
+class _Dated:
+    fetched_at: float
+
+
+def _cached(tagged: Tagged) -> Row:
+    upstream, repository, tag, digest, media_type, fetched_at, used = tagged
+    hits, at = (0, None) if used is None else used
+    reference = f"{upstream}/{repository}:{tag}"
+    return Row(reference, upstream, repository, tag, Digest.parse(digest), media_type, hits, at, fetched_at)
+
+
+def _key(row: Row, here: Here | None, sort: Sort) -> Key:
+    """What was never used or fetched comes before all that was."""
+    match sort:
+        case "reference":
+            return row.reference
+        case "size":
+            return 0 if here is None else here.size
+        case "hits":
+            return row.hits
+        case "used":
+            return row.used_at or 0.0
+        case "fetched":
+            return row.fetched_at or 0.0
+
+
+def _fits(size: int, wanted: Wanted) -> bool:
+    return (wanted.min_size is None or size >= wanted.min_size) and (wanted.max_size is None or size <= wanted.max_size)
+
+
+def _after(chosen: Sequence[_Chosen], place: Place, wanted: Wanted) -> int:
+    """The number of the first row after a place; past the end where there is none. Raises `PaginationInvalid`."""
+    if isinstance(place.key, str) != (wanted.sort == "reference"):
+        raise PaginationInvalid("after must be the `next` of the page before, as it was given")
+    at = (place.key, place.reference)
+
+    def is_after(one: _Chosen) -> bool:
+        return one[:2] < at if wanted.descending else one[:2] > at
+
+    return next((number for number, one in enumerate(chosen) if is_after(one)), len(chosen))

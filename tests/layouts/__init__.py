@@ -1,0 +1,1 @@
+"""OCI image layouts as tar archives: read strictly, put together, written the same each time."""
