@@ -182,7 +182,15 @@ def test_what_gc_made_go_is_said(fake: FakeMirror) -> None:
 
 
 def state(kind: str, **more: object) -> Answer:
-    found: dict[str, object] = {"began_at": 100.0, "ended_at": None, "blobs": 4, "read": 0, "bytes_read": 0, "damaged": [], "restored": 0}
+    found: dict[str, object] = {
+        "began_at": 100.0,
+        "ended_at": None,
+        "blobs": 4,
+        "read": 0,
+        "bytes_read": 0,
+        "damaged": [],
+        "restored": 0,
+    }
     return Answer({"state": kind, **found, "missing": [], **more})
 
 
