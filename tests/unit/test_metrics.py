@@ -1,7 +1,6 @@
 """Numbers of several workers are one mirror's: they add up, never go down, and outlive the worker that counted them."""
 
 import asyncio
-import functools
 import subprocess
 from pathlib import Path
 
@@ -154,18 +153,19 @@ async def test_no_request_is_lost_or_counted_twice_when_they_are_sorted(tmp_path
     assert told.sum("request_duration_seconds_sum") == pytest.approx(2 * times * 0.002)
 
 
+def checked(told: bytes) -> "subprocess.CompletedProcess[bytes]":
+    """What promtool says of an exposition."""
+    return subprocess.run([require("promtool"), "check", "metrics"], input=told, capture_output=True, timeout=60)
+
+
 @pytest.mark.needs("promtool")
 async def test_prometheus_finds_no_fault_with_what_is_told(tmp_path: Path) -> None:
-    promtool = require("promtool")
     one = Worker(tmp_path, alone=True)
     one.answer(3)
     one.metrics.upstream_seconds.add(("ghcr.io",), 0.3)
     told = await one.exposition.text()
-    check = functools.partial(
-        subprocess.run, [promtool, "check", "metrics"], input=told, capture_output=True, timeout=60
-    )
-    done = await asyncio.to_thread(check)
-    assert (done.returncode, done.stderr.decode()) == (0, "")
+    done = await asyncio.to_thread(checked, told)
+    assert (done.returncode, done.stderr) == (0, b"")
 
 
 async def test_a_worker_that_dies_leaves_what_it_counted_and_not_what_it_was_doing(tmp_path: Path) -> None:
