@@ -55,7 +55,8 @@ def serve_command(config: Path, listen: str | None, data_dir: str | None, worker
     """Run the mirror until SIGTERM or Ctrl-C."""
     import uvloop
 
-    from mirror.server import bind, serve
+    from mirror.listening import address_of, bind
+    from mirror.server import serve
     from mirror.store.directory import DataDirectory
     from mirror.store.spool import sweep
     from mirror.store.tallies import forget_tallies
@@ -72,19 +73,18 @@ def serve_command(config: Path, listen: str | None, data_dir: str | None, worker
         resumable = sweep(directory)
         forget_tallies(directory.tallies)
         asyncio.run(check_metadata(directory))
-        listener = bind(settings)
+        listeners = bind(settings)
     except StartError as error:
         _refuse(error)
     scheme = "https" if tls is not None else "http"
-    host, port = listener.getsockname()[:2]
-    shown = f"[{host}]" if ":" in host else host
+    admin = f", the admin API at {scheme}://{address_of(listeners.admin)}" if listeners.admin is not None else ""
     log.info(
-        "wasm-mirror %s serves %s at %s://%s:%d; data in %s, %d downloads to resume",
+        "wasm-mirror %s serves %s at %s://%s%s; data in %s, %d downloads to resume",
         mirror.__version__,
         ", ".join(settings.upstreams),
         scheme,
-        shown,
-        port,
+        address_of(listeners.registry),
+        admin,
         settings.data_dir,
         resumable,
     )
@@ -92,13 +92,13 @@ def serve_command(config: Path, listen: str | None, data_dir: str | None, worker
     def work(parent: int | None) -> int:
         try:
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-                runner.run(serve(settings, directory, listener, tls, parent))
+                runner.run(serve(settings, directory, listeners, tls, parent))
         except StartError as error:
             click.echo(f"wasm-mirror: {error}", err=True)
             return 2
         return 0
 
-    status = work(None) if settings.workers == 1 else Supervisor(settings.workers, work, listener.close).run()
+    status = work(None) if settings.workers == 1 else Supervisor(settings.workers, work, listeners.close).run()
     directory.close()
     sys.exit(status)
 

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
 from typing import Protocol
 
 from mirror.answer import Answer
+from mirror.digest import Digest
 from mirror.errors import MirrorError
 from mirror.holdings import Holdings
 from mirror.metadata.base import TagRecord
@@ -72,6 +73,10 @@ class Gossip(Protocol):
     def turn(self) -> None: ...
 
 
+_Missing = tuple[Reference, Digest]
+"""What is pinned and not all here, and how to ask for it."""
+
+
 class _Wanted:
     """Something pinned that is not all here. ``at`` (the clock's) is when it is tried next."""
 
@@ -117,7 +122,7 @@ class Keeper:
         self._sleep = sleep
         self._seen: tuple[object, object] | None = None
         self._all_at = float("-inf")
-        self._wanted: dict[Reference, _Wanted] = {}
+        self._wanted: dict[_Missing, _Wanted] = {}
         self._said = ""
 
     async def run(self) -> None:
@@ -150,7 +155,9 @@ class Keeper:
             await self._follow(is_time)
             await self._look_for_missing()
         self._bring()
-        await self._book.tell_problems({str(one): wanted.why for one, wanted in self._wanted.items() if wanted.why})
+        await self._book.tell_problems(
+            {str(one): wanted.why for (one, _), wanted in self._wanted.items() if wanted.why}
+        )
         self._said = ""
 
     async def _follow(self, every: bool) -> None:
@@ -193,26 +200,26 @@ class Keeper:
         """Know what is pinned and not here."""
         pins = self._book.standing()
         missing = await asyncio.to_thread(lambda: [one for pin in pins for one in self._missing(pin)])
-        for reference in self._wanted.keys() - set(missing):
-            wanted = self._wanted.pop(reference)
+        for one in self._wanted.keys() - set(missing):
+            wanted = self._wanted.pop(one)
             if wanted.task is not None:
                 wanted.task.cancel()
-            if wanted.why is not None and self._book.pin(reference) is not None:
-                log.info("%s is pinned, and is here now", reference)
-        for reference in missing:
-            self._wanted.setdefault(reference, _Wanted())
+            if wanted.why is not None and self._book.pin(one[0]) is not None:
+                log.info("%s is pinned, and is here now", one[0])
+        for one in missing:
+            self._wanted.setdefault(one, _Wanted())
 
-    def _missing(self, pin: Pin) -> Iterator[Reference]:
+    def _missing(self, pin: Pin) -> Iterator[_Missing]:
         """Blocks. Raises `OSError`."""
         reference = reference_of(pin.reference)
         for number, named in enumerate(pin.names):
             if not self._holdings.of(named.digest).complete:
-                yield reference if number == 0 else reference.at(named.digest)
+                yield reference if number == 0 else reference.at(named.digest), named.digest
 
     def _bring(self) -> None:
         """Send for what is missing, a few at a time."""
         running = sum(wanted.task is not None for wanted in self._wanted.values())
-        for reference, wanted in self._wanted.items():
+        for (reference, _), wanted in self._wanted.items():
             if running < _AT_ONCE and wanted.task is None and self._clock() >= wanted.at:
                 wanted.task = asyncio.create_task(self._brought(reference, wanted), name=f"keep {reference}")
                 running += 1

@@ -167,7 +167,7 @@ PREWARMED = Declared(
     "prewarm_total",
     Kind.COUNTER,
     "References that were warmed here, for a job of this replica or of another one, or for prewarm.references: held "
-    "(all of it was here), fetched, refused (it is here, and agents or their Envoy will not take it), failed.",
+    "(all of it was here), fetched, refused (it is here, and agents will not take it), failed.",
     ("result",),
     RESULTS_OF_WARMING,
 )

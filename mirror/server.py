@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import errno
 import logging
 import resource
 import signal
@@ -12,14 +11,12 @@ from collections.abc import Iterator
 import uvicorn
 
 from mirror.config import Settings
-from mirror.errors import StartError
+from mirror.listening import BACKLOG, Listeners
 from mirror.store.directory import DataDirectory
 from mirror.tls import Tls
 from mirror.wiring import wired
 
 log = logging.getLogger(__name__)
-
-_BACKLOG = 4096
 
 
 class Server(uvicorn.Server):
@@ -83,28 +80,13 @@ class Server(uvicorn.Server):
         await super().shutdown(sockets)
 
 
-def bind(settings: Settings) -> socket.socket:
-    """The listening socket. Raises `StartError` when the address cannot be had."""
-    try:
-        family, _, _, _, address = socket.getaddrinfo(
-            settings.host or None, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        listener = socket.socket(family, socket.SOCK_STREAM)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-        listener.listen(_BACKLOG)
-    except OSError as error:
-        raise StartError(_cannot_listen(settings.listen, error)) from error
-    return listener
-
-
 async def serve(
-    settings: Settings, directory: DataDirectory, listener: socket.socket, tls: Tls | None, parent: int | None
+    settings: Settings, directory: DataDirectory, listeners: Listeners, tls: Tls | None, parent: int | None
 ) -> None:
     """Serve until told to stop. ``parent``: a descriptor that becomes readable when the supervisor has died."""
     _raise_file_limit()
     server: Server | None = None
-    async with wired(settings, directory, lambda: server is not None and server.draining) as app:
+    async with wired(settings, directory, lambda: server is not None and server.draining, listeners.at_admin()) as app:
         config = uvicorn.Config(
             app,
             loop="uvloop",
@@ -115,7 +97,7 @@ async def serve(
             access_log=False,
             proxy_headers=False,
             server_header=False,
-            backlog=_BACKLOG,
+            backlog=BACKLOG,
             timeout_keep_alive=65,
             timeout_graceful_shutdown=max(1, round(settings.stop_within)),
         )
@@ -125,7 +107,7 @@ async def serve(
         watching = asyncio.create_task(tls.watch()) if tls is not None else None
         try:
             with _stopping_when_orphaned(parent, server):
-                await server.serve(sockets=[listener])
+                await server.serve(sockets=listeners.sockets)
         finally:
             if watching is not None:
                 watching.cancel()
@@ -156,11 +138,3 @@ def _raise_file_limit() -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-
-def _cannot_listen(address: str, error: OSError) -> str:
-    if error.errno == errno.EADDRINUSE:
-        return f"{address} is in use by another program; stop it, or set `listen` (or --listen) to another address"
-    if error.errno == errno.EACCES:
-        return f"{address} may not be listened on by this user; set `listen` (or --listen) to a port above 1023"
-    return f"{address} cannot be listened on: {error.strerror or error}; set `listen` (or --listen) to another address"

@@ -21,7 +21,6 @@ from mirror.oci import INDEXES, Descriptor, Manifest, Reference
 from mirror.pull import Pulling
 from mirror.store.blobs import BlobStore
 from mirror.wasm.artifact import for_agents
-from mirror.wasm.description import Description
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +48,7 @@ class Result(StrEnum):
 
     HELD = "held"  # it was here
     FETCHED = "fetched"
-    REFUSED = "refused"  # it is here, and agents or their Envoy will not take it
+    REFUSED = "refused"  # it is here, and agents will not take it
     FAILED = "failed"  # not all of it is here
 
 
@@ -57,7 +56,8 @@ class Result(StrEnum):
 class Warmed:
     """``digest`` is what the reference names now, None where that is not known. ``bytes``: how many came here for it.
 
-    ``why``: of what is refused and of what has failed, in words for operators; of what is held, why nobody was asked.
+    ``why``: in words for operators, why it is refused or has failed; of the others what is worth knowing, that Envoy
+    will not run it, or that upstream could not be asked.
     """
 
     result: Result
@@ -139,12 +139,10 @@ class Warmer:
             way = await self._manifests_of(reference, platforms, content, progress)
             await self._blobs_of(reference, content, progress)
             self._refuse_lost(content)
-            description = await self._described(reference, way) if way else None
-            if description is not None and description.complete and not description.accepted:
-                result, why = Result.REFUSED, _against(description)
-            else:
-                result = Result.FETCHED if content.fetched else Result.HELD
-                why = None if content.stale is None else f"as it was, for {content.stale.message}"
+            refused, against = await self._verdict(reference, way) if way else (False, None)
+            stale = None if content.stale is None else f"it is what it was, for {content.stale.message}"
+            came = Result.FETCHED if content.fetched else Result.HELD
+            result, why = Result.REFUSED if refused else came, against or stale
         except MirrorError as failure:
             why = failure.message
         except OSError as error:
@@ -246,13 +244,19 @@ class Warmer:
                     "cache.max_size larger, or the disk"
                 )
 
-    async def _described(self, reference: Reference, way: Sequence[Manifest]) -> Description | None:
-        """What agents make of it; None where that cannot be told now."""
+    async def _verdict(self, reference: Reference, way: Sequence[Manifest]) -> tuple[bool, str | None]:
+        """Whether agents will refuse it, and why they or their Envoys will not have it; no, where that cannot be told."""
         try:
-            return await self._modules.described(reference, way)
+            description = await self._modules.described(reference, way)
         except MirrorError as error:
             log.info("%s is warm, and could not be looked into: %s", reference, error)
-            return None
+            return False, None
+        if not description.complete or description.accepted:
+            return False, None
+        refused = not description.agent.accepted
+        verdict = description.agent if refused else description.envoy
+        who = "agents will refuse it" if refused else "agents take it, and Envoy will not run it"
+        return refused, f"{who}: {verdict.reason}" + (f"; {verdict.remedy}" if verdict.remedy else "")
 
 
 def _chosen(index: Manifest, platforms: Collection[str]) -> list[Descriptor]:
@@ -279,15 +283,6 @@ def _refuse_lack(index: Manifest, platforms: Collection[str]) -> None:
         if platform not in (AGENTS, ALL) and child_for(index, platform) is None:
             has = {f"{child.platform.os}/{child.platform.architecture}" for child in index.manifests if child.platform}
             raise ManifestUnknown(f"the index has no child for {platform}; it has {', '.join(sorted(has)[:8])}")
-
-
-def _against(description: Description) -> str:
-    """Why agents, or the Envoy beside them, will not take an artifact."""
-    if not description.agent.accepted:
-        verdict, who = description.agent, "agents will refuse it"
-    else:
-        verdict, who = description.envoy, "agents take it, and Envoy will not run it"
-    return f"{who}: {verdict.reason}" + (f"; {verdict.remedy}" if verdict.remedy else "")
 
 
 def _not_kept(digest: Digest) -> StoreError:

@@ -109,6 +109,7 @@ HOUSE = """
     replicated
     wiring: ground answering scrubbing warming pinning publishers passthrough layouts admin __init__
     tls
+    listening
     server
     supervisor
     doctor: report visit heard reach asking remedies upstreams info refused shared probes disk cluster machine

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final
+from urllib.parse import urlencode
 
 from mirror.commands import text
 from mirror.commands.answers import items
@@ -28,6 +29,7 @@ GOOD: Final = frozenset({"imported", "held"})
 _MEDIA_TYPE = "application/x-tar"
 _GATHERED_WITHIN = 1800.0  # seconds until the first byte: the mirror has all of it by then, and may have to fetch it
 _TAKEN_IN_WITHIN = 1800.0  # seconds for the answer, from the last byte on
+_LONGEST_QUERY = 60_000  # bytes of an address, which clients and proxies bound
 _PIECE = 1024 * 1024
 
 
@@ -53,6 +55,8 @@ def export(asked: Asked, output: str, references: Sequence[str], platforms: Sequ
         query = [("reference", name) for name in names] + [("platforms", platform) for platform in platforms]
         if referrers:
             query.append(("referrers", "true"))
+        if len(urlencode(query)) > _LONGEST_QUERY:
+            raise CommandError(f"{len(names):,} references are more than one export takes: write several archives")
         try:
             size = _received(client, screen, output, query)
         except KeyboardInterrupt:

@@ -36,7 +36,7 @@ from mirror.commands.options import Asked
 @click.option("--kubeconfig", type=click.Path(path_type=Path), metavar="FILE", help="With --cluster; as for kubectl.")
 @click.option("--context", metavar="NAME", help="With --cluster; as for kubectl.")
 @click.option("--pin", is_flag=True, help="Pin what is held then.")
-@click.option("--parallel", type=click.IntRange(min=1), metavar="N", help="References at a time.")
+@click.option("--parallel", type=click.IntRange(1, 64), metavar="N", help="References at a time.")
 @click.option(
     "--platform",
     "platforms",
@@ -139,8 +139,8 @@ def export(asked: Asked, references: Sequence[str], output: str, platforms: Sequ
 def import_(asked: Asked, files: Sequence[str], pin: bool, under: str | None) -> None:
     """Take in archives that export, skopeo or crane wrote.
 
-    They are tars of an OCI image layout. Everything is verified before any of it is served, and stands in for its
-    registry without a limit of age.
+    They are tars of an OCI image layout, gzipped or not. Everything is verified before any of it is served, and
+    stands in for its registry without a limit of age.
     """
     from mirror.commands import archives
 

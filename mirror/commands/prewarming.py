@@ -14,7 +14,7 @@ from mirror.commands.outcomes import Outcomes
 from mirror.commands.screen import DONE, FAILED, INTERRUPTED, Screen, run
 from mirror.commands.sources import Sources
 from mirror.commands.spelling import all_asked_for
-from mirror.errors import CommandError
+from mirror.errors import CommandError, MirrorRefused
 
 GOOD: Final = frozenset({"held", "fetched"})
 
@@ -56,7 +56,7 @@ def follow_job(asked: Asked, job: str) -> int:
     """Say what becomes of a job's references, from its first one on; gives the exit status."""
 
     def work(client: Client, screen: Screen) -> int:
-        state = read(Job, client.call("GET", path_of("prewarm", job)))
+        state = read(Job, _of_job(client, "GET", job))
         return _followed(client, screen, state, [])
 
     return run(asked, work)
@@ -66,13 +66,22 @@ def cancel_job(asked: Asked, job: str) -> int:
     """Have a job end with what it has done; gives the exit status."""
 
     def work(client: Client, screen: Screen) -> int:
-        document = client.call("DELETE", path_of("prewarm", job))
+        document = _of_job(client, "DELETE", job)
         state = read(Job, document)
         screen.tell(document)
         screen.say(f"Job {text.escaped(state.id)} is {text.escaped(state.state)}: {_numbers(state)}.")
         return DONE
 
     return run(asked, work)
+
+
+def _of_job(client: Client, method: str, job: str) -> dict[str, object]:
+    try:
+        return client.call(method, path_of("prewarm", job))
+    except MirrorRefused as refused:
+        if refused.answered == 404 and refused.said is not None:  # it is the job that is not there
+            raise CommandError(refused.said[1]) from refused
+        raise
 
 
 def _warmed(client: Client, screen: Screen, how: How, batch: Sequence[str]) -> int:

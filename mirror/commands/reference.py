@@ -22,8 +22,9 @@ others but `inspect` of a file talk to a running mirror, over its admin API.
   own is named by `SSL_CERT_FILE`.
 - **The token** that `admin.token_file` of its settings holds: `--token-file FILE`, or `WASM_MIRROR_TOKEN_FILE`, or
   `WASM_MIRROR_TOKEN`, which is the token itself.
-- **REF** is what an agent would use, with or without `oci://`: the upstream first, or a mirror's host before it.
-  `ghcr.io/team/plugin:1.0` and `oci://wasm-mirror.istio-system:8080/ghcr.io/team/plugin:1.0` are the same.
+- **REF** is what an agent would use, with or without `oci://`: the upstream first, or before it one of the mirror's
+  own `names`, or the host of `--mirror`. `ghcr.io/team/plugin:1.0` and
+  `oci://wasm-mirror.istio-system:8080/ghcr.io/team/plugin:1.0` are the same.
 - **Output**: a table, with colours and bars on a terminal, unless `NO_COLOR` is set or `TERM` is `dumb`; plain and
   complete lines in a pipe; with `--json` one JSON object a line, as the admin API has it. Errors are lines on standard
   error.

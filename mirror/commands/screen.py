@@ -93,7 +93,7 @@ class Screen:
 
 
 def _has_colours() -> bool:
-    return not os.environ.get("NO_COLOR")  # https://no-color.org/
+    return not os.environ.get("NO_COLOR") and _can_draw()  # https://no-color.org/
 
 
 def _can_draw() -> bool:

@@ -2,35 +2,23 @@
 
 from collections.abc import Iterable
 
-from mirror.config.hosts import split
-
-_SCHEME = "oci"
+_PLAIN = "modules/"
 
 
 def asked_for(text: str, mirror: str) -> str:
-    """What to ask the mirror at the host ``mirror`` for, where ``text`` names a mirror before the upstream.
+    """What to ask the mirror at the host ``mirror`` for, where ``text`` names it by that host.
 
-    Its first part is a host, and not an upstream, when it is that of the mirror, or has a port, as no upstream's name
-    has: then it is the mirror, as it is called elsewhere. The rest the mirror judges.
+    It may not be among the mirror's own names, as when its port was forwarded. So may an address below ``/modules/``,
+    at whatever host. All else the mirror judges.
     """
     scheme, separator, rest = text.partition("://")
     if separator and scheme.lower() in ("http", "https"):
         path = rest.partition("?")[0].partition("/")[2]
-        return path.removeprefix("modules/").removesuffix(".wasm") if path.startswith("modules/") else text
-    if separator and scheme.lower() != _SCHEME:
+        return path.removeprefix(_PLAIN).removesuffix(".wasm") if path.startswith(_PLAIN) else text
+    if separator and scheme.lower() != "oci":
         return text
-    name = rest if separator else text
-    _, behind = beyond_the_host(name, mirror)
-    return behind
-
-
-def beyond_the_host(name: str, mirror: str) -> tuple[str | None, str]:
-    """The host of a mirror with which ``name`` begins, if it does, and what stands behind it."""
-    first, slash, behind = name.partition("/")
-    found = split(first) if slash else None
-    if found is not None and (first.lower() == mirror.lower() or found[1] is not None):
-        return first, behind
-    return None, name
+    host, slash, behind = (rest if separator else text).partition("/")
+    return behind if slash and host.lower() == mirror.lower() else text
 
 
 def all_asked_for(texts: Iterable[str], mirror: str) -> list[str]:

@@ -12,7 +12,9 @@ from mirror.commands.screen import DONE, FAILED, INTERRUPTED, Screen, run
 from mirror.errors import MirrorUnreachable
 
 _GC_WITHIN = 600.0
-_LOOK_EVERY = 1.0
+LOOK_EVERY = 1.0
+"""Seconds between two looks at how far it is."""
+
 PATIENCE: Final = 60.0
 """Seconds for which a mirror that does not answer is asked again how far it is."""
 
@@ -72,7 +74,7 @@ def _followed(
     with Bar(screen, "reading") as bar:
         while (state := read(Scrub, document)).state == "running":
             bar.show(state.read, state.blobs, f"{text.size(state.bytes_read)}, {len(state.damaged)} damaged")
-            pause(_LOOK_EVERY)
+            pause(LOOK_EVERY)
             try:
                 document = client.call("GET", "scrub")
             except MirrorUnreachable:

@@ -27,6 +27,7 @@ def contradictions(settings: object) -> list[tuple[Location, str]]:
     return [
         *_between_replicas(settings),
         *_between_upstreams(settings),
+        *_between_ports(settings),
         *_between_rights(settings),
         *_between_references(settings),
     ]
@@ -39,6 +40,14 @@ def _between_replicas(settings: Mapping[object, object]) -> Iterable[tuple[Locat
             ("cluster", "advertise"),
             "needs metadata.url, such as `metadata: {url: redis://redis:6379}`: replicas meet through Redis",
         )
+
+
+def _between_ports(settings: Mapping[object, object]) -> Iterable[tuple[Location, str]]:
+    listen, admin = settings.get("listen", hosts.DEFAULT_LISTEN), _key(settings.get("admin"), "listen")
+    located = hosts.split(admin) if isinstance(admin, str) else None
+    same = isinstance(listen, str) and located is not None and located == hosts.split(listen)
+    if same and located is not None and located[1]:
+        yield ("admin", "listen"), "must be another address than `listen`; leave it out to have both at one port"
 
 
 def _between_rights(settings: Mapping[object, object]) -> Iterable[tuple[Location, str]]:

@@ -6,11 +6,13 @@ name of a key. Sources: RFC 3986 section 3.2.2; RFC 1123 section 2.1, and the un
 
 import ipaddress
 import re
-from typing import Annotated
+from typing import Annotated, Final
 
 from pydantic import BeforeValidator
 
 from mirror.config.values import Kind, shown
+
+DEFAULT_LISTEN: Final = "127.0.0.1:8080"
 
 _LABEL = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
 _NAME = re.compile(rf"(?=.{{1,253}}\Z){_LABEL}(?:\.{_LABEL})*")

@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, Field, ModelWrapValidatorHandler, Validati
 from mirror.config.cache import CacheSettings
 from mirror.config.contradictions import contradictions, with_contradictions
 from mirror.config.hosted import HostedSettings
-from mirror.config.hosts import Host, Listen, split
+from mirror.config.hosts import DEFAULT_LISTEN, Host, Listen, split
 from mirror.config.prewarm import PrewarmSettings
 from mirror.config.redis import SQLITE, Advertised, RedisPlace, StoreUrl, parse_place
 from mirror.config.rights import AuthSettings
@@ -115,8 +115,14 @@ class AdminSettings(Section):
     token_file: File | None = Field(
         None,
         description="A file with the token that `/api/v1` asks for, 16 characters or more. Read again when it changes. "
-        "Without one, `/api/v1` answers only while `listen` is a loopback address, and only requests whose `Host` is "
+        "Without one, `/api/v1` answers only while it listens on a loopback address, and only requests whose `Host` is "
         "one; behind a proxy on the same machine, set one.",
+    )
+    listen: Listen | None = Field(
+        None,
+        description="A port of their own for `/api/v1` and `/metrics`, which are then nowhere else; all else stays at "
+        "the registry's, and `/healthz` and `/readyz` answer at both. TLS is for both. Without it they are at "
+        "`listen`.",
     )
 
 
@@ -193,7 +199,7 @@ class LogSettings(Section):
 class Settings(Section):
     """All settings of one mirror."""
 
-    listen: Listen = Field("127.0.0.1:8080", description="The address to serve at. Port 0 takes any free port.")
+    listen: Listen = Field(DEFAULT_LISTEN, description="The address to serve at. Port 0 takes any free port.")
     names: Annotated[tuple[Host, ...], BeforeValidator(absent_is_empty)] = Field(
         (),
         description="This mirror's own hosts, as agents and WasmPlugins write them. They never name an upstream, "
@@ -254,6 +260,13 @@ class Settings(Section):
     def host(self) -> str:
         """The host of `listen`, without the brackets of IPv6."""
         return self._split()[0]
+
+    @property
+    def admin_host(self) -> str:
+        """The host on which the admin API is reached, as `host` is written."""
+        found = split(self.admin.listen or self.listen)
+        assert found is not None, "it was parsed when it was set"
+        return found[0]
 
     @property
     def port(self) -> int:

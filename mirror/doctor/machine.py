@@ -68,7 +68,8 @@ class Machine:
     def _admin(self) -> str:
         if self._settings.admin.token_file is not None:
             return "for those who have the token"
-        return "for this machine" if is_loopback(self._settings.host) else "closed, for there is no admin.token_file"
+        here = is_loopback(self._settings.admin_host)
+        return "for this machine" if here else "closed, for there is no admin.token_file"
 
     def _files(self, subject: Subject) -> None:
         _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)  # as far as the mirror raises it by itself
@@ -86,6 +87,9 @@ class Machine:
 
     def _listen(self, subject: Subject) -> None:
         settings = self._settings
+        if settings.admin.listen is not None:
+            reached = ", reached from this machine alone" if is_loopback(settings.admin_host) else ""
+            subject.ok("admin.listen", f"{settings.admin.listen}, with /metrics{reached}")
         advertised = settings.cluster.advertise
         if not is_loopback(settings.host):
             subject.ok("listen", settings.listen)

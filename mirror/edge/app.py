@@ -4,6 +4,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -20,12 +21,21 @@ log = logging.getLogger(__name__)
 access = logging.getLogger("mirror.access")
 
 
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """The applications of a port of their own, and what tells whether a request came in there."""
+
+    rooms: Mapping[str, ASGIApp]
+    takes: Callable[[Scope], bool]
+
+
 class App:
     """What the server runs.
 
     ``rooms`` are the applications, each under the beginning of the paths that it answers; the first that fits is
-    asked. ``draining`` tells whether the mirror is about to stop, ``begun`` whether it knows what it has to know before
-    it is asked. Each request is counted in ``metrics``.
+    asked. Those of ``beside`` are asked in place of these at another port. ``draining`` tells whether the mirror is
+    about to stop, ``begun`` whether it knows what it has to know before it is asked. Each request is counted in
+    ``metrics``.
     """
 
     def __init__(
@@ -36,15 +46,18 @@ class App:
         log_access: bool,
         metrics: Metrics | None = None,
         begun: Callable[[], bool] = lambda: True,
+        beside: Beside | None = None,
     ) -> None:
         self._begun = begun
         self._rooms = tuple(rooms.items())
+        self._beside = beside
+        self._rooms_beside = () if beside is None else tuple(beside.rooms.items())
         self._draining = draining
         self._metrics = metrics or Metrics()
         self._log_access = log_access
         self._machines: ASGIApp = Starlette(
             routes=[Route("/healthz", self._alive), Route("/readyz", self._ready)],
-            exception_handlers={404: _nothing_here, 405: _nothing_here},
+            exception_handlers={404: self._nothing_here, 405: self._nothing_here},
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -68,7 +81,7 @@ class App:
             return send(message)
 
         try:
-            await self._room(scope["path"])(scope, receive, watched)
+            await self._room(scope)(scope, receive, watched)
             finished = True
         except Cut:
             # To return with the body unfinished is how the server is told to cut the connection.
@@ -85,8 +98,10 @@ class App:
         finally:
             settle(self._metrics, scope, began, status, sent, finished=finished)
 
-    def _room(self, path: str) -> ASGIApp:
-        for beginning, room in self._rooms:
+    def _room(self, scope: Scope) -> ASGIApp:
+        path = scope["path"]
+        is_beside = self._beside is not None and self._beside.takes(scope)
+        for beginning, room in self._rooms_beside if is_beside else self._rooms:
             if path.startswith(beginning):
                 return room
         return self._machines
@@ -101,10 +116,14 @@ class App:
             return PlainTextResponse("beginning\n", 503)
         return PlainTextResponse("ready\n")
 
-
-async def _nothing_here(request: Request, error: Exception) -> Response:
-    nothing = NotFound("there is nothing at this address; the registry is under /v2/, modules are under /modules/")
-    return JSONResponse({"errors": [{"code": nothing.code, "message": nothing.message}]}, 404)
+    async def _nothing_here(self, request: Request, error: Exception) -> Response:
+        if self._beside is not None and self._beside.takes(request.scope):
+            there = "the admin API is under /api/v1/, metrics are at /metrics; the registry has another port"
+        else:
+            apart = "; the admin API and /metrics have another port" if self._beside is not None else ""
+            there = f"the registry is under /v2/, modules are under /modules/{apart}"
+        nothing = NotFound(f"there is nothing at this address; {there}")
+        return JSONResponse({"errors": [{"code": nothing.code, "message": nothing.message}]}, 404)
 
 
 def _closing(send: Send) -> Send:

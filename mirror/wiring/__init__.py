@@ -26,6 +26,7 @@ from mirror.store.directory import DataDirectory
 from mirror.wiring.admin import admin_of
 from mirror.wiring.answering import pulls_of
 from mirror.wiring.ground import ground_of
+from mirror.wiring.layouts import archives_of
 from mirror.wiring.passthrough import passthrough_of
 from mirror.wiring.pinning import pinning_of
 from mirror.wiring.publishers import publishers_of
@@ -56,13 +57,14 @@ async def wired(
         stack.push_async_callback(gate.aclose)
         around = ground.around
         publishers = publishers_of(stack, ground, pulls)
+        archives = archives_of(ground, pulls, publishers.get(settings.hosted.prefix), names, pinning.pins)
         pushes = Pushes(names, publishers, gate, ground.metrics, settings.hosted, around.forwarding)
         rooms: dict[str, ASGIApp] = {
             "/v2": Registry(names, pulls.everything, pulls.everything, gate, pushes),
             MODULES: ModulesApp(names, pulls.modules, gate),
         }
         of_admin: dict[str, ASGIApp] = {
-            ADMIN: admin_of(ground, pulls, names, draining, pinning, warming),
+            ADMIN: admin_of(ground, pulls, names, draining, pinning, warming, archives),
             METRICS: MetricsApp(ground.exposition),
         }
         beside = None if at_admin is None else Beside(of_admin, at_admin)

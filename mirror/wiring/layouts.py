@@ -1,6 +1,7 @@
 """Who writes archives of what is held, and who takes them in."""
 
 import time
+from dataclasses import dataclass
 
 from mirror.exporting import Exporter
 from mirror.importing import Importer, Pins
@@ -13,14 +14,18 @@ from mirror.wiring.answering import Pulls
 from mirror.wiring.ground import Ground
 
 
-def exporter_of(ground: Ground, pulls: Pulls) -> Exporter:
-    """Who writes them."""
-    return Exporter(pulls.everything, pulls.manifests, ground.store, ground.tags, ground.settings.hosted.prefix)
+@dataclass(frozen=True, slots=True)
+class Archives:
+    """Both."""
+
+    exporter: Exporter
+    importer: Importer
 
 
-def importer_of(ground: Ground, pulls: Pulls, hosted: Publisher | None, names: Names, pins: Pins) -> Importer:
-    """Who takes them in. ``hosted`` is who takes in what is pushed to hosted repositories, where there are any."""
+def archives_of(ground: Ground, pulls: Pulls, hosted: Publisher | None, names: Names, pins: Pins) -> Archives:
+    """Archives out of this mirror, and into it. ``hosted`` takes in what is pushed to hosted repositories, if any."""
     settings, around = ground.settings, ground.around
+    prefix = settings.hosted.prefix
     shelves = Shelves(
         upstreams=ground.upstreams,
         store=ground.store,
@@ -30,7 +35,10 @@ def importer_of(ground: Ground, pulls: Pulls, hosted: Publisher | None, names: N
         accesses=ground.accesses,
         sharing=around.sharing,
         pull=pulls.everything,
-        prefix=settings.hosted.prefix,
+        prefix=prefix,
         hosted=hosted if isinstance(hosted, Hosted) else None,
     )
-    return Importer(ground.directory, shelves, names, pins, settings.cache.max_size)
+    return Archives(
+        Exporter(pulls.everything, pulls.manifests, ground.store, ground.tags, prefix),
+        Importer(ground.directory, shelves, names, pins, settings.cache.max_size),
+    )

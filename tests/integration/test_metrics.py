@@ -162,6 +162,30 @@ async def test_a_fill_that_fails_says_what_failed(tmp_path: Path) -> None:
     }
 
 
+async def test_an_endpoint_that_fails_is_told_and_so_is_how_long_it_takes(tmp_path: Path) -> None:
+    with FaultyUpstream() as up:
+        publish(up, "team/plugin", "1", ARTIFACT)
+        async with running(tmp_path, {"up": up}, {"defaults": {"hold_for": "1s"}}) as mirror:
+            told = await scraped(mirror)
+            assert told.by("endpoint", "upstream_healthy", upstream="up") == {up.host: 1}
+            assert told.sum("upstream_request_duration_seconds_count", upstream="up") == 0
+            limited = {"ratelimit-limit": "100;w=21600", "ratelimit-remaining": "25;w=21600"}
+            up.inject(Fault(headers=limited), path="/manifests/")
+            await mirror.get(f"{NAME}/manifests/1")
+            told = await scraped(mirror)
+            assert told.sum("upstream_ratelimit_remaining", upstream="up") == 0.25
+            assert told.sum("upstream_request_duration_seconds_count", upstream="up") >= 1
+            up.clear()
+            up.inject(Fault(status=500))
+
+            async def is_left_alone() -> bool:
+                await mirror.get(f"{NAME}/manifests/other")
+                return not (await scraped(mirror)).sum("upstream_healthy", upstream="up", endpoint=up.host)
+
+            left: bool = await eventually(is_left_alone, what="the endpoint is left alone")
+            assert left
+
+
 async def test_a_download_that_goes_on_after_a_restart_is_counted_as_resumed(tmp_path: Path) -> None:
     with FaultyUpstream() as up:
         publish(up, "team/plugin", "1", ARTIFACT)

@@ -1,4 +1,4 @@
-"""Where programs come from that tests run: a package of Debian, Go, a wheel, npm.
+"""Where programs come from that tests run: a package of Debian, installed or unpacked, Go, a wheel, npm.
 
 What is built or installed is kept in ``WASM_MIRROR_TEST_CACHE``, by default ``wasm-mirror-tests`` in the user's cache
 folder, a place of its own for each version.
@@ -6,6 +6,7 @@ folder, a place of its own for each version.
 
 import fcntl
 import hashlib
+import json
 import os
 import shutil
 import subprocess
@@ -18,7 +19,7 @@ from pathlib import Path
 from typing import ClassVar
 
 _NPM_FILES = ("package.json", "package-lock.json")
-_BUILD_WITHIN = 1200  # seconds
+_BUILD_WITHIN = 1800  # seconds; kube-apiserver takes six minutes of two cores that have nothing else to do
 
 
 class MissingProgram(Exception):
@@ -88,7 +89,8 @@ class Kept:
         key = hashlib.sha256(b"".join(self._key()))
         return cache_folder() / f"{self.name}-{key.hexdigest()[:12]}"
 
-    def _run(self, command: Sequence[str | Path], folder: Path, **environment: str) -> None:
+    def _run(self, command: Sequence[str | Path], folder: Path, **environment: str) -> str:
+        """What the command prints; raises `MissingProgram` when it fails."""
         done = subprocess.run(
             command,
             cwd=folder,
@@ -101,6 +103,41 @@ class Kept:
         if done.returncode != 0:
             said = (done.stderr or done.stdout)[-4000:]
             raise MissingProgram(f"{self.name} cannot be had: {' '.join(map(str, command))}\n{said}")
+        return done.stdout
+
+
+@dataclass(frozen=True)
+class Unpacked(Kept):
+    """A program, at ``path`` of a Debian package that is not installed: it would start a server that nobody wants."""
+
+    package: str
+    path: str
+    how: ClassVar[str] = "make e2e unpacks it, on Debian"
+
+    def find(self) -> Path | None:
+        """The one that is installed, or else the one that was unpacked before."""
+        installed = shutil.which(self.name)
+        return Path(installed) if installed else super().find()
+
+    def provide(self) -> Path:
+        """The one that is installed, or else the one that is unpacked; raise `MissingProgram`."""
+        return self.find() or super().provide()
+
+    def _key(self) -> Iterator[bytes]:
+        yield self.package.encode()
+
+    def _inside(self) -> str:
+        return self.path
+
+    def _make(self, folder: Path) -> Path:
+        apt, dpkg = shutil.which("apt-get"), shutil.which("dpkg-deb")
+        if apt is None or dpkg is None:
+            raise MissingProgram(f"{self.name} is not installed; it is in Debian's package {self.package}")
+        # Without -o it downloads as another user, who may not write there, and warns.
+        self._run([apt, "-qq", "-o", "APT::Sandbox::User=root", "download", self.package], folder)
+        (package,) = folder.glob("*.deb")
+        self._run([dpkg, "--extract", package, folder / "kept"], folder)
+        return folder / "kept"
 
 
 @dataclass(frozen=True)
@@ -127,12 +164,32 @@ class Built(Kept):
         if go is None:
             raise MissingProgram(f"{self.name} is built with Go, which is not installed (go.dev/doc/install)")
         if self.source is not None:
-            more = ["-buildmode=c-shared", "-trimpath", "-ldflags=-s -w"] if self.wasm else []
+            more = ["-buildmode=c-shared"] if self.wasm else []
             target = {"GOOS": "wasip1", "GOARCH": "wasm"} if self.wasm else {}
-            self._run([go, "build", *more, "-o", folder / self.name, self.command], self.source, **target)
+            small = ["-trimpath", "-ldflags=-s -w"]
+            self._run([go, "build", *more, *small, "-o", folder / self.name, self.command], self.source, **target)
         else:
             self._run([go, "install", self.command], folder, GOBIN=str(folder))
         return folder / self.name
+
+
+@dataclass(frozen=True)
+class FromModule(Kept):
+    """A file of a Go module, ``path@version``, which lies at ``path`` in there: no program, but what one comes with."""
+
+    module: str
+    path: str
+    how: ClassVar[str] = "make e2e gets it, where Go is installed"
+
+    def _key(self) -> Iterator[bytes]:
+        yield f"{self.module} {self.path}".encode()
+
+    def _make(self, folder: Path) -> Path:
+        go = shutil.which("go")
+        if go is None:
+            raise MissingProgram(f"{self.name} is in a Go module, and Go is not installed (go.dev/doc/install)")
+        told = json.loads(self._run([go, "mod", "download", "-json", self.module], folder))
+        return Path(shutil.copyfile(Path(told["Dir"], self.path), folder / "kept"))
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,8 @@ from pathlib import Path
 
 from mirror.config import Settings
 from mirror.digest import Digest
-from mirror.server import bind, serve
+from mirror.listening import bind
+from mirror.server import serve
 from mirror.store.directory import DataDirectory
 from mirror.tls import Tls
 from tests.support.asking import Headers, Reply, ask
@@ -24,10 +25,13 @@ from tests.support.waiting import eventually
 
 
 class Running:
-    """A mirror that serves at ``host``."""
+    """A mirror that serves at ``host``; ``beside`` is the same mirror at the port of `admin.listen`, if that is set."""
 
-    def __init__(self, address: tuple[str, int], directory: DataDirectory) -> None:
+    def __init__(
+        self, address: tuple[str, int], directory: DataDirectory, admin: tuple[str, int] | None = None
+    ) -> None:
         self.address = address
+        self.beside = None if admin is None else Running(admin, directory)
         self.host = f"{address[0]}:{address[1]}"
         self.directory = directory
 
@@ -82,11 +86,12 @@ async def running(
     }
     configured = Settings.model_validate(merged(own, settings or {}))
     directory = DataDirectory.open(configured.data_dir)
-    listener = bind(configured)
+    listeners = bind(configured)
     lifeline, held = os.pipe()
-    serving = asyncio.create_task(serve(configured, directory, listener, Tls.load(configured), lifeline))
+    serving = asyncio.create_task(serve(configured, directory, listeners, Tls.load(configured), lifeline))
     try:
-        yield Running(listener.getsockname()[:2], directory)
+        admin = None if listeners.admin is None else listeners.admin.getsockname()[:2]
+        yield Running(listeners.registry.getsockname()[:2], directory, admin)
     finally:
         os.close(held)  # as if the supervisor had died
         try:

@@ -2,7 +2,8 @@
 
 `require` gives a program's path. Where it is absent the test is skipped, and the reason says how to get it; with
 ``WASM_MIRROR_REQUIRE_TOOLS=1`` (``make e2e``, ``.ci/run``) what Go can build is built, what pip and npm can install is
-installed, and what is absent is a failure. `tests.support.origins` says where that is kept.
+installed, what is in a Debian package is unpacked, and what is absent is a failure. `tests.support.origins` says where
+that is kept.
 
 As a program: ``python -m tests.support.tools build`` provides all, ``… debian`` lists the missing Debian packages.
 """
@@ -13,10 +14,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.origins import Built, FromNpm, Kept, MissingProgram, Packaged, Wheel
+from tests.support.origins import Built, FromModule, FromNpm, Kept, MissingProgram, Packaged, Unpacked, Wheel
 
 _ROOT = Path(__file__).parents[2]
 _AGENT = _ROOT / "tests" / "e2e" / "agent"
+_ISTIO = "istio.io/istio@v0.0.0-20260827124520-eed52ebb66ad"
+_POLICIES = "charts/gateway-helm/charts/crds/crds/generated/gateway.envoyproxy.io_envoyextensionpolicies.yaml"
 
 PROGRAMS: dict[str, Packaged | Kept] = {
     program.name: program
@@ -27,14 +30,19 @@ PROGRAMS: dict[str, Packaged | Kept] = {
         Packaged("curl", "curl"),
         Packaged("containerd", "containerd"),
         Packaged("ctr", "containerd"),
+        Packaged("etcd", "etcd-server"),
         Packaged("redis-server", "redis-server"),
         Packaged("redis-sentinel", "redis-sentinel"),
         Packaged("redis-cli", "redis-tools"),
+        Unpacked("promtool", package="prometheus", path="usr/bin/promtool"),
         Built("crane", "github.com/google/go-containerregistry/cmd/crane@v0.21.6"),
         Built("regctl", "github.com/regclient/regclient/cmd/regctl@v0.11.7"),
         Built("helm", "helm.sh/helm/v3/cmd/helm@v3.22.0"),
         Built("cosign", "github.com/sigstore/cosign/v2/cmd/cosign@v2.6.5"),
         Built("agent", source=_AGENT),
+        Built("kube-apiserver", source=_ROOT / "tests" / "e2e" / "apiserver"),
+        FromModule("istio-crds", _ISTIO, "manifests/charts/base/files/crd-all.gen.yaml"),
+        FromModule("gateway-crds", "github.com/envoyproxy/gateway@v1.9.1", _POLICIES),
         Built("archives", source=_ROOT / "tests" / "e2e" / "archives"),
         Built("plugin-in-go", source=_ROOT / "tests" / "e2e" / "plugins" / "go", wasm=True),
         Wheel("oras", lock=Path(__file__).with_name("oras.lock"), path="oras/__init__.py"),

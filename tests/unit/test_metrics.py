@@ -1,6 +1,7 @@
 """Numbers of several workers are one mirror's: they add up, never go down, and outlive the worker that counted them."""
 
 import asyncio
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -9,12 +10,23 @@ from mirror import exposition
 from mirror.digest import Digest
 from mirror.errors import StoreError
 from mirror.exposition import Exposition
-from mirror.metrics import BUCKETS, DECLARED, FILLS_IN_FLIGHT, LOOKUPS, Kind, Metrics, Snapshot, total
+from mirror.metrics import (
+    BUCKETS,
+    DECLARED,
+    FILLS_IN_FLIGHT,
+    LOOKUPS,
+    UPSTREAM_HEALTHY,
+    Kind,
+    Metrics,
+    Snapshot,
+    total,
+)
 from mirror.store.blobs import BlobStore
 from mirror.store.census import Census
 from mirror.store.directory import DataDirectory
 from mirror.store.tallies import Tally, forget_tallies
 from tests.support.scrape import Scrape
+from tests.support.tools import require
 from tests.support.waiting import eventually
 
 
@@ -116,6 +128,44 @@ async def test_any_worker_tells_the_numbers_of_all(tmp_path: Path) -> None:
         assert told.sum("request_duration_seconds_count") == 7
         assert told.sum("build_info") == 1
         assert told.sum("metadata_up") == 1
+
+
+async def test_what_all_workers_see_alike_is_told_once(tmp_path: Path) -> None:
+    first, second = Worker(tmp_path), Worker(tmp_path)
+    for one in (first, second):
+        one.metrics.alike.append(lambda: {UPSTREAM_HEALTHY.name: {("ghcr.io", "ghcr.io"): (1.0,)}})
+        one.metrics.upstream_seconds.add(("ghcr.io",), 0.3)
+        await one.exposition.text()
+    told = await first.scrape()
+    assert told.sum("upstream_healthy") == 1
+    assert told.sum("upstream_request_duration_seconds_count", upstream="ghcr.io") == 2
+    assert told.sum("upstream_request_duration_seconds_bucket", upstream="ghcr.io", le="0.25") == 0
+
+
+@pytest.mark.parametrize("times", [1, 255, 256, 257, 1000])
+async def test_no_request_is_lost_or_counted_twice_when_they_are_sorted(tmp_path: Path, times: int) -> None:
+    one = Worker(tmp_path, alone=True)
+    for _ in range(2):
+        one.answer(times)
+        told = await one.scrape()
+    assert requests(told) == 2 * times
+    assert told.sum("sent_bytes_total", upstream="ghcr.io") == 2 * times * 500
+    assert told.sum("request_duration_seconds_sum") == pytest.approx(2 * times * 0.002)
+
+
+def checked(told: bytes) -> "subprocess.CompletedProcess[bytes]":
+    """What promtool says of an exposition."""
+    return subprocess.run([require("promtool"), "check", "metrics"], input=told, capture_output=True, timeout=60)
+
+
+@pytest.mark.needs("promtool")
+async def test_prometheus_finds_no_fault_with_what_is_told(tmp_path: Path) -> None:
+    one = Worker(tmp_path, alone=True)
+    one.answer(3)
+    one.metrics.upstream_seconds.add(("ghcr.io",), 0.3)
+    told = await one.exposition.text()
+    done = await asyncio.to_thread(checked, told)
+    assert (done.returncode, done.stderr) == (0, b"")
 
 
 async def test_a_worker_that_dies_leaves_what_it_counted_and_not_what_it_was_doing(tmp_path: Path) -> None:

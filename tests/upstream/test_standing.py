@@ -20,7 +20,7 @@ from mirror.errors import (
 )
 from mirror.store.board import NUMBERS, Board, Note
 from mirror.upstream.breaker import State
-from mirror.upstream.standing import COOL_FOR, Standing, Standings, is_outage
+from mirror.upstream.standing import COOL_FOR, Standing, Standings, as_metrics, is_outage
 from tests.upstream.support import Clock
 
 FAILURE = UpstreamUnavailable("a.example refuses connections")
@@ -132,3 +132,26 @@ def test_numbers_of_another_clock_are_no_reason_to_leave_an_endpoint_alone_for_l
     clock.now += 86400 + 10
     assert standings.against("a", pressing=False, yielding=True) is None
     assert dataclasses.astuple(standings.state("a"))
+
+
+def test_who_is_left_alone_is_not_healthy_and_of_rate_limits_the_least_counts() -> None:
+    board, clock = Board(), Clock()
+    one = Standings("up", board, clock)
+    hosts = "broken.example", "resting.example", "well.example"
+
+    def told() -> tuple[dict[str, float], list[float]]:
+        found = as_metrics("up", map(one.state, hosts))
+        healthy = {host: value for (_, host), (value,) in found["upstream_healthy"].items()}
+        return healthy, [round(left, 3) for (left,) in found["upstream_ratelimit_remaining"].values()]
+
+    assert told() == (dict.fromkeys(hosts, 1.0), [])
+    for _ in range(5):
+        one.failed("broken.example", FAILURE, clock())
+    one.rest("resting.example", 20.0, FAILURE)
+    one.observe("resting.example", {"ratelimit-limit": "100", "ratelimit-remaining": "3", "ratelimit-reset": "30"})
+    one.observe("well.example", {"ratelimit-limit": "100", "ratelimit-remaining": "60", "ratelimit-reset": "30"})
+    assert told() == ({"broken.example": 0.0, "resting.example": 0.0, "well.example": 1.0}, [0.03])
+    clock.now += 31
+    assert told() == ({"broken.example": 0.0, "resting.example": 1.0, "well.example": 1.0}, [])
+    one.answered("broken.example")
+    assert told()[0] == dict.fromkeys(hosts, 1.0)

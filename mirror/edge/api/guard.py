@@ -37,7 +37,7 @@ class Guard:
     def __init__(self, settings: Settings, clock: Callable[[], float] = time.monotonic) -> None:
         file = settings.admin.token_file
         self._token = None if file is None else Watched({_SETTING: file}, read_token, clock)
-        self._on_loopback = is_loopback(settings.host)
+        self._on_loopback = is_loopback(settings.admin_host)
         self._failed = FailedLogins(clock)
 
     async def check(self, scope: Scope) -> str:
@@ -64,7 +64,7 @@ class Guard:
         if not self._on_loopback:
             raise Unauthorized(
                 f"the admin API is closed: set {_SETTING} in the mirror's settings, a file that holds a token; without "
-                "one it is open only while the mirror listens on a loopback address"
+                "one it is open only while it listens on a loopback address, by listen or by admin.listen"
             )
         if host is not None and not ((called := split(host)) and is_loopback(called[0])):
             raise Unauthorized(

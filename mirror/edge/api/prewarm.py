@@ -68,8 +68,8 @@ class Warmed(Result):
     """What became of one reference, at one replica."""
 
     result: Literal["held", "fetched", "refused", "failed"] = Field(
-        description="`held`: all of it was there. `fetched`. `refused`: it is there, and agents will not take it, or "
-        "Envoy will not run it. `failed`: not all of it is there."
+        description="`held`: all of it was there. `fetched`. `refused`: it is there, and agents will not take it. "
+        "`failed`: not all of it is there. `why` says more, also of what agents take and Envoy will not run."
     )
 
 

@@ -1,0 +1,147 @@
+"""A real Kubernetes API server with an etcd of its own: what ``--cluster`` asks, with the checks that a cluster has.
+
+It has no nodes and runs nothing: it keeps objects, and decides who may see them. ::
+
+    with ApiServer(tmp_path) as server:
+        server.install("istio-crds", "wasmplugins.extensions.istio.io")
+        server.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "team-a"}})
+        file = server.kubeconfig(tmp_path / "config", token=server.token_of("team-a", "robot"))
+"""
+
+import contextlib
+import ssl
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+import yaml
+
+from tests.support.ports import ReservedPort
+from tests.support.process import ServerProcess
+from tests.support.tools import require
+from tests.support.waiting import wait_until
+
+NEEDS = ("etcd", "kube-apiserver", "openssl", "istio-crds", "gateway-crds")
+
+_ADMIN = "token-of-the-admin"
+
+
+class ApiServer:
+    """The two processes, with all their files under ``folder``; started and stopped as a context manager."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._ports = contextlib.ExitStack()
+        client, peer, own = (self._ports.enter_context(ReservedPort()).number for _ in range(3))
+        self.url = f"https://127.0.0.1:{own}"
+        self.authority = folder / "certificates" / "apiserver.crt"
+        key, tokens = folder / "accounts.key", folder / "tokens.csv"
+        subprocess.run([require("openssl"), "genrsa", "-out", key, "2048"], check=True, capture_output=True)
+        tokens.write_text(f"{_ADMIN},admin,admin,system:masters\n")
+        etcd = f"http://127.0.0.1:{client}"
+        self._etcd = ServerProcess(
+            [
+                *(require("etcd"), "--data-dir", folder / "etcd"),
+                *("--listen-client-urls", etcd, "--advertise-client-urls", etcd),
+                *("--listen-peer-urls", f"http://127.0.0.1:{peer}"),
+            ],
+            ready=f"{etcd}/health",
+            log=folder / "etcd.log",
+            start_within=60,
+        )
+        self._server = ServerProcess(
+            [
+                *(require("kube-apiserver"), "--etcd-servers", etcd),
+                *("--secure-port", str(own), "--bind-address", "127.0.0.1", "--advertise-address", "127.0.0.1"),
+                "--endpoint-reconciler-type=none",  # it would not advertise a loopback address
+                *("--cert-dir", self.authority.parent, "--token-auth-file", tokens),
+                *("--service-account-key-file", key, "--service-account-signing-key-file", key),
+                *("--service-account-issuer", "https://kubernetes.default.svc"),
+                *("--authorization-mode", "RBAC", "--disable-admission-plugins", "ServiceAccount"),
+                *("--service-cluster-ip-range", "10.0.0.0/24"),
+            ],
+            ready=f"{self.url}/readyz",
+            log=folder / "apiserver.log",
+            start_within=120,
+        )
+
+    def __enter__(self) -> Self:
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(self._ports)
+            stack.enter_context(self._etcd)
+            stack.enter_context(self._server)
+            self._client = stack.enter_context(
+                httpx.Client(
+                    base_url=self.url,
+                    headers={"Authorization": f"Bearer {_ADMIN}"},
+                    verify=ssl.create_default_context(cafile=str(self.authority)),
+                    trust_env=False,
+                    timeout=30,
+                )
+            )
+            self._running = stack.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._running.__exit__(kind, error, trace)
+
+    def install(self, program: str, *names: str) -> None:
+        """The custom resources of these names, out of a file that `tests.support.tools` gets; waits until they serve."""
+        definitions = {
+            definition["metadata"]["name"]: definition
+            for definition in yaml.safe_load_all(require(program).read_text())
+            if definition
+        }
+        for name in names:
+            self._post("/apis/apiextensions.k8s.io/v1/customresourcedefinitions", definitions[name])
+            plural, _, group = name.partition(".")
+            version = definitions[name]["spec"]["versions"][0]["name"]
+            path = f"/apis/{group}/{version}/{plural}"
+            wait_until(lambda path=path: self._client.get(path).is_success, timeout=60, what=f"{path} is served")
+
+    def apply(self, *objects: Mapping[str, Any]) -> None:
+        """Create objects, with the rights of an administrator; the API server checks them against their schema."""
+        for value in objects:
+            version, kind = value["apiVersion"], value["kind"]
+            root = f"/apis/{version}" if "/" in version else f"/api/{version}"
+            resources = self._client.get(root).raise_for_status().json()["resources"]
+            found = next(r for r in resources if r["kind"] == kind and "/" not in r["name"])
+            space = f"/namespaces/{value['metadata']['namespace']}" if found["namespaced"] else ""
+            self._post(f"{root}{space}/{found['name']}", value)
+
+    def token_of(self, namespace: str, account: str) -> str:
+        """A token of a service account, as a pod of it would have."""
+        path = f"/api/v1/namespaces/{namespace}/serviceaccounts/{account}/token"
+        request = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {}}
+        return str(self._post(path, request)["status"]["token"])
+
+    def kubeconfig(self, file: Path, user: Mapping[str, Any], name: str = "here", *, current: bool = True) -> Path:
+        """Write a kubeconfig with one context, whose user is ``user``."""
+        value: dict[str, Any] = {
+            "apiVersion": "v1",
+            "kind": "Config",
+            "clusters": [
+                {"name": name, "cluster": {"server": self.url, "certificate-authority": str(self.authority)}},
+            ],
+            "users": [{"name": name, "user": dict(user)}],
+            "contexts": [{"name": name, "context": {"cluster": name, "user": name}}],
+        }
+        file.write_text(yaml.safe_dump(value | ({"current-context": name} if current else {})))
+        return file
+
+    def _post(self, path: str, value: Mapping[str, Any]) -> dict[str, Any]:
+        answer = self._client.post(path, json=value)
+        assert answer.is_success, f"{path}: {answer.text}"
+        told = answer.json()
+        assert isinstance(told, dict)
+        return told
+
+
+def objects(files: Sequence[Path]) -> list[dict[str, Any]]:
+    """The objects that manifests have."""
+    return [value for file in files for value in yaml.safe_load_all(file.read_text()) if value]
