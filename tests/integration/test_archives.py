@@ -69,21 +69,27 @@ def drafts(mirror: Running) -> list[str]:
     return [file for file in mirror.files() if "import" in file]
 
 
-@pytest.mark.parametrize("artifact", [ONE, OTHER, docker(wasm_module()), BOTH, index(index(ONE))])
-async def test_what_one_mirror_held_another_one_without_a_network_serves(tmp_path: Path, artifact: Artifact) -> None:
+ARTIFACTS = {
+    f"up/team/{n}:1": one for n, one in enumerate([ONE, OTHER, docker(wasm_module()), BOTH, index(index(ONE))])
+}
+
+
+async def test_what_one_mirror_held_another_one_without_a_network_serves(tmp_path: Path) -> None:
     with FaultyUpstream() as up:
-        publish(up, "team/plugin", "1", artifact)
+        for name, artifact in ARTIFACTS.items():
+            publish(up, name.removeprefix("up/").removesuffix(":1"), "1", artifact)
         async with running(tmp_path / "a", {"up": up.url}) as first:
-            out = await export(first, f"oci://{NAME}", platforms=["all"])
+            out = await export(first, *(f"oci://{name}" for name in ARTIFACTS), platforms=["all"])
             assert (out.status, out.header("content-type"), out.whole) == (200, "application/x-tar", True), out
     async with running(tmp_path / "b", {"up": OFFLINE}) as second:
-        done = await only(second, out.body)
-        assert done["result"] == "imported", done
-        assert (done["reference"], done["digest"], done["why"]) == (NAME, str(artifact.digest), None)
-        assert await whole(second, "up/team/plugin", "1") == artifact.body
-        assert (await export(second, NAME, platforms=["all"])).body == out.body, "byte for byte"
-        again = await only(second, out.body)
-        assert (again["result"], again["bytes"]) == ("held", 0)
+        done = await results(second, out.body)
+        assert [(one["reference"], one["digest"], one["result"], one["why"]) for one in done] == [
+            (name, str(artifact.digest), "imported", None) for name, artifact in ARTIFACTS.items()
+        ]
+        for name, artifact in ARTIFACTS.items():
+            assert await whole(second, name.removesuffix(":1"), "1") == artifact.body
+        assert (await export(second, *ARTIFACTS, platforms=["all"])).body == out.body, "byte for byte"
+        assert {(one["result"], one["bytes"]) for one in await results(second, out.body)} == {("held", 0)}
         assert drafts(second) == []
 
 
@@ -255,19 +261,16 @@ async def test_what_is_held_need_not_be_in_the_archive_and_nothing_else_may_be_m
         assert await whole(mirror, "up/team/plugin", "1") == ONE.body
 
 
-@pytest.mark.parametrize("first", ["index.json", "blobs"])
-@pytest.mark.parametrize("squeezed", [False, True])
-async def test_entries_may_come_in_any_order_and_what_is_no_part_is_named(
-    tmp_path: Path, first: str, squeezed: bool
-) -> None:
-    files = {**files_of((NAME, ONE)), "manifest.json": b"[]", "repositories": b"{}", "blobs/md5/" + "0" * 32: b"x"}
-    ordered = sorted(files.items(), reverse=first == "index.json")
-    content = tar_of([(f"./{name}", content) for name, content in ordered])
+async def test_entries_may_come_in_any_order_and_what_is_no_part_is_named(tmp_path: Path) -> None:
+    others = ["blobs/md5/" + "0" * 32, "manifest.json", "repositories"]
     async with running(tmp_path, {"up": OFFLINE}) as mirror:
-        reply = await take_in(mirror, gzip.compress(content) if squeezed else content)
-        assert [one["result"] for one in reply.json["results"]] == ["imported"], reply
-        assert sorted(reply.json["ignored"]) == ["blobs/md5/" + "0" * 32, "manifest.json", "repositories"]
-        assert await whole(mirror, "up/team/plugin", "1") == ONE.body
+        for number, (backwards, squeezed) in enumerate([(False, False), (True, False), (False, True), (True, True)]):
+            files = {**files_of((f"up/team/plugin:{number}", ONE)), **dict.fromkeys(others, b"[]")}
+            content = tar_of([(f"./{name}", files[name]) for name in sorted(files, reverse=backwards)])
+            reply = await take_in(mirror, gzip.compress(content, 1) if squeezed else content)
+            assert [one["result"] for one in reply.json["results"]] == ["imported"], reply
+            assert sorted(reply.json["ignored"]) == others
+            assert await whole(mirror, "up/team/plugin", str(number)) == ONE.body
 
 
 CALLED: list[tuple[str | None, str | None, str, str]] = [
@@ -348,6 +351,7 @@ async def test_a_disk_that_is_full_takes_nothing_half(tmp_path: Path, monkeypatc
         written += len(content)
         if written > 1000:
             raise OSError(errno.ENOSPC, "No space left on device")
+        os.write(fd, content)
 
     async with running(tmp_path, {"up": OFFLINE}) as mirror:
         with monkeypatch.context() as patched:
