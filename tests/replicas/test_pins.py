@@ -73,7 +73,6 @@ def until_all_say(replicas: Iterable[MirrorProcess], wanted: dict[str, list[str]
         wait_until(says, timeout=WITHIN, what=f"{mirror.url} knows {wanted}")
 
 
-@pytest.mark.shows("a tag moves that is pinned")
 def test_a_pin_at_one_replica_is_on_every_disk_and_follows_its_tag_there(tmp_path: Path) -> None:
     settings = {"defaults": {"fresh_for": "0s"}, "workers": 2}
     with replicated(tmp_path, settings=settings) as (up, _, replicas):
