@@ -82,6 +82,10 @@ class Found:
             for digest, (size, named_at) in self.files.items()
         }
 
+    def last_used(self, digest: str) -> float:
+        """When what is here was asked for last, or else when it came."""
+        return max(self.used.get(digest, 0.0), self.files[digest].named_at)
+
     def bytes_pinned(self) -> int:
         """What may not go because of pins, and is not hosted."""
         return self.bytes_of(closure(self.pinned, self.names) - self.hosted)
