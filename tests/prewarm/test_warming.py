@@ -108,7 +108,10 @@ async def test_of_an_index_the_platforms_are_warmed_that_are_asked_for(tmp_path:
     with FaultyUpstream() as up:
         publish(up, "team/plugin", "v1", many)
         async with running(tmp_path, {"up": up}) as mirror:
-            held = lambda: [mirror.holds(child.layers[0]) for child in children]  # noqa: E731 - it reads as a value
+
+            def held() -> list[bool]:
+                return [mirror.holds(child.layers[0]) for child in children]
+
             await warm(url(mirror), TAG)
             assert held() == [False, True, False]
             only = await warm(url(mirror), TAG, platforms=["linux/arm64"])

@@ -32,6 +32,16 @@ def plugins(up: FaultyUpstream, count: int) -> dict[str, Artifact]:
     return found
 
 
+async def until_results(url: str, job: str, count: int) -> None:
+    """Wait until a job has so many results, as the replica at ``url`` tells it."""
+
+    async def there_are() -> bool:
+        return len((await shown(url, job))["results"]) >= count
+
+    there: bool = await eventually(there_are, what=f"{count} results of {job} at {url}", timeout=30)
+    assert there
+
+
 async def serves(url: str, reference: str, artifact: Artifact) -> bool:
     """Whether a replica gives out an artifact whole."""
     repository, _, tag = reference.rpartition(":")
@@ -66,10 +76,8 @@ async def test_a_job_is_followed_and_cancelled_at_any_replica(tmp_path: Path) ->
         artifacts = plugins(up, 3)
         up.inject(Fault(hold=gate), path="plugin-2/manifests")
         job = await begin(replicas[0].url, artifacts, parallel=1)
-        for url in replicas.urls[1:]:
-            await eventually(
-                lambda url=url: _results(url, job, 6), what="the first two are warm everywhere", timeout=30
-            )
+        for url in replicas.urls:
+            await until_results(url, job, 6)
         here, there, third = replicas.urls
         of = {url: [one["replica"] for one in (await shown(url, job))["results"]] for url in replicas.urls}
         assert Counter(of[here]) == Counter([None, there, third] * 2)
@@ -85,10 +93,6 @@ async def test_a_job_is_followed_and_cancelled_at_any_replica(tmp_path: Path) ->
             assert [event.id for event in events if event.kind == "result"] == ["5", "6"]
             assert (events[-1].kind, events[-1].data["state"]) == ("end", "cancelled")
         assert (await At(there).ask("GET", "/api/v1/prewarm/nothing")).status == 404
-
-
-async def _results(url: str, job: str, count: int) -> bool:
-    return len((await shown(url, job))["results"]) >= count
 
 
 async def test_a_replica_that_dies_is_named_and_the_others_are_warm(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +23,7 @@ class Event:
     id: str | None = None
 
 
-async def begin(url: str, references: Sequence[str], **more: object) -> str:
+async def begin(url: str, references: Iterable[str], **more: object) -> str:
     """Have a job begun at the mirror at ``url``; gives its id."""
     body = json.dumps({"references": list(references), **more}).encode()
     reply = await At(url).ask("POST", "/api/v1/prewarm", {"content-type": "application/json"}, body)
@@ -40,7 +40,7 @@ async def shown(url: str, job: str) -> dict[str, Any]:
     return found
 
 
-async def following(url: str, job: str, last: str | None = None) -> AsyncIterator[Event]:
+async def following(url: str, job: str, last: str | None = None) -> AsyncGenerator[Event]:
     """The events of a job as they come, after the one with the id ``last``; the client leaves with the iterator."""
     headers = {} if last is None else {"last-event-id": last}
     async with ask(url, f"/api/v1/prewarm/{job}/events", headers=headers) as exchange:
@@ -67,7 +67,7 @@ async def followed(url: str, job: str, last: str | None = None) -> list[Event]:
         return [event async for event in events]
 
 
-async def warmed(url: str, references: Sequence[str], **more: object) -> list[dict[str, Any]]:
+async def warmed(url: str, references: Iterable[str], **more: object) -> list[dict[str, Any]]:
     """The results of a job that warms these references."""
     job = await begin(url, references, **more)
     events = await followed(url, job)
