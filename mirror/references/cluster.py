@@ -71,14 +71,16 @@ def listed(
     kubeconfig: Path | None = None,
     context: str | None = None,
     namespace: str | None = None,
+    account: Path = configured.ACCOUNT,
 ) -> Listed:
     """All WasmPlugins, EnvoyFilters and EnvoyExtensionPolicies of the cluster, or of ``namespace``.
 
     Which cluster, and who one is there: ``kubeconfig``, or ``KUBECONFIG`` of ``environment``, or ``~/.kube/config``, or
-    the service account of the pod that this runs in. Blocks while it asks. Raises `ClusterError` when nobody can be
-    asked: there is no client library (``wasm-mirror[cluster]``), no configuration, or a wrong one.
+    the service account of the pod that this runs in, whose files are in ``account``. Blocks while it asks. Raises
+    `ClusterError` when nobody can be asked: there is no client library (``wasm-mirror[cluster]``), no configuration, or
+    a wrong one.
     """
-    with configured.client(environment, kubeconfig, context) as api, configured.errors_logged():
+    with configured.client(environment, kubeconfig, context, account) as api, configured.errors_logged():
         return _Listing(api, namespace).run()
 
 

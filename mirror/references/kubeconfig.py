@@ -23,6 +23,7 @@ ACCOUNT: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 """Where a pod finds the credentials of its service account."""
 
 _RETRIES = 3
+_BACKOFF = 0.5  # seconds before the second of them, twice as long before each further one
 _LONGEST_PAUSE = 10  # seconds, whatever Retry-After says
 
 
@@ -44,7 +45,7 @@ def client(
         redirect=False,
         status_forcelist=(429, 500, 502, 503, 504),
         raise_on_status=False,
-        backoff_factor=0.5,
+        backoff_factor=_BACKOFF,
         retry_after_max=_LONGEST_PAUSE,
     )
     files = _files(environment, kubeconfig)
