@@ -58,7 +58,7 @@ class _Kind:
         return f"{self.plural}.{self.group}"
 
 
-_KINDS = (
+KINDS = (
     _Kind("WasmPlugin", "wasmplugins", "extensions.istio.io", "v1alpha1"),
     _Kind("EnvoyFilter", "envoyfilters", "networking.istio.io", "v1alpha3"),
     _Kind("EnvoyExtensionPolicy", "envoyextensionpolicies", "gateway.envoyproxy.io", "v1alpha1"),
@@ -106,7 +106,7 @@ class _Listing:
         """All objects; a kind that is not installed is passed over, one that cannot be listed is a problem."""
         objects: list[ClusterObject] = []
         problems: list[str] = []
-        for kind in _KINDS:
+        for kind in KINDS:
             try:
                 objects += self._all(kind)
             except _Refused as error:

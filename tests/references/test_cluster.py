@@ -1,6 +1,7 @@
 """What a cluster has: all of it, page by page, and what it refuses is named."""
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from mirror.errors import ClusterError
 from mirror.references import cluster, kubeconfig
@@ -15,6 +17,7 @@ from mirror.references.cluster import RIGHTS, Listed, listed
 from tests.references.support import Answer, FakeApi, refusal
 from tests.support.ports import ReservedPort
 
+ROOT = Path(__file__).parents[2]
 PLUGINS = "/apis/extensions.istio.io/v1alpha1/wasmplugins"
 FILTERS = "/apis/networking.istio.io/v1alpha3/envoyfilters"
 GROUPS = {
@@ -271,3 +274,20 @@ def test_a_library_that_is_absent_is_named_with_the_way_to_get_it(monkeypatch: p
 def test_who_asks_no_cluster_does_not_load_the_library() -> None:
     program = "import sys, mirror.references, mirror.references.cluster; sys.exit('kubernetes' in sys.modules)"
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_the_rights_that_are_documented_are_those_that_are_needed() -> None:
+    documents = list(yaml.safe_load_all((ROOT / RIGHTS).read_text()))
+    (role,) = (document for document in documents if document["kind"] == "ClusterRole")
+    granted = {
+        f"{verb} {resource}.{group}"
+        for rule in role["rules"]
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+        for verb in rule["verbs"]
+    }
+    assert granted == {f"list {kind.resource}" for kind in cluster.KINDS}
+    assert all(rule.keys() == {"apiGroups", "resources", "verbs"} for rule in role["rules"])
+    page = (ROOT / "docs" / "operators.md").read_text()
+    (told,) = re.findall(r"```yaml\n(rules:\n.*?)```", page, re.DOTALL)
+    assert yaml.safe_load(told)["rules"] == role["rules"]
