@@ -56,7 +56,7 @@ def test_each_reference_has_a_line_with_what_became_of_it(fake: FakeMirror) -> N
 @pytest.mark.parametrize(
     ("name", "path", "good", "bad"),
     [
-        ("refresh", "refresh", ["unchanged", "moved"], ["gone", "failed", "invalid", "unheard-of"]),
+        ("refresh", "refresh", ["unchanged", "moved", "held", "fetched"], ["gone", "failed", "invalid", "unheard-of"]),
         ("pin", "pins", ["pinned", "already"], ["failed", "invalid"]),
         ("purge", "purge", ["purged"], ["absent", "pinned", "failed", "invalid"]),
     ],
