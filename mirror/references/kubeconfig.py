@@ -4,6 +4,7 @@ The only file that loads ``kubernetes``, of the extra ``wasm-mirror[cluster]``; 
 """
 
 import logging
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -67,8 +68,9 @@ def _files(environment: Mapping[str, str], kubeconfig: Path | None) -> list[Path
             raise ClusterError(f"{shown(str(kubeconfig))} does not exist, or is no file: --kubeconfig names one")
         return [kubeconfig]
     listed = environment.get("KUBECONFIG")
-    named = [Path(name).expanduser() for name in listed.split(":") if name] if listed else []
-    found = [path for path in named or [Path("~/.kube/config").expanduser()] if path.exists()]
+    named = [name for name in listed.split(":") if name] if listed else []
+    # A pod may run as a user without a home, which Path.expanduser would not have.
+    found = [Path(name) for name in map(os.path.expanduser, named or ["~/.kube/config"]) if os.path.exists(name)]
     if named and not found:
         raise ClusterError(f"no file that KUBECONFIG names exists: {shown(listed or '')}")
     return found
