@@ -1,4 +1,4 @@
-"""When content was last asked for, and manifests how often: noted in memory for each request, written down in batches."""
+"""When content was asked for last, and manifests how often: noted in memory for each request, written in batches."""
 
 import asyncio
 import logging
@@ -31,6 +31,11 @@ class Accesses:
     def blob(self, digest: Digest) -> None:
         """A blob was asked for."""
         self._noted[digest] = self._now()
+
+    def asked(self, digest: Digest) -> None:
+        """A manifest was asked for that names nothing which could be evicted: it is hosted."""
+        self._noted[digest] = self._now()
+        self._hits[digest] = self._hits.get(digest, 0) + 1
 
     def manifest(self, manifest: Manifest) -> None:
         """A manifest was asked for, and with it all that it names: agents look again with the manifest alone."""

@@ -30,13 +30,16 @@ _LONGEST_TOLD = 200
 
 @dataclass(slots=True)
 class Arrived:
-    """All of an archive. ``named`` is what its index names; ``lying`` are blobs that are not what their names say, or
-    that the disk did not take, and why; ``ignored`` are names of files that are no part of a layout.
+    """All of an archive. ``named`` is what its index names.
+
+    ``lying``: blobs that are not what their names say; ``unkept``: those that the disk did not take; in words.
+    ``ignored``: names of files that are no part of a layout.
     """
 
     named: tuple[Named, ...] = ()
     drafts: dict[Digest, Draft] = field(default_factory=dict)
     lying: dict[Digest, str] = field(default_factory=dict)
+    unkept: dict[Digest, str] = field(default_factory=dict)
     ignored: list[str] = field(default_factory=list)
 
 
@@ -79,7 +82,7 @@ async def _blob(tar: Tar, digest: Digest, staging: Staging, arrived: Arrived) ->
             draft = await staging.take(digest, content)
     except OSError as error:
         log.error("the disk fails (%s); %s is not imported", error.strerror or error, digest)
-        arrived.lying[digest] = no_room(digest, error)
+        arrived.unkept[digest] = no_room(digest, error)
         return
     if draft.sound:
         arrived.drafts[digest] = draft
@@ -122,4 +125,4 @@ class Here:
 
     def fault(self, digest: Digest) -> str | None:
         """Why what the archive holds does not count."""
-        return self._arrived.lying.get(digest)
+        return self._arrived.lying.get(digest) or self._arrived.unkept.get(digest)

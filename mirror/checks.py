@@ -84,6 +84,10 @@ class Checks:
         elif first is not None and not manifest.manifests and self._may_be_wasm(manifest):
             self._begin(self._warn_of_index(*first, manifest), manifest)
 
+    def known(self, digest: Digest) -> str | None:
+        """What was found of a manifest, as one of `mirror.metrics.VERDICTS`; None: it was not looked at here."""
+        return self._verdicts.get(digest)
+
     async def aclose(self) -> None:
         """Stop looking; a thread that is at work ends by itself."""
         tasks = list(self._tasks)

@@ -11,7 +11,6 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-from mirror.contents import Contents
 from mirror.digest import Digest
 from mirror.errors import StoreError, UpstreamInvalid
 from mirror.metadata.base import Link
@@ -93,14 +92,12 @@ class Disposal:
         directory: DataDirectory,
         survey: Survey,
         known: Known,
-        contents: Contents,
         removal: Removal,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._directory = directory
         self._survey = survey
         self._known = known
-        self._contents = contents
         self._removal = removal
         self._clock = clock
         self._turn = asyncio.Lock()

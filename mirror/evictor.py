@@ -10,7 +10,6 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -25,6 +24,7 @@ from mirror.store.census import Census, Usage
 from mirror.store.eviction import excess
 from mirror.store.generation import Generation
 from mirror.store.leases import Leases
+from mirror.survey import Protected, nothing
 
 log = logging.getLogger(__name__)
 
@@ -36,15 +36,6 @@ _REST = 20.0
 """So many times longer than a round that fell short is the pause after it."""
 
 _LONGEST_REST = 60.0
-
-
-Protected = Callable[[], Awaitable[AbstractSet[str]]]
-"""Gives the digests of the manifests that are pinned (`mirror.pinned`). May raise `StoreError`."""
-
-
-async def nothing() -> AbstractSet[str]:
-    """Where there are no pins."""
-    return frozenset()
 
 
 class Hosted(Protocol):

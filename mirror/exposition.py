@@ -82,6 +82,11 @@ class Exposition:
         told = await asyncio.gather(self._held.snapshot(), self._ups())
         return await asyncio.to_thread(self._rendered, [counted, *measured, *told, _BUILD])
 
+    async def counted(self) -> Snapshot:
+        """What all workers have counted by now, the counters and histograms alone."""
+        own = await self._written()
+        return await asyncio.to_thread(lambda: total([own, *self._of_others(measured=False)]))
+
     async def run(self) -> None:
         """Tell the other workers what this one counts, until cancelled."""
         while True:
@@ -113,9 +118,13 @@ class Exposition:
         return {METADATA_UP.name: {(name,): (float(up),) for name, up in zip(self._stores, ups, strict=True)}}
 
     def _rendered(self, own: Iterable[Snapshot]) -> bytes:
-        others = self._tally.others() if self._tally is not None else ()
-        numbers = total([*own, *(_read(written, alive=alive) for written, alive in others)])
+        numbers = total([*own, *self._of_others(measured=True)])
         return generate_latest(_Families([_family(one, numbers.get(one.name, {})) for one in DECLARED]))
+
+
+    def _of_others(self, *, measured: bool) -> Iterator[Snapshot]:
+        others = self._tally.others() if self._tally is not None else ()
+        return (_read(written, alive=alive and measured) for written, alive in others)
 
 
 class _Held:

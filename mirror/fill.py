@@ -51,12 +51,16 @@ class Means:
 
 
 class Fill:
-    """One download. ``content`` is what its readers see; ``leads``: it is not another worker that downloads."""
+    """One download. ``content`` is what its readers see; ``leads``: it is not another worker that downloads.
+
+    ``since`` is when it was asked for, in seconds since the epoch.
+    """
 
     def __init__(self, means: Means, origin: Reference, digest: Digest, size: int | None, patience: float) -> None:
         self.digest = digest
         self.content = Growing(digest, size)
         self.leads = False
+        self.since = time.time()
         self._means = means
         self._origins = [origin]
         self._tried = 0
@@ -89,12 +93,12 @@ class Fill:
             self.content.fail(stopping())
             raise
         except MirrorError as failure:
-            log.warning("fill of %s from %s failed: %s", self.digest, self._from, failure)
+            log.warning("fill of %s from %s failed: %s", self.digest, self.repository, failure)
             if not isinstance(failure, DigestMismatch):  # counted when it came
                 self._count("download_failure")
             self.content.fail(failure)
         except Exception:
-            log.exception("fill of %s from %s failed", self.digest, self._from)
+            log.exception("fill of %s from %s failed", self.digest, self.repository)
             self._count("download_failure")
             self.content.fail(StoreError(f"{self.digest} could not be fetched; the mirror's log says why"))
         else:
@@ -102,7 +106,7 @@ class Fill:
             log.info(
                 "filled %s from %s%s: %d bytes in %.2f s",
                 self.digest,
-                self._from,
+                self.repository,
                 f" at {', '.join(sorted(self._senders))}" if self._senders else "",
                 self.content.size,
                 time.monotonic() - began,
@@ -122,6 +126,11 @@ class Fill:
         self.content.close(blob)
 
     @property
+    def repository(self) -> str:
+        """The upstream and the repository that it comes from now."""
+        return _repository(self._origin)
+
+    @property
     def _origin(self) -> Reference:
         return self._origins[self._tried]
 
@@ -132,10 +141,6 @@ class Fill:
     def _sources(self) -> int:
         """How many there are that may each send wrong bytes once."""
         return len(self._source.hosts) + self._means.sharing.more_sources
-
-    @property
-    def _from(self) -> str:
-        return _repository(self._origin)
 
     def _turn_elsewhere(self) -> bool:
         """Try the next repository that holds the content, if somebody has asked for it through another one."""
@@ -260,7 +265,7 @@ class Fill:
             except MirrorError as failure:
                 if not self._turn_elsewhere():
                     raise
-                log.warning("%s; %s is asked", failure, self._from)
+                log.warning("%s; %s is asked", failure, self.repository)
 
     def _may_begin_anew(self, inherited: int) -> bool:
         """After wrong bytes that no client has seen: whether someone else may have the right ones."""

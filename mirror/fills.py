@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 
 from mirror.digest import Digest
@@ -45,6 +45,10 @@ class Fills:
         self._tasks: set[asyncio.Task[None]] = set()
         self.metrics.gauges[FILLS_IN_FLIGHT.name] = lambda: sum(fill.leads for fill in self._fills.values())
         self.metrics.gauges[FILL_WAITERS.name] = lambda: sum(fill.content.waiters for fill in self._fills.values())
+
+    def under_way(self) -> Sequence[Fill]:
+        """All fills of this worker, the oldest first."""
+        return list(self._fills.values())
 
     def running(self, digest: Digest) -> Fill | None:
         """The fill of this digest, if one is under way here and its first byte can still be had."""

@@ -52,6 +52,10 @@ class Listings(Protocol):
         ...
 
 
+def _nobody(digest: Digest) -> None:
+    """Nobody wants to know."""
+
+
 class Hosting:
     """Answers for manifests, blobs and lists of hosted repositories. ``now`` gives seconds since the epoch."""
 
@@ -63,10 +67,12 @@ class Hosting:
         together: Together,
         copies: Copies | None = None,
         now: Callable[[], float] = time.time,
+        asked: Callable[[Digest], None] = _nobody,
     ) -> None:
         """``grace``: seconds for which a blob stays of which somebody was told that it is there.
 
-        ``copies`` are those on the disks of other replicas, None where there are no others.
+        ``copies`` are those on the disks of other replicas, None where there are no others. ``asked`` is told of each
+        manifest that a client is given.
         """
         self._catalogue = catalogue
         self._store = store
@@ -74,6 +80,7 @@ class Hosting:
         self._together = together
         self._copies = copies
         self._now = now
+        self._asked = asked
         self._bodies: Lru[Digest, bytes] = Lru(2_000)
 
     async def manifest(self, reference: Reference) -> Answer:
@@ -86,6 +93,7 @@ class Hosting:
             record = await self._record(reference)
         if record is None:
             raise await self._absent(reference, ManifestUnknown(f"{reference} is not there"))
+        self._asked(record.digest)
         return Answer(record.media_type, record.digest, Whole(await self._body(record)), Hit())
 
     async def blob(self, reference: Reference, *, read: bool) -> Answer:

@@ -239,16 +239,18 @@ class Inventory:
         self, rows: Iterable[Row], order: Sequence[str], place: Place, wanted: Wanted
     ) -> tuple[list[_Chosen], Place | None]:
         """The page at ``place`` of an order that was kept, without what is not there any more."""
-        ends = place.number + wanted.limit
-        references = order[place.number : ends]
-        missing, found = set(references), {}
-        for row in rows:
-            if row.reference in missing:
+        left = set(order[place.number :])
+        there = {row.reference: row for row in rows if row.reference in left}
+        page: list[_Chosen] = []
+        number = place.number
+        while number < len(order) and len(page) < wanted.limit:
+            if (row := there.get(order[number])) is not None:
                 here = self._contents.here(row.digest) if wanted.by_size else None
-                found[row.reference] = _Chosen(_key(row, here, wanted.sort), row.reference, row, here)
-        page = [found[reference] for reference in references if reference in found]
-        key, last = (page[-1].key, page[-1].reference) if page else (place.key, place.reference)
-        return page, Place(place.list, key, last, ends, place.order) if ends < len(order) else None
+                page.append(_Chosen(_key(row, here, wanted.sort), row.reference, row, here))
+            number += 1
+        if not page or number >= len(order):
+            return page, None
+        return page, Place(place.list, page[-1].key, page[-1].reference, number, place.order)
 
     async def _typed(self, one: _Chosen) -> _Chosen:
         """With the media type of what no tag tells it of."""

@@ -215,18 +215,28 @@ class Answers:
     """
 
     def __init__(self) -> None:
-        self._noted: list[tuple[Answer, float, int]] = []
+        self._noted: list[tuple[str, int | str, str | None, str | None, float, int]] = []
         self._rows: dict[Answer, list[float]] = {}
 
-    def add(self, answer: Answer, seconds: float, size: int) -> None:
-        """Count a request that took ``seconds``, and whose answer had a body of ``size`` bytes."""
-        self._noted.append((answer, seconds, size))
-        if len(self._noted) >= _SORTED_AT_ONCE:
+    def add(
+        self,
+        operation: str,
+        status: int | str,
+        upstream: str | None,
+        lookup: str | None,
+        seconds: float,
+        size: int,
+    ) -> None:
+        """Count a request that took ``seconds``, and whose answer (see `Answer`) had a body of ``size`` bytes."""
+        noted = self._noted
+        noted.append((operation, status, upstream, lookup, seconds, size))
+        if len(noted) >= _SORTED_AT_ONCE:
             self._sort()
 
     def _sort(self) -> None:
         rows = self._rows
-        for answer, seconds, size in self._noted:
+        for operation, status, upstream, lookup, seconds, size in self._noted:
+            answer = operation, status, upstream, lookup
             row = rows.get(answer)
             if row is None:
                 row = rows[answer] = [0] * (_BUCKETS + len(BUCKETS) + 1)

@@ -249,6 +249,10 @@ class Peers:
         """The addresses of the others that are alive."""
         return [peer.address for peer in self._others(self._addresses())]
 
+    def heard(self) -> Mapping[str, bool]:
+        """The addresses of the others that are alive, those left alone too; and whether they answered at last."""
+        return {peer.address: not peer.complaint for peer in self._others(self._addresses())}
+
     def cool_down(self, endpoint: str, digest: Digest) -> None:
         """Do not ask the replica whose stream named itself so for this blob for a while: it sent wrong bytes."""
         until = self._clock() + _DISTRUSTED_FOR

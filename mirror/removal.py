@@ -8,7 +8,7 @@ which nobody can take it down.
 import asyncio
 import logging
 import os
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Protocol
 
 from mirror.digest import Digest
@@ -31,7 +31,9 @@ class Known(Protocol):
 class Hosts(Protocol):
     """What is hosted on this disk: `mirror.hosted.catalogue`. May raise `StoreError`."""
 
-    async def bury(self, digests: Sequence[Digest], keep: Callable[[Digest], bool | None]) -> Sequence[Digest]: ...
+    async def bury(
+        self, digests: Sequence[Digest], keep: Callable[[Sequence[Digest]], Mapping[Digest, bool | None]]
+    ) -> Sequence[Digest]: ...
 
 
 def _always(found: os.stat_result) -> bool:
@@ -70,8 +72,8 @@ class Removal:
         gone: dict[Digest, int] = {}
         failures: list[OSError] = []
 
-        def keep(digest: Digest) -> bool | None:
-            return self._keep(digest, may_go, gone, failures)
+        def keep(batch: Sequence[Digest]) -> dict[Digest, bool | None]:
+            return {digest: self._keep(digest, may_go, gone, failures) for digest in batch}
 
         for first in range(0, len(digests), _BATCH):
             before = len(gone)
@@ -83,11 +85,13 @@ class Removal:
             raise StoreError(f"the mirror's disk fails: {failures[0].strerror or failures[0]}") from failures[0]
         return gone
 
-    async def _bury(self, batch: Sequence[Digest], keep: Callable[[Digest], bool | None]) -> None:
+    async def _bury(
+        self, batch: Sequence[Digest], keep: Callable[[Sequence[Digest]], Mapping[Digest, bool | None]]
+    ) -> None:
         if self._hosted is not None:
             await self._hosted.bury(batch, keep)
         else:
-            await asyncio.to_thread(lambda: [keep(digest) for digest in batch])
+            await asyncio.to_thread(keep, batch)
 
     def _keep(
         self,

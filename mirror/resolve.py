@@ -5,7 +5,7 @@ import dataclasses
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from mirror import freshness
 from mirror.digest import Digest
@@ -18,7 +18,7 @@ from mirror.errors import (
     UpstreamTimeout,
     UpstreamUnavailable,
 )
-from mirror.flight import Flights
+from mirror.flight import Flights, Rounds
 from mirror.manifests import LAST_WORD, Manifests
 from mirror.meanwhile import first_of
 from mirror.metadata.base import Fence, TagRecord
@@ -37,6 +37,9 @@ _TAKEN_DOWN_WITHIN = 0.25
 
 _TURNS = 3
 """Times that a question is asked which somebody else took over before its answer could be taken down."""
+
+
+T = TypeVar("T")
 
 
 class Leases(Protocol):
@@ -94,6 +97,7 @@ class Resolver:
         self._flights: Flights[TagRecord] = Flights()
         self._lookups: Flights[TagRecord | None] = Flights()
         self._words: dict[Reference, Word] = {}
+        self._renewals: dict[Reference, Rounds[tuple[TagRecord | None, TagRecord]]] = {}
 
     async def first(self, reference: Reference) -> tuple[TagRecord, bool]:
         """The record of a tag, by one GET, where none may be served; and whether another request asked already.
@@ -168,6 +172,22 @@ class Resolver:
         except TimeoutError as error:
             raise UpstreamTimeout(f"the new version of {reference} has not come in time") from error
 
+    async def renew(self, reference: Reference) -> tuple[TagRecord | None, TagRecord]:
+        """The record before and after upstream was asked about it now, however fresh it is.
+
+        One question, by HEAD, for all who ask before it is sent; a GET where no record is known. Raises `NotFound`,
+        `UpstreamError`, after which all is as when a client had asked.
+        """
+        upstream = self._upstreams[reference.upstream]
+        if not upstream.reachable:
+            raise UpstreamUnavailable(f"{reference.upstream} keeps failing, and is left alone for now")
+        rounds = self._renewals.get(reference)
+        if rounds is None:
+            rounds = self._renewals[reference] = Rounds(lambda: self._renew(reference))
+        task = rounds.join()
+        task.add_done_callback(lambda _: self._renewed(reference))
+        return await asyncio.shield(task)
+
     def begin(self, reference: Reference, known: TagRecord) -> tuple["asyncio.Task[TagRecord]", Word]:
         """Ask upstream without waiting: the task, and what upstream will have said."""
         word = self._words.setdefault(reference, Word())
@@ -176,6 +196,8 @@ class Resolver:
 
     async def aclose(self) -> None:
         """Stop asking."""
+        for rounds in list(self._renewals.values()):
+            await rounds.aclose()
         await self._flights.aclose()
         await self._lookups.aclose()
 
@@ -226,7 +248,24 @@ class Resolver:
             word.give()
             del self._words[reference]
 
-    async def _in_turn(self, reference: Reference, work: Callable[[Fence | None], Awaitable[TagRecord]]) -> TagRecord:
+    async def _renew(self, reference: Reference) -> tuple[TagRecord | None, TagRecord]:
+        assert reference.tag is not None
+        tag = reference.tag
+
+        async def renew(fence: Fence | None) -> tuple[TagRecord | None, TagRecord]:
+            known = await self._tags.load(reference) or await self._tags.ask_elsewhere(reference)
+            if known is None:
+                return None, await self._get(reference, tag, fence)
+            return known, await self._question(reference, known, Word(), fence)
+
+        return await self._in_turn(reference, renew)
+
+    def _renewed(self, reference: Reference) -> None:
+        rounds = self._renewals.get(reference)
+        if rounds is not None and not rounds.busy:
+            del self._renewals[reference]
+
+    async def _in_turn(self, reference: Reference, work: Callable[[Fence | None], Awaitable[T]]) -> T:
         """Do ``work`` while nobody else asks about this tag; anew when somebody has, because this replica slept."""
         for _ in range(_TURNS):
             try:

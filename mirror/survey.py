@@ -9,11 +9,12 @@ import contextlib
 import json
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from mirror.accesses import Accesses
 from mirror.digest import Digest
 from mirror.errors import DigestInvalid, UpstreamInvalid
 from mirror.oci import MANIFEST_TYPES, MAX_MANIFEST_SIZE, Manifest
@@ -46,6 +47,15 @@ class Hosts(Protocol):
     async def linked_manifests(self, after: Digest | None, limit: int) -> Sequence[tuple[Digest, int]]: ...
 
 
+Protected = Callable[[], Awaitable[AbstractSet[str]]]
+"""Gives the digests of the manifests that are pinned (`mirror.pinned`). May raise `StoreError`."""
+
+
+async def nothing() -> AbstractSet[str]:
+    """Where there are no pins."""
+    return frozenset()
+
+
 @dataclass(frozen=True, slots=True)
 class Found:
     """What is held. ``names``: what each cached manifest names; ``hosted`` and ``young`` may not go, nor may ``made``:
@@ -69,6 +79,10 @@ class Found:
             for digest, (size, named_at) in self.files.items()
         }
 
+    def last_used(self, digest: str) -> float:
+        """When what is here was asked for last, or else when it came."""
+        return max(self.used.get(digest, 0.0), self.files[digest].named_at)
+
     def bytes_pinned(self) -> int:
         """What may not go because of pins, and is not hosted."""
         return self.bytes_of(closure(self.pinned, self.names) - self.hosted)
@@ -88,22 +102,33 @@ class Survey:
         known: Known,
         hosted: Hosts | None,
         now: Callable[[], float] = time.time,
+        *,
+        accesses: Accesses | None = None,
+        protected: Protected = nothing,
     ) -> None:
+        """``accesses`` are those that may not be written down yet; None in a process that serves nobody."""
         self._directory = directory
         self._census = census
         self._known = known
         self._hosted = hosted
         self._now = now
+        self._accesses = accesses
+        self._protected = protected
         self._young = YOUNG
 
-    async def look(self, young: float = YOUNG, pinned: AbstractSet[str] = frozenset()) -> Found:
-        """What there is now; a blob is ``young`` for so many seconds. Raises `StoreError`, `OSError`."""
-        self._young = young
+    async def look(self, young: float | None = None, pinned: AbstractSet[str] = frozenset()) -> Found:
+        """What there is now; a blob is ``young`` for so many seconds, `YOUNG` where nothing is said; ``pinned`` adds to
+        what is protected. Raises `StoreError`, `OSError`.
+        """
+        self._young = YOUNG if young is None else young
         files: dict[str, File] = {}
         folders = self._census.files()
         while (folder := await asyncio.to_thread(next, folders, None)) is not None:
             files.update(folder)
         hosted = await self._hosted_here()
+        if self._accesses is not None:
+            await self._accesses.flush()
+        pinned |= await self._protected()
         used: dict[str, float] = {}
         async for accesses in self._known.all_accesses():
             used.update(accesses)

@@ -142,7 +142,7 @@ class Warmer:
             refused, against = await self._verdict(reference, way) if way else (False, None)
             stale = None if content.stale is None else f"it is what it was, for {content.stale.message}"
             came = Result.FETCHED if content.fetched else Result.HELD
-            result, why = Result.REFUSED if refused else came, against or stale
+            result, why = (Result.REFUSED, against) if refused else (came, stale or against)
         except MirrorError as failure:
             why = failure.message
         except OSError as error:
@@ -245,7 +245,7 @@ class Warmer:
                 )
 
     async def _verdict(self, reference: Reference, way: Sequence[Manifest]) -> tuple[bool, str | None]:
-        """Whether agents will refuse it, and why they or their Envoys will not have it; no, where that cannot be told."""
+        """Whether agents will refuse it, and why they, or their Envoys, will not have it; no where nobody can tell."""
         try:
             description = await self._modules.described(reference, way)
         except MirrorError as error:

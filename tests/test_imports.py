@@ -27,8 +27,8 @@ HOUSE = """
     wasm: sections signatures custom module inflate tar archive
     wasm: artifact functions hosts fields reasons agents description examine repackage
     layouts: source tar layout assembly writing
-    store: generation leases overflow directory census eviction board blobs reading scrubbed pins pinfile spool
-    store: growing
+    store: generation leases overflow directory census eviction naming board blobs reading scrubbed pins pinfile spool
+    store: growing leftovers
     store: staging
     store: intake session uploads tallies jobs
     shared: keys connect topology client
@@ -40,12 +40,16 @@ HOUSE = """
     tags
     links
     accesses
+    leafing
     pinned
     holdings
     survey
     evicting
     apart
     evictor
+    removal
+    disposal
+    collecting
     upstream: stream origins proxy dial watched trust transport duplex answers blob challenges tokens renewal helpers
     upstream: credentials lenders auth backoff breaker ratelimit standing queue session client pipe pushing authors
     upstream: endpoints hedge rounds lent failover
@@ -64,13 +68,18 @@ HOUSE = """
     fills
     unpack
     indexes
+    contents
+    inventory
     manifests
     resolve
+    purging
+    chores
     listing
     checks
     admission
     publishing
     pull
+    refreshing
     copies
     hosting
     places
@@ -103,11 +112,11 @@ HOUSE = """
     exposition
     auth: rules htpasswd failures keyed remembered verdicts
     edge: ranges headers account respond basic passthrough auth body uploads manifest push forward metrics registry
-    edge: peers peerhosted peerpins peeruploads peerwarm modules app
-    edge.api: guard operation results openapi asked described modules pins prewarm archive reference admin
+    edge: peers peerhosted peerpins peeruploads peerwarm peerchores modules app
+    edge.api: guard operation results openapi asked described modules pins prewarm housekeeping archive upstreams fills replicas reference admin
     around
     replicated
-    wiring: ground answering scrubbing warming pinning publishers passthrough layouts admin __init__
+    wiring: ground answering scrubbing housekeeping warming pinning publishers passthrough layouts admin __init__
     tls
     listening
     server

@@ -218,7 +218,7 @@ def _pieces(file: BinaryIO, name: str, size: int | None, bar: Bar) -> Iterator[b
         bar.show(sent, size, text.size(sent))
     if size is not None and sent < size:
         raise CommandError(f"{name} has become shorter while it was read")
-    bar.show(sent, size, "the mirror looks at it")
+    bar.show(sent, size, f"{text.size(sent)}; the mirror looks at it")
 
 
 def _shown(name: str) -> str:

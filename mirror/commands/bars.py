@@ -23,7 +23,7 @@ class Bar:
     """One bar. As a context manager it is there from the first `show` on, and gone at the end."""
 
     def __init__(self, screen: Screen, what: str) -> None:
-        self._what = what
+        self._what = text.shortened(text.escaped(what), max(12, screen.width // 3))
         self._bars: Bars | None = None
         self._task: TaskID | None = None
         if screen.terminal:

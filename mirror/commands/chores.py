@@ -29,7 +29,7 @@ class Chore:
     batch: int
 
 
-REFRESH: Final = Chore("refresh", "refresh", frozenset({"unchanged", "moved"}), 50)
+REFRESH: Final = Chore("refresh", "refresh", frozenset({"unchanged", "moved", "held", "fetched"}), 50)
 PIN: Final = Chore("pin", "pins", frozenset({"pinned", "already"}), 20)
 PURGE: Final = Chore("purge", "purge", frozenset({"purged"}), 500)
 _UNPIN: Final = Chore("unpin", "pins", frozenset({"unpinned"}), 1)

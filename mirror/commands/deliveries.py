@@ -99,7 +99,7 @@ def prewarm(
     "export",
     epilog=options.examples(
         "wasm-mirror export -o plugins.tar ghcr.io/team/a:1.0 ghcr.io/team/b:2.1",
-        "wasm-mirror export -o - ghcr.io/team/a:1.0 | ssh bastion wasm-mirror import --pin -",
+        "wasm-mirror export -o - ghcr.io/team/a:1.0 | ssh site wasm-mirror import -",
     ),
 )
 @options.references

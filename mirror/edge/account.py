@@ -1,7 +1,7 @@
 """The account that is kept of each request, and what it adds to the metrics when the answer has ended."""
 
-import time
 from collections.abc import Mapping
+from time import perf_counter
 
 from starlette.types import Scope
 
@@ -30,14 +30,15 @@ _CUT = "cut"
 _NONE = "none"
 
 
-def settle(metrics: Metrics, scope: Scope, began: float, status: int, sent: int, *, finished: bool) -> None:
+def settle(metrics: Metrics, scope: Scope, began: float, status: int, sent: int, finished: bool) -> None:
     """An answer has ended that ``began`` (`time.perf_counter`), with ``sent`` bytes of body, and maybe too early.
 
     ``status`` is 0 when there was none.
     """
-    operation = scope.get(OPERATION) or _operation(scope["path"])
+    seconds, of = perf_counter() - began, scope.get
     told = (status or _NONE) if finished or not status else _CUT
-    metrics.answers.add((operation, told, scope.get(UPSTREAM), scope.get(LOOKUP)), time.perf_counter() - began, sent)
+    operation = of(OPERATION) or _operation(scope["path"])
+    metrics.answers.add(operation, told, of(UPSTREAM), of(LOOKUP), seconds, sent)
 
 
 def of_failure(failure: MirrorError) -> str | None:

@@ -96,7 +96,7 @@ class App:
                 await send_error(watched, scope["method"], MirrorError("the mirror failed; its log says why"))
                 finished = True
         finally:
-            settle(self._metrics, scope, began, status, sent, finished=finished)
+            settle(self._metrics, scope, began, status, sent, finished)
 
     def _room(self, scope: Scope) -> ASGIApp:
         path = scope["path"]

@@ -1,9 +1,9 @@
 """``GET`` under ``/peer/v1/chores/``: what replicas ask one another to do on their own disks. Answers are JSON, signed.
 
-================================  ======================================================================================
-``purge?what=…&portion=<number>``  what is purged goes from this disk too, if nothing here names it; how many bytes went.
-                                  The first portion is number 0
-================================  ======================================================================================
+==================================  ====================================================================================
+``purge?what=…&portion=<number>``   what is purged goes from this disk too, unless something here names it; how many
+                                    bytes went. The first portion of all that is asked at once is number 0
+==================================  ====================================================================================
 """
 
 import json

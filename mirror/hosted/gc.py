@@ -47,10 +47,11 @@ class Cache(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Collected:
-    """What a run has taken away: links of repositories, and files."""
+    """What a run has taken away: links of repositories, and files, with their bytes."""
 
     links: int
     files: int
+    size: int = 0
 
 
 class Gc:
@@ -102,7 +103,7 @@ class Gc:
             log.info("what is not needed any more of hosted content stays for now: %s", error)
             return Collected(links, 0)
         await self._catalogue.forget_tombstones()
-        return Collected(links, await self._bury())
+        return Collected(links, *await self._bury())
 
     async def _expirable(self, before: float) -> Iterable[str]:
         """Repositories with blobs that nobody touched since ``before``."""
@@ -121,16 +122,17 @@ class Gc:
                 await self._together.told()
         return expired
 
-    async def _bury(self) -> int:
-        """Let go of bytes that no repository of these records has; how many files."""
+    async def _bury(self) -> tuple[int, int]:
+        """Let go of bytes that no repository of these records has; how many files, and bytes."""
         files = 0
+        sizes: list[int] = []
         after = ""
         while digests := await self._catalogue.doomed(after, _BATCH):
             after = str(digests[-1])
             cached = await self._cached(set(digests))
-            gone = await self._catalogue.bury(digests, functools.partial(self._decide_on, cached))
+            gone = await self._catalogue.bury(digests, functools.partial(self._decide_on, cached, sizes))
             files += len(gone)
-        return files
+        return files, sum(sizes)
 
     async def _cached(self, digests: set[Digest]) -> set[Digest]:
         """Those that the cache links too: they are its business, and its upstream may not answer now."""
@@ -141,18 +143,22 @@ class Gc:
             found |= digests & {link.digest for link in links}
         return found
 
-    def _decide_on(self, cached: set[Digest], digests: Sequence[Digest]) -> dict[Digest, bool | None]:
-        """What becomes of bytes without a link (`writes.bury`). Blocks: for a thread."""
-        return {digest: self._decide(cached, digest) for digest in digests}
+    def _decide_on(self, cached: set[Digest], sizes: list[int], digests: Sequence[Digest]) -> dict[Digest, bool | None]:
+        """What becomes of bytes without a link (`writes.bury`); notes the sizes of files that go. Blocks: for a
+        thread.
+        """
+        return {digest: self._decide(cached, sizes, digest) for digest in digests}
 
-    def _decide(self, cached: set[Digest], digest: Digest) -> bool | None:
+    def _decide(self, cached: set[Digest], sizes: list[int], digest: Digest) -> bool | None:
         if digest in cached:
             return True
         file = self._directory.blob(digest)
         try:
             if self._named_at(file) > self._now() - self._grace:  # somebody may be about to link it
                 return None
+            size = file.stat().st_size
             file.unlink()
+            sizes.append(size)
         except FileNotFoundError:
             return False
         except OSError as error:

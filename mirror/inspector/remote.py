@@ -1,7 +1,7 @@
 """What a running mirror says of an artifact, over its admin API. Blocks."""
 
 from mirror.commands.client import Client
-from mirror.commands.spelling import beyond_the_host
+from mirror.config.hosts import split
 from mirror.errors import CommandError, InspectError, MirrorRefused, RequestError
 from mirror.oci import parse_reference
 
@@ -19,7 +19,11 @@ def name_of(reference: str, mirror: str) -> tuple[str, str | None]:
     elif separator and scheme.lower() != "oci":
         raise InspectError(f"{reference} is not understood: a reference begins with oci://, or with its upstream")
     else:
-        host, rest = beyond_the_host(rest if separator else reference, mirror)
+        rest = rest if separator else reference
+        first, slash, behind = rest.partition("/")
+        found = split(first) if slash else None
+        if found is not None and (first.lower() == mirror or found[1] is not None):
+            host, rest = first, behind
     try:
         named = parse_reference(rest)
     except RequestError as error:

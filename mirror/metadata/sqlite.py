@@ -294,9 +294,9 @@ class SqliteMetadata:
         async for noted in self._portions(uses.noted_after):
             yield noted
 
-    async def forget(self, gone: Collection[str]) -> int:
-        """Drop what was noted of blobs that are gone from this disk, by their digests' text; how many records went."""
-        return await self._write(Write(lambda connection: uses.forget(connection, gone)))
+    async def forget(self, gone: Collection[str], before: float) -> int:
+        """Drop what was noted ``before`` of blobs that are gone from this disk, by their digests' text; how much."""
+        return await self._write(Write(lambda connection: uses.forget(connection, gone, before)))
 
     async def all_manifests(self, types: Collection[str]) -> AsyncIterator[Sequence[str]]:
         """The digests' text of all manifests of these media ``types`` that repositories hold, as far as this replica

@@ -80,14 +80,15 @@ def unpacked_after(connection: sqlite3.Connection, after: Key) -> tuple[list[tup
     return [(layer, digest) for layer, _, digest in (typed(row, str, str, str) for row in rows)], _last(rows, 2)
 
 
-def forget(connection: sqlite3.Connection, gone: Collection[str]) -> int:
-    """Drop what was noted of blobs that are not on this disk any more; how many records. Not that somebody linked them:
-    that is known of their upstream.
+def forget(connection: sqlite3.Connection, gone: Collection[str], before: float) -> int:
+    """Drop what was noted ``before`` of blobs that are not on this disk any more; how many records. Not that somebody
+    links them: that is known of their upstream.
     """
-    before = connection.total_changes
-    for table in ("access", "blob", "unpacked"):
-        connection.executemany(f"DELETE FROM {table} WHERE digest = ?", [(digest,) for digest in gone])
-    return connection.total_changes - before
+    changes = connection.total_changes
+    for table, condition in (("access", "AND at < ?2"), ("blob", "AND stored_at < ?2"), ("unpacked", "AND ?2 > 0")):
+        rows = [(digest, before) for digest in gone]
+        connection.executemany(f"DELETE FROM {table} WHERE digest = ?1 {condition}", rows)
+    return connection.total_changes - changes
 
 
 def noted_after(connection: sqlite3.Connection, after: Key) -> tuple[list[str], Key | None]:

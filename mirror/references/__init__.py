@@ -40,7 +40,8 @@ def collect(
     findings = Findings()
     for text in texts:
         findings.add(lines.as_asked(text), "the command line")
-    for text, source, named in Files(findings, stdin or sys.stdin.buffer).texts(files):
+    own = sys.stdin.buffer if sys.stdin is not None else None  # None: whoever started this has closed it
+    for text, source, named in Files(findings, stdin or own).texts(files):
         if named and lines.are_references(text):
             lines.read(text, source, findings)
         else:

@@ -58,7 +58,7 @@ class _Kind:
         return f"{self.plural}.{self.group}"
 
 
-_KINDS = (
+KINDS = (
     _Kind("WasmPlugin", "wasmplugins", "extensions.istio.io", "v1alpha1"),
     _Kind("EnvoyFilter", "envoyfilters", "networking.istio.io", "v1alpha3"),
     _Kind("EnvoyExtensionPolicy", "envoyextensionpolicies", "gateway.envoyproxy.io", "v1alpha1"),
@@ -71,14 +71,16 @@ def listed(
     kubeconfig: Path | None = None,
     context: str | None = None,
     namespace: str | None = None,
+    account: Path = configured.ACCOUNT,
 ) -> Listed:
     """All WasmPlugins, EnvoyFilters and EnvoyExtensionPolicies of the cluster, or of ``namespace``.
 
     Which cluster, and who one is there: ``kubeconfig``, or ``KUBECONFIG`` of ``environment``, or ``~/.kube/config``, or
-    the service account of the pod that this runs in. Blocks while it asks. Raises `ClusterError` when nobody can be
-    asked: there is no client library (``wasm-mirror[cluster]``), no configuration, or a wrong one.
+    the service account of the pod that this runs in, whose files are in ``account``. Blocks while it asks. Raises
+    `ClusterError` when nobody can be asked: there is no client library (``wasm-mirror[cluster]``), no configuration, or
+    a wrong one.
     """
-    with configured.client(environment, kubeconfig, context) as api, configured.errors_logged():
+    with configured.client(environment, kubeconfig, context, account) as api, configured.errors_logged():
         return _Listing(api, namespace).run()
 
 
@@ -104,7 +106,7 @@ class _Listing:
         """All objects; a kind that is not installed is passed over, one that cannot be listed is a problem."""
         objects: list[ClusterObject] = []
         problems: list[str] = []
-        for kind in _KINDS:
+        for kind in KINDS:
             try:
                 objects += self._all(kind)
             except _Refused as error:

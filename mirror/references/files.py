@@ -21,7 +21,7 @@ _SUFFIXES = (".yaml", ".yml", ".json")
 class Files:
     """The texts of files; what cannot be read becomes a problem."""
 
-    def __init__(self, findings: Findings, stdin: BinaryIO) -> None:
+    def __init__(self, findings: Findings, stdin: BinaryIO | None) -> None:
         self._findings = findings
         self._stdin = stdin
         self._left = MAX_ALL
@@ -32,13 +32,22 @@ class Files:
         """Each text, the name of its file, and whether somebody named that file, rather than a folder that it is in."""
         for path in paths:
             if path == "-":
-                yield from self._text(STANDARD_INPUT, self._stdin, named=True)
-            elif path.is_dir():
+                yield from self._input()
+            elif os.path.isdir(path):
                 yield from self._folder(path, 1)
             else:
                 yield from self._file(path, named=True)
             if self._left < 0 or self._files > MAX_FILES:
                 return
+
+    def _input(self) -> Iterator[tuple[str, str, bool]]:
+        if self._stdin is None:
+            self._findings.problem(STANDARD_INPUT, "is closed")
+            return
+        try:
+            yield from self._text(STANDARD_INPUT, self._stdin, named=True)
+        except OSError as error:
+            self._findings.problem(STANDARD_INPUT, f"cannot be read: {error.strerror or error}")
 
     def _folder(self, folder: Path, depth: int) -> Iterator[tuple[str, str, bool]]:
         """Files before folders: in those that Kubernetes mounts, the files have the names that people know."""
@@ -47,12 +56,12 @@ class Files:
             if not self._is_new(folder.stat()):
                 return
             inside = sorted(folder.iterdir())
-            folders = [path for path in inside if path.is_dir()]
+            folders = [path for path in inside if os.path.isdir(path)]
         except OSError as error:
             self._findings.problem(name, f"cannot be read: {error.strerror}")
             return
         for path in inside:
-            if path.suffix.lower() in _SUFFIXES and path.is_file():
+            if path.suffix.lower() in _SUFFIXES and os.path.isfile(path):
                 self._files += 1
                 if self._files > MAX_FILES:
                     self._findings.problem(name, f"there are more than {MAX_FILES} files; the rest was not read")

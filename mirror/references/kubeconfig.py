@@ -4,6 +4,7 @@ The only file that loads ``kubernetes``, of the extra ``wasm-mirror[cluster]``; 
 """
 
 import logging
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +24,7 @@ ACCOUNT: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 """Where a pod finds the credentials of its service account."""
 
 _RETRIES = 3
+_BACKOFF = 0.5  # seconds before the second of them, twice as long before each further one
 _LONGEST_PAUSE = 10  # seconds, whatever Retry-After says
 
 
@@ -44,7 +46,7 @@ def client(
         redirect=False,
         status_forcelist=(429, 500, 502, 503, 504),
         raise_on_status=False,
-        backoff_factor=0.5,
+        backoff_factor=_BACKOFF,
         retry_after_max=_LONGEST_PAUSE,
     )
     files = _files(environment, kubeconfig)
@@ -66,8 +68,9 @@ def _files(environment: Mapping[str, str], kubeconfig: Path | None) -> list[Path
             raise ClusterError(f"{shown(str(kubeconfig))} does not exist, or is no file: --kubeconfig names one")
         return [kubeconfig]
     listed = environment.get("KUBECONFIG")
-    named = [Path(name).expanduser() for name in listed.split(":") if name] if listed else []
-    found = [path for path in named or [Path("~/.kube/config").expanduser()] if path.exists()]
+    named = [name for name in listed.split(":") if name] if listed else []
+    # A pod may run as a user without a home, which Path.expanduser would not have.
+    found = [Path(name) for name in map(os.path.expanduser, named or ["~/.kube/config"]) if os.path.exists(name)]
     if named and not found:
         raise ClusterError(f"no file that KUBECONFIG names exists: {shown(listed or '')}")
     return found

@@ -35,5 +35,4 @@ def read(text: str, source: str, findings: Findings) -> None:
 
 def as_asked(text: str) -> str:
     """A reference that somebody gave, with the URL of a plain module of a mirror as the reference in it."""
-    plain = text.partition("://")[0].lower() in ("http", "https")
-    return urls.reference(text) or text if plain else text
+    return (urls.reference(text) if urls.is_plain(text) else None) or text

@@ -34,22 +34,30 @@ def reference(url: str) -> str | None:
     scheme, marked, rest = url.partition("://")
     if not marked or scheme.lower() == "oci":
         return _as_agents_read(rest if marked else url)
-    if scheme.lower() in ("http", "https"):
+    if is_plain(url):
         try:
             path = unquote(urlsplit(url).path)
         except ValueError:  # such as a bracket that nothing closes
             return None
         found = _MODULES.fullmatch(path)
-        return found["reference"] if found else None
+        return found["reference"] if found and path.isprintable() else None
     return None
 
 
 def contradiction(url: str, sha256: str) -> str | None:
-    """What agents have against a URL with a digest and a field ``sha256`` that says another one."""
+    """What agents have against a URL with a digest and a field ``sha256`` that says another one.
+
+    Of a URL under ``/modules/`` it says nothing: there ``sha256`` is the module's, and the digest its manifest's.
+    """
     _, marked, digest = url.partition(_DIGEST)
-    if marked and sha256 and digest != sha256:
+    if marked and sha256 and digest != sha256 and not is_plain(url):
         return f"agents will refuse it: the URL says sha256:{digest[:12]}… and sha256 says {sha256[:12]}…"
     return None
+
+
+def is_plain(url: str) -> bool:
+    """Whether a web server is asked for it."""
+    return url.lower().startswith(("http://", "https://"))
 
 
 def _as_agents_read(rest: str) -> str:

@@ -15,10 +15,12 @@ import errno
 import fcntl
 import os
 import time
+from collections.abc import Mapping
 from enum import Enum, auto
 from pathlib import Path
 
 from mirror.digest import Digest
+from mirror.errors import DigestInvalid
 from mirror.store.blobs import BlobStore
 from mirror.store.directory import DataDirectory
 from mirror.store.leases import try_lock
@@ -156,6 +158,22 @@ def sweep(directory: DataDirectory, now: float | None = None) -> int:
         with contextlib.suppress(OSError):
             file.unlink()
     return kept
+
+
+def recently_written(directory: DataDirectory, within: float, now: float) -> Mapping[Digest, int]:
+    """The spools that were written to in the last ``within`` seconds, and their sizes; whoever writes them.
+
+    Raises `OSError`. For a thread.
+    """
+    found: dict[Digest, int] = {}
+    with os.scandir(directory.spool) as entries:
+        for entry in entries:
+            with contextlib.suppress(DigestInvalid, FileNotFoundError):
+                digest = Digest.parse(entry.name.replace("-", ":", 1))
+                status = entry.stat()
+                if now - status.st_mtime <= within:
+                    found[digest] = status.st_size
+    return found
 
 
 def _path(directory: DataDirectory, digest: Digest) -> Path:

@@ -26,6 +26,7 @@ from mirror.store.directory import DataDirectory
 from mirror.wiring.admin import admin_of
 from mirror.wiring.answering import pulls_of
 from mirror.wiring.ground import ground_of
+from mirror.wiring.housekeeping import housekeeping_of
 from mirror.wiring.layouts import archives_of
 from mirror.wiring.passthrough import passthrough_of
 from mirror.wiring.pinning import pinning_of
@@ -48,7 +49,8 @@ async def wired(
     async with contextlib.AsyncExitStack() as stack:
         ground = await ground_of(stack, settings, directory)
         pulls = pulls_of(stack, ground)
-        scrub_within(stack, ground, pulls)
+        scrubber = scrub_within(stack, ground, pulls)
+        keeping = housekeeping_of(stack, ground, pulls)
         warmer = warmer_of(ground, pulls)
         pinning = pinning_of(stack, ground, pulls, warmer)
         names = Names(settings)
@@ -64,7 +66,7 @@ async def wired(
             MODULES: ModulesApp(names, pulls.modules, gate),
         }
         of_admin: dict[str, ASGIApp] = {
-            ADMIN: admin_of(ground, pulls, names, draining, pinning, warming, archives),
+            ADMIN: admin_of(ground, pulls, names, draining, pinning, warming, archives, keeping, scrubber),
             METRICS: MetricsApp(ground.exposition),
         }
         beside = None if at_admin is None else Beside(of_admin, at_admin)
@@ -72,7 +74,7 @@ async def wired(
             rooms.update(of_admin)
         if (secret := around.secret) is not None:
             advertised = settings.cluster.advertise or ""
-            of_peers = {**pulls.peer_rooms, **pinning.rooms, **warming.rooms}
+            of_peers = {**pulls.peer_rooms, **pinning.rooms, **warming.rooms, **keeping.rooms}
             if around.upload_room is not None:
                 of_peers.update([around.upload_room(pushes)])
             rooms["/peer/"] = PeerApp(secret, ground.store, pulls.fills.tail, ground.local, advertised, rooms=of_peers)

@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from mirror.apart import Apart
 from mirror.around import run_within
 from mirror.checks import Checks
+from mirror.collecting import Hosting as Unneeded
 from mirror.confirmed import Confirmed
 from mirror.copies import Copies, NothingBehind
+from mirror.digest import Digest
 from mirror.download import Source
 from mirror.edge.peers import Room
 from mirror.evictor import Evictor
@@ -27,10 +29,12 @@ from mirror.modules import Modules
 from mirror.oci import Reference
 from mirror.places import Places
 from mirror.pull import Pull, Pulling
+from mirror.removal import Removal
 from mirror.repackaging import Repackaging
 from mirror.resolve import Resolver
 from mirror.store.generation import Generation
 from mirror.store.leases import Leases
+from mirror.survey import Survey
 from mirror.suspicion import Suspicion
 from mirror.unpack import Unpacker
 from mirror.wiring.ground import Ground
@@ -40,15 +44,25 @@ _COLLECT_EVERY = 600.0
 
 
 @dataclass(frozen=True, slots=True)
+class Disk:
+    """What is found out of a disk before something goes from it, and who takes it away."""
+
+    survey: Survey
+    removal: Removal
+
+
+@dataclass(frozen=True, slots=True)
 class Pulls:
     """Who answers for manifests and blobs: ``pull`` for those of upstreams, ``everything`` for hosted ones too.
 
     ``together`` is what replicas agree on about the latter, ``peer_rooms`` where they do; ``begun`` says whether that
-    is known here. ``memories`` are of manifests.
+    is known here. ``memories`` are of manifests; ``verdict`` gives what is known of what agents make of one. ``disk``
+    is whence files go; ``unneeded`` lets go of what is hosted and not needed, where there is any.
     """
 
     fills: Fills
     manifests: Manifests
+    resolver: Resolver
     pull: Pull
     everything: Routed
     modules: Modules
@@ -58,6 +72,9 @@ class Pulls:
     suspicion: Suspicion
     memories: Sequence[Memory]
     original: Callable[[Reference], Awaitable[Reference | None]] | None
+    verdict: Callable[[Digest], str | None]
+    disk: Disk
+    unneeded: Unneeded | None
 
 
 def pulls_of(stack: contextlib.AsyncExitStack, ground: Ground) -> Pulls:
@@ -123,18 +140,33 @@ def pulls_of(stack: contextlib.AsyncExitStack, ground: Ground) -> Pulls:
         original = served.original
     if ground.through:
         served = Confirmed(served, ground.through, store)
-    run_within(stack, _evictor(stack, ground, manifests).run())
-    hosting, together, peer_rooms, begun = _hosting(stack, ground, fills)
+    evictor, disk = _letting_go(stack, ground, manifests)
+    run_within(stack, evictor.run())
+    hosting, together, peer_rooms, begun, unneeded = _hosting(stack, ground, fills)
     everything = Routed(settings.hosted.prefix, hosting, served, listing)
     modules = modules_of(everything)
     memories = [manifests.remembered, *([hosting.remembered] if hosting is not None else [])]
     return Pulls(
-        fills, manifests, pull, everything, modules, together, peer_rooms, begun, suspicion, memories, original
+        fills,
+        manifests,
+        resolver,
+        pull,
+        everything,
+        modules,
+        together,
+        peer_rooms,
+        begun,
+        suspicion,
+        memories,
+        original,
+        checks.known,
+        disk,
+        unneeded,
     )
 
 
-def _evictor(stack: contextlib.AsyncExitStack, ground: Ground, manifests: Manifests) -> Evictor:
-    """Who keeps the disk from filling up."""
+def _letting_go(stack: contextlib.AsyncExitStack, ground: Ground, manifests: Manifests) -> tuple[Evictor, Disk]:
+    """Who keeps the disk from filling up, and who takes from it what people want gone."""
     directory, hosted = ground.directory, ground.catalogue
     if hosted is None and directory.hosted.exists():  # it stays, though nobody may have it now
         hosted = Catalogue.of(directory)
@@ -146,7 +178,8 @@ def _evictor(stack: contextlib.AsyncExitStack, ground: Ground, manifests: Manife
         ground.store.let_go()
         await manifests.let_go()
 
-    return Evictor(
+    withdraw, protected = ground.around.sharing.withdraw, ground.book.protected
+    evictor = Evictor(
         ground.census,
         ground.local,
         ground.accesses,
@@ -155,20 +188,24 @@ def _evictor(stack: contextlib.AsyncExitStack, ground: Ground, manifests: Manife
         generation,
         ground.settings.cache,
         ground.metrics,
-        ground.around.sharing.withdraw,
+        withdraw,
         let_go,
         lambda: Apart(directory.path),
-        protected=ground.book.protected,
+        protected,
     )
+    survey = Survey(directory, ground.census, ground.local, hosted, accesses=ground.accesses, protected=protected)
+    return evictor, Disk(survey, Removal(directory, ground.local, hosted, generation, withdraw, let_go))
 
 
 def _hosting(
     stack: contextlib.AsyncExitStack, ground: Ground, fills: Fills
-) -> tuple[Hosting | None, Together, Mapping[str, Room], Callable[[], bool]]:
-    """Who answers for hosted content, where there is any; with whom, where they ask, and whether they are known."""
+) -> tuple[Hosting | None, Together, Mapping[str, Room], Callable[[], bool], Unneeded | None]:
+    """Who answers for hosted content, where there is any; with whom, where they ask, and whether they are known. And
+    who lets go of what is not needed of it.
+    """
     catalogue, grace = ground.catalogue, ground.settings.hosted.grace
     if catalogue is None:
-        return None, ByItself(), {}, _at_once
+        return None, ByItself(), {}, _at_once, None
     together: Together = ByItself()
     copies: Copies | None = None
     rooms: Mapping[str, Room] = {}
@@ -180,7 +217,8 @@ def _hosting(
     run_within(stack, gc.run(min(grace / 2, _COLLECT_EVERY)))
     orphans = Orphans(catalogue, ground.around.metadata, ground.local, ground.directory, grace, together)
     run_within(stack, orphans.run())
-    return Hosting(catalogue, ground.store, grace, together, copies), together, rooms, begun
+    hosting = Hosting(catalogue, ground.store, grace, together, copies, asked=ground.accesses.asked)
+    return hosting, together, rooms, begun, Unneeded(gc.once, orphans.once, together.asked, grace)
 
 
 def _at_once() -> bool:

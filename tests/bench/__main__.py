@@ -7,7 +7,7 @@ import sys
 import traceback
 from collections.abc import Callable
 
-from tests.bench import cold, eviction, first_byte, herd, memory, push, replicas, warm
+from tests.bench import cold, eviction, first_byte, herd, memory, metrics, push, replicas, warm
 from tests.bench.lab import Lab
 from tests.bench.table import Row, render
 
@@ -16,6 +16,7 @@ _BENCHMARKS: dict[str, Callable[[Lab, int | None], list[Row]]] = {
     "first-byte": first_byte.measure,
     "herd": herd.measure,
     "warm": warm.measure,
+    "metrics": metrics.measure,
     "push": push.measure,
     "replicas": replicas.measure,
     "memory": memory.measure,

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Self
 from urllib.parse import parse_qsl, unquote, urlsplit
 
+import pytest
 from click.testing import CliRunner, Result
 
 from mirror.cli import main
@@ -63,10 +64,52 @@ def started(
     )
 
 
-class Terminal:
-    """``wasm-mirror`` on a terminal of ``columns``. As a context manager it is killed at the end, if it still runs."""
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """What a command has drawn on a terminal, with its control sequences, and its exit status."""
 
-    def __init__(self, *words: str | Path, columns: int = 100, environment: Mapping[str, str] | None = None) -> None:
+    status: int
+    seen: str
+
+
+def drawn(*words: str | Path, columns: int = 100, environment: Mapping[str, str] | None = None) -> Drawn:
+    """``wasm-mirror`` in this process, on a terminal of ``columns``."""
+    own, theirs = pty.openpty()
+    seen = bytearray()
+    reader = threading.Thread(target=_read_all, args=(own, seen), daemon=True)
+    reader.start()
+    unset = {name: None for name in os.environ if name not in clean_environment()}
+    settings = {**unset, "TERM": "xterm-256color", "COLUMNS": str(columns), "NO_COLOR": None, **(environment or {})}
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in settings.items():
+            patch.delenv(name, raising=False) if value is None else patch.setenv(name, value)
+        with open(os.dup(theirs)) as stdin, open(os.dup(theirs), "w") as stdout, open(theirs, "w") as stderr:
+            for name, stream in (("stdin", stdin), ("stdout", stdout), ("stderr", stderr)):
+                patch.setattr(sys, name, stream)
+            try:
+                main([str(word) for word in words])
+                status: object = 0
+            except SystemExit as end:
+                status = end.code
+    reader.join(timeout=30)
+    os.close(own)
+    assert isinstance(status, int)
+    return Drawn(status, seen.decode(errors="replace"))
+
+
+def _read_all(descriptor: int, into: bytearray) -> None:
+    with contextlib.suppress(OSError):  # its end, once nobody has it open any more
+        while piece := os.read(descriptor, 65536):
+            into += piece
+
+
+class Terminal:
+    """``wasm-mirror`` as a process of its own, on a terminal of ``columns``.
+
+    As a context manager it is killed at the end, if it still runs.
+    """
+
+    def __init__(self, *words: str | Path, columns: int = 100) -> None:
         self._own, theirs = pty.openpty()
         termios.tcsetwinsize(theirs, (24, columns))
         self._process = subprocess.Popen(
@@ -74,13 +117,13 @@ class Terminal:
             stdin=theirs,
             stdout=theirs,
             stderr=theirs,
-            env={**clean_environment(), "TERM": "xterm-256color", **(environment or {})},
+            env={**clean_environment(), "TERM": "xterm-256color"},
             cwd=ROOT,
             start_new_session=True,
         )
         os.close(theirs)
         self._seen = bytearray()
-        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader = threading.Thread(target=_read_all, args=(self._own, self._seen), daemon=True)
         self._reader.start()
 
     @property
@@ -110,11 +153,6 @@ class Terminal:
         self._process.wait()
         self._reader.join(timeout=30)
         os.close(self._own)
-
-    def _read(self) -> None:
-        with contextlib.suppress(OSError):  # its end, once nobody has it open any more
-            while piece := os.read(self._own, 65536):
-                self._seen += piece
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +234,7 @@ class FakeMirror:
         return answer if isinstance(answer, Answer) else answer(request)
 
     def __enter__(self) -> Self:
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(_Handler, self))
+        self._server = _Server(("127.0.0.1", 0), functools.partial(_Handler, self))
         threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
         return self
 
@@ -204,6 +242,13 @@ class FakeMirror:
         assert self._server is not None
         self._server.shutdown()
         self._server.server_close()
+
+
+class _Server(ThreadingHTTPServer):
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Say nothing of clients that leave; `sys.stderr` is the command's."""
+        if not isinstance(sys.exc_info()[1], ConnectionError):
+            super().handle_error(request, client_address)  # type: ignore[arg-type]  # as it came
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -14,6 +14,7 @@ from tests.commands.support import (
     Terminal,
     command,
     complaints,
+    drawn,
     lines,
     refusal,
     started,
@@ -55,7 +56,7 @@ def test_each_reference_has_a_line_with_what_became_of_it(fake: FakeMirror) -> N
 @pytest.mark.parametrize(
     ("name", "path", "good", "bad"),
     [
-        ("refresh", "refresh", ["unchanged", "moved"], ["gone", "failed", "invalid", "unheard-of"]),
+        ("refresh", "refresh", ["unchanged", "moved", "held", "fetched"], ["gone", "failed", "invalid", "unheard-of"]),
         ("pin", "pins", ["pinned", "already"], ["failed", "invalid"]),
         ("purge", "purge", ["purged"], ["absent", "pinned", "failed", "invalid"]),
     ],
@@ -221,6 +222,7 @@ def test_a_scrub_need_not_be_waited_for(fake: FakeMirror) -> None:
     assert fake.asked("GET", "scrub") == []
 
 
+@pytest.mark.integration
 def test_ctrl_c_ends_the_command_and_not_the_scrub(fake: FakeMirror) -> None:
     fake.on("POST", "scrub", state("running"))
     fake.on("GET", "scrub", state("running", read=2, bytes_read=1024))
@@ -231,6 +233,7 @@ def test_ctrl_c_ends_the_command_and_not_the_scrub(fake: FakeMirror) -> None:
         assert f"interrupted; the mirror at {fake.url} goes on reading" in terminal.seen
 
 
+@pytest.mark.integration
 def test_ctrl_c_in_the_middle_says_what_was_done(fake: FakeMirror) -> None:
     arrived, leave = threading.Event(), threading.Event()
 
@@ -253,7 +256,7 @@ def test_ctrl_c_in_the_middle_says_what_was_done(fake: FakeMirror) -> None:
 def test_colours_are_for_terminals_and_not_when_they_are_unwanted(fake: FakeMirror) -> None:
     fake.on("POST", "pins", told(one(A, "pinned"), one(B, "failed", why="no")))
     for name, value, coloured in (("TERM", "xterm", True), ("NO_COLOR", "1", False), ("TERM", "dumb", False)):
-        with Terminal("pin", "--mirror", fake.url, A, B, environment={name: value}) as terminal:
-            assert terminal.end() == 1
-            assert f"{A}" in terminal.seen
-            assert ("\x1b[32m" in terminal.seen) is coloured, terminal.seen
+        shown = drawn("pin", "--mirror", fake.url, A, B, environment={name: value})
+        assert shown.status == 1
+        assert A in shown.seen
+        assert ("\x1b[32m" in shown.seen) is coloured, shown.seen

@@ -18,6 +18,7 @@ from tests.commands.support import (
     Terminal,
     command,
     complaints,
+    drawn,
     event,
     lines,
     refusal,
@@ -26,6 +27,8 @@ from tests.commands.support import (
 
 A, B, C = "up/team/a:1.0", "up/team/b:1.0", "up/team/c:1.0"
 SSE = "text/event-stream"
+HIDDEN, SHOWN = "\x1b[?25l", "\x1b[?25h"
+"""What takes the cursor from a terminal, and gives it back."""
 
 
 def job(state: str = "running", total: int = 3, done: int = 0, **more: object) -> dict[str, object]:
@@ -167,6 +170,7 @@ def test_what_is_no_event_of_a_mirror_is_said(fake: FakeMirror) -> None:
         assert words in complaints(done)[0]
 
 
+@pytest.mark.integration
 def test_ctrl_c_says_what_was_done_and_what_goes_on(fake: FakeMirror) -> None:
     hang = threading.Event()
 
@@ -192,27 +196,15 @@ def test_ctrl_c_says_what_was_done_and_what_goes_on(fake: FakeMirror) -> None:
 
 
 def test_a_terminal_shows_bars_for_what_is_under_way(fake: FakeMirror) -> None:
-    go_on = threading.Event()
-    esc = result("up/\x1b[2Jevil:1", "held")
-
-    def pieces(request: Request) -> Iterator[bytes]:
-        yield from EVENTS[:2]
-        yield event("result", esc, 2)
-        yield EVENTS[2]
-        go_on.wait(30)
-        yield from EVENTS[4:]
-
-    fake.on("GET", "prewarm/j1/events", Answer(media_type=SSE, pieces=pieces))
-    with Terminal("prewarm", "--mirror", fake.url, A, B, C) as terminal:
-        terminal.until("700 bytes of 1.5 KiB")
-        terminal.until("2 of 3; 2 held")
-        go_on.set()
-        assert terminal.end() == 0
-        assert "1.5 KiB in 0.8 s" in terminal.seen
-        assert "2 held, 2 fetched (2 KiB), at 2 replicas." in terminal.seen
-        assert "\x1b[2J" not in terminal.seen
-        assert "up/\\x1b[2Jevil:1" in terminal.seen
-        assert terminal.seen.count("\x1b[?25l") == terminal.seen.count("\x1b[?25h"), "the cursor is shown again"
+    evil = result("up/\x1b[2Jevil:1", "held")
+    fake.on("GET", "prewarm/j1/events", streaming(*EVENTS[:2], event("result", evil, 2), *EVENTS[2:]))
+    shown = drawn("prewarm", "--mirror", fake.url, A, B, C)
+    assert shown.status == 0
+    assert "1.5 KiB in 0.8 s" in shown.seen
+    assert "2 held, 2 fetched (2 KiB), at 2 replicas." in shown.seen
+    assert "\x1b[2J" not in shown.seen
+    assert "up/\\x1b[2Jevil:1" in shown.seen
+    assert shown.seen.count(HIDDEN) == shown.seen.count(SHOWN) == 1
 
 
 def test_ctrl_c_on_a_terminal_gives_it_back(fake: FakeMirror) -> None:
@@ -224,11 +216,12 @@ def test_ctrl_c_on_a_terminal_gives_it_back(fake: FakeMirror) -> None:
 
     fake.on("GET", "prewarm/j1/events", Answer(media_type=SSE, pieces=pieces))
     with Terminal("prewarm", "--mirror", fake.url, A, B, C, columns=60) as terminal:
-        terminal.until("700 bytes")
+        terminal.until("700 bytes of 1.5 KiB")
+        terminal.until("1 of 3; 1 held")
         terminal.interrupt()
         assert terminal.end() == 130
         assert "interrupted; so far: 1 held" in terminal.seen
-        assert terminal.seen.count("\x1b[?25l") == terminal.seen.count("\x1b[?25h")
+        assert terminal.seen.count(HIDDEN) == terminal.seen.count(SHOWN) == 1
     hang.set()
 
 
@@ -329,6 +322,7 @@ def test_more_than_one_job_can_hold_becomes_several() -> None:
     assert list(prewarming._batches([])) == []
 
 
+@pytest.mark.integration
 def test_a_reader_that_leaves_ends_it_without_a_word(fake: FakeMirror) -> None:
     go_on = threading.Event()
 

@@ -14,6 +14,7 @@ from mirror.edge.api import modules
 from mirror.edge.api.admin import Admin
 from mirror.edge.api.guard import Guard, check_token
 from mirror.errors import StartError
+from mirror.inventory import Inventory
 from mirror.modules import Modules
 from mirror.names import Names
 from mirror.oci import Reference
@@ -50,7 +51,8 @@ def settings(listen: str = "0.0.0.0:8080", token_file: Path | None = None) -> Se
 
 
 def admin(of: Settings, known: Described | None = None, clock: Clock | None = None) -> Admin:
-    return Admin(Guard(of, clock or Clock()), modules.operations(cast(Modules, known or Described())), Names(of))
+    operations = modules.operations(cast(Modules, known or Described()), cast(Inventory, None))
+    return Admin(Guard(of, clock or Clock()), operations, Names(of))
 
 
 def token_file(folder: Path, token: str = OLD) -> Path:

@@ -68,7 +68,7 @@ async def test_a_blob_that_no_manifest_names_goes_after_the_grace_and_not_before
         clock.by = GRACE - 10
         assert await gc.once() == Collected(0, 0)
         clock.by = GRACE + 10
-        assert await gc.once() == Collected(1, 1)
+        assert await gc.once() == Collected(1, 1, len(b"a layer"))
         assert await hosted.catalogue.blob(REPOSITORY, digest) is None
         assert not hosted.store.holds(digest)
         assert await gc.once() == Collected(0, 0)
@@ -98,7 +98,7 @@ async def test_a_blob_that_is_confirmed_or_mounted_stays_for_another_grace(tmp_p
         assert await hosted.catalogue.blob(OTHER, digest) is not None
         assert hosted.store.holds(digest)
         clock.by = 3 * GRACE
-        assert await gc.once() == Collected(1, 1)
+        assert await gc.once() == Collected(1, 1, len(b"a layer"))
         assert not hosted.store.holds(digest)
 
 
@@ -125,7 +125,8 @@ async def test_a_deleted_manifest_goes_with_what_only_it_named(tmp_path: Path) -
         assert await gc.once() == Collected(0, 0)
         clock.by = 2 * GRACE
         own = set(PLUGIN.blobs) - set(sharing.blobs)
-        assert await gc.once() == Collected(len(own), len(own) + 1)
+        size = sum(len(PLUGIN.blobs[digest]) for digest in own) + len(PLUGIN.body)
+        assert await gc.once() == Collected(len(own), len(own) + 1, size)
         assert not any(map(hosted.store.holds, (PLUGIN.digest, *own)))
         assert all(map(hosted.store.holds, (sharing.digest, *sharing.blobs)))
 
@@ -178,7 +179,7 @@ async def test_what_a_killed_collector_left_is_done_by_the_next(tmp_path: Path) 
         clock.by = 2 * GRACE
         assert await hosted.catalogue.expire(REPOSITORY, clock(), 10) == 1
     async with shelf(tmp_path, clock) as hosted:
-        assert await collector(hosted, clock).once() == Collected(0, 1)
+        assert await collector(hosted, clock).once() == Collected(0, 1, len(b"a layer"))
         assert not hosted.store.holds(digest)
 
 
@@ -224,7 +225,7 @@ async def test_links_go_in_agreement_with_other_replicas_which_are_told_before_i
         await hosted.push("team/third", PLUGIN)
         clock.by = 2 * GRACE
         together = Agreeing(await hosted.catalogue.latest() + 1)
-        assert await collector(hosted, clock, together=together).once() == Collected(2, 1)
+        assert await collector(hosted, clock, together=together).once() == Collected(2, 1, len(b"a layer"))
         said = [f"begin {OTHER}", "told", f"end {OTHER}", f"begin {REPOSITORY}", "told", f"end {REPOSITORY}"]
         assert together.said == said
         told = await hosted.catalogue.entries(0, 1 << 20)
@@ -243,7 +244,7 @@ async def test_what_the_replicas_cannot_agree_on_now_goes_the_next_time(tmp_path
         moment = await hosted.catalogue.latest() + 1
         assert await collector(hosted, clock, together=Agreeing(moment, REPOSITORY)).once() == Collected(1, 0)
         assert await hosted.catalogue.blob(REPOSITORY, digests[0]) is not None
-        assert await collector(hosted, clock, together=Agreeing(moment)).once() == Collected(1, 1)
+        assert await collector(hosted, clock, together=Agreeing(moment)).once() == Collected(1, 1, len(b"a layer"))
 
 
 async def test_bytes_of_a_copy_go_with_their_last_link_and_not_before(tmp_path: Path) -> None:
@@ -259,7 +260,7 @@ async def test_bytes_of_a_copy_go_with_their_last_link_and_not_before(tmp_path: 
         assert await collector(hosted, clock).once() == Collected(0, 0)
         assert hosted.store.holds(digest)
         await hosted.catalogue.merge([replace(link, moment=link.moment + 1, gone=True)])
-        assert await collector(hosted, clock).once() == Collected(0, 1)
+        assert await collector(hosted, clock).once() == Collected(0, 1, len(b"a copy"))
 
 
 async def test_that_something_went_is_forgotten_after_months(tmp_path: Path) -> None:

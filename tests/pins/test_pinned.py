@@ -102,6 +102,7 @@ def test_what_was_pinned_is_there_after_a_kill_at_any_moment(tmp_path: Path) -> 
         assert len([one for one in there if one.startswith(f"up/{name}:")]) <= last + 2
 
 
+@pytest.mark.shows("the file of the pins is damaged or lost")
 async def test_a_damaged_file_is_told_of_and_written_anew(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     book = book_in(tmp_path)
     await pin(book, NAME)
@@ -118,6 +119,7 @@ async def test_a_damaged_file_is_told_of_and_written_anew(tmp_path: Path, caplog
     assert names(book_in(tmp_path)) == [NAME]
 
 
+@pytest.mark.shows("the file of the pins is damaged or lost")
 async def test_pins_that_cannot_be_read_let_nothing_be_evicted(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -156,7 +156,6 @@ async def test_what_a_pinned_index_leads_to_is_pinned(tmp_path: Path) -> None:
             assert told["complete"] is True
 
 
-@pytest.mark.shows("a tag moves that is pinned")
 async def test_after_a_move_a_pin_protects_what_the_tag_names_and_what_it_named_before(tmp_path: Path) -> None:
     with FaultyUpstream() as up:
         first, second, third, other = (artifact(number) for number in range(4))

@@ -4,6 +4,7 @@ import io
 import json
 import os
 import random
+import sys
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -72,6 +73,7 @@ def test_each_reference_comes_once_where_it_stood_first() -> None:
         ("https://mirror/modules/corp/x/y@sha256%3A" + "ab" * 32, "corp/x/y@" + DIGEST),
         ("https://example.com/modules/x/y.wasm", None),
         ("https://example.com/plugin.wasm", None),
+        ("https://example.com/modules/x/y:1%1b[2J", None),
         ("http://[::1/x", None),
         ("file:///opt/filters/openid.wasm", None),
     ],
@@ -185,6 +187,8 @@ def test_a_digest_that_contradicts_the_url_is_named_before_agents_refuse_it() ->
     assert texts(found) == ["ghcr.io/x/y@" + DIGEST]
     assert of_text(plugin("ghcr.io/x/y@" + DIGEST, sha256="ab" * 32)).problems == []
     assert of_text(plugin("ghcr.io/x/y:1", sha256="ab" * 32)).problems == []
+    plain = "https://mirror/modules/ghcr.io/x/y@" + DIGEST  # whose sha256 is that of the module, not of its manifest
+    assert of_text(plugin(plain, sha256="cd" * 32)).problems == []
 
 
 def test_a_file_of_references_has_one_a_line(tmp_path: Path) -> None:
@@ -233,6 +237,14 @@ def test_a_pipe_that_somebody_names_is_read(tmp_path: Path) -> None:
     writer.start()
     assert texts(collect([tmp_path / "pipe"], [])) == ["ghcr.io/x:1"]
     writer.join()
+
+
+def test_standard_input_that_is_closed_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", None)
+    assert collect([], ["ghcr.io/x:1"]).problems == []
+    assert collect(["-"], ["ghcr.io/x:1"]) == Collected(
+        [Named("ghcr.io/x:1", "the command line")], ["standard input: is closed"]
+    )
 
 
 def sparse(file: Path, size: int) -> Path:

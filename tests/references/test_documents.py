@@ -172,7 +172,7 @@ plain = st.recursive(
 )
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(st.dictionaries(st.text("abc", min_size=1, max_size=4), plain, max_size=4))
 def test_what_others_write_is_read_as_they_meant_it(value: dict[str, object]) -> None:
     def told(value: object) -> object:

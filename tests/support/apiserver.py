@@ -11,7 +11,7 @@ It has no nodes and runs nothing: it keeps objects, and decides who may see them
 import contextlib
 import ssl
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -36,10 +36,16 @@ class ApiServer:
         folder.mkdir(parents=True, exist_ok=True)
         self._ports = contextlib.ExitStack()
         client, peer, own = (self._ports.enter_context(ReservedPort()).number for _ in range(3))
+        self.port = own
         self.url = f"https://127.0.0.1:{own}"
         self.authority = folder / "certificates" / "apiserver.crt"
+        self.certificate, self.key = folder / "admin.crt", folder / "admin.key"
         key, tokens = folder / "accounts.key", folder / "tokens.csv"
-        subprocess.run([require("openssl"), "genrsa", "-out", key, "2048"], check=True, capture_output=True)
+        _openssl("genrsa", "-out", key, "2048")
+        who = "/O=system:masters/CN=an admin"
+        _openssl(
+            "req", "-x509", "-nodes", "-subj", who, "-out", self.certificate, "-newkey", "rsa", "-keyout", self.key
+        )
         tokens.write_text(f"{_ADMIN},admin,admin,system:masters\n")
         etcd = f"http://127.0.0.1:{client}"
         self._etcd = ServerProcess(
@@ -58,6 +64,7 @@ class ApiServer:
                 *("--secure-port", str(own), "--bind-address", "127.0.0.1", "--advertise-address", "127.0.0.1"),
                 "--endpoint-reconciler-type=none",  # it would not advertise a loopback address
                 *("--cert-dir", self.authority.parent, "--token-auth-file", tokens),
+                *("--client-ca-file", self.certificate),
                 *("--service-account-key-file", key, "--service-account-signing-key-file", key),
                 *("--service-account-issuer", "https://kubernetes.default.svc"),
                 *("--authorization-mode", "RBAC", "--disable-admission-plugins", "ServiceAccount"),
@@ -91,7 +98,7 @@ class ApiServer:
         self._running.__exit__(kind, error, trace)
 
     def install(self, program: str, *names: str) -> None:
-        """The custom resources of these names, out of a file that `tests.support.tools` gets; waits until they serve."""
+        """Custom resources, out of a file that `tests.support.tools` has; they are served when it returns."""
         definitions = {
             definition["metadata"]["name"]: definition
             for definition in yaml.safe_load_all(require(program).read_text())
@@ -101,8 +108,7 @@ class ApiServer:
             self._post("/apis/apiextensions.k8s.io/v1/customresourcedefinitions", definitions[name])
             plural, _, group = name.partition(".")
             version = definitions[name]["spec"]["versions"][0]["name"]
-            path = f"/apis/{group}/{version}/{plural}"
-            wait_until(lambda path=path: self._client.get(path).is_success, timeout=60, what=f"{path} is served")
+            self._wait_served(f"/apis/{group}/{version}/{plural}")
 
     def apply(self, *objects: Mapping[str, Any]) -> None:
         """Create objects, with the rights of an administrator; the API server checks them against their schema."""
@@ -134,6 +140,9 @@ class ApiServer:
         file.write_text(yaml.safe_dump(value | ({"current-context": name} if current else {})))
         return file
 
+    def _wait_served(self, path: str) -> None:
+        wait_until(lambda: self._client.get(path).is_success, timeout=60, what=f"{path} is served")
+
     def _post(self, path: str, value: Mapping[str, Any]) -> dict[str, Any]:
         answer = self._client.post(path, json=value)
         assert answer.is_success, f"{path}: {answer.text}"
@@ -142,6 +151,5 @@ class ApiServer:
         return told
 
 
-def objects(files: Sequence[Path]) -> list[dict[str, Any]]:
-    """The objects that manifests have."""
-    return [value for file in files for value in yaml.safe_load_all(file.read_text()) if value]
+def _openssl(*words: str | Path) -> None:
+    subprocess.run([require("openssl"), *words], check=True, capture_output=True)

@@ -52,7 +52,7 @@ class Worker:
 
     def answer(self, times: int = 1) -> None:
         for _ in range(times):
-            self.metrics.answers.add(("manifests", 200, "ghcr.io", "hit"), 0.002, 500)
+            self.metrics.answers.add("manifests", 200, "ghcr.io", "hit", 0.002, 500)
 
     async def scrape(self) -> Scrape:
         return Scrape.of(await self.exposition.text())
@@ -70,9 +70,9 @@ def requests(scraped: Scrape) -> float:
 async def test_an_answer_is_counted_in_all_that_it_says(tmp_path: Path) -> None:
     one = Worker(tmp_path, alone=True)
     one.answer(3)
-    one.metrics.answers.add(("blobs", "cut", "ghcr.io", "miss"), 3.0, 70)
-    one.metrics.answers.add(("tags", 503, "ghcr.io", "miss"), 60.0, 10)
-    one.metrics.answers.add(("base", 200, None, None), 0.0, 2)
+    one.metrics.answers.add("blobs", "cut", "ghcr.io", "miss", 3.0, 70)
+    one.metrics.answers.add("tags", 503, "ghcr.io", "miss", 60.0, 10)
+    one.metrics.answers.add("base", 200, None, None, 0.0, 2)
     told = await one.scrape()
     assert told.by("operation", "requests_total") == {"base": 1, "blobs": 1, "manifests": 3, "tags": 1}
     assert told.by("status", "requests_total") == {"200": 4, "503": 1, "cut": 1}
@@ -87,8 +87,8 @@ async def test_an_answer_is_counted_in_all_that_it_says(tmp_path: Path) -> None:
 @pytest.mark.parametrize("bound", BUCKETS)
 async def test_a_bucket_holds_what_took_as_long_as_its_bound_says(tmp_path: Path, bound: float) -> None:
     one = Worker(tmp_path, alone=True)
-    one.metrics.answers.add(("blobs", 200, None, None), bound, 0)
-    one.metrics.answers.add(("blobs", 200, None, None), bound * 1.001, 0)
+    one.metrics.answers.add("blobs", 200, None, None, bound, 0)
+    one.metrics.answers.add("blobs", 200, None, None, bound * 1.001, 0)
     told = await one.scrape()
     assert told.sum("request_duration_seconds_bucket", le=str(bound)) == 1
 

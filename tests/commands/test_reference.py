@@ -1,0 +1,78 @@
+"""The page about all commands, and what it costs to have them."""
+
+import shlex
+import subprocess
+import sys
+
+import click
+import pytest
+
+from mirror.cli import main
+from mirror.commands.reference import document
+from tests.commands.support import ROOT, command
+from tests.support.process import clean_environment
+
+PROMISED = {
+    *("serve", "check-config", "doctor", "prewarm", "ls", "inspect", "refresh", "pin", "unpin", "purge", "gc", "scrub"),
+    *("export", "import"),
+}
+
+
+def test_the_page_is_what_the_commands_say() -> None:
+    page = (ROOT / "docs" / "commands.md").read_text()
+    assert page == document(), "run: python -m mirror.commands.reference > docs/commands.md"
+
+
+def test_the_commands_are_those_that_were_promised() -> None:
+    assert set(main.list_commands(click.Context(main))) == PROMISED
+
+
+@pytest.mark.parametrize("name", sorted(PROMISED))
+def test_each_command_has_help_that_fits_its_line(name: str) -> None:
+    one = main.get_command(click.Context(main), name)
+    assert one is not None
+    for option in one.params:
+        if isinstance(option, click.Option):
+            assert option.help, f"{name} {option.name}"
+    done = command(name, "--help")
+    assert done.exit_code == 0
+    assert all(len(line) <= 80 for line in done.stdout.splitlines()), done.stdout
+
+
+def test_an_example_is_a_command_that_there_is() -> None:
+    found = 0
+    for line in document().splitlines():
+        if "wasm-mirror" not in line or not line.startswith(("wasm-mirror ", "helm ", "skopeo ")):
+            continue
+        words = shlex.split(line)
+        while "wasm-mirror" in words:
+            words = words[words.index("wasm-mirror") + 1 :]
+            own = words[: words.index("|")] if "|" in words else words
+            if "[OPTIONS]" not in own:
+                one = main.get_command(click.Context(main), own[0])
+                assert one is not None, line
+                one.make_context(own[0], own[1:])
+                found += 1
+    assert found >= 16
+
+
+def test_a_command_loads_no_more_than_it_needs() -> None:
+    script = """
+import contextlib, sys
+from mirror.cli import main
+for words in sys.argv[1:]:
+    with contextlib.suppress(SystemExit):
+        main(words.split())
+    print("loaded:", *sys.modules)
+"""
+    runs = {
+        "check-config --config config/minimal.yaml": {"mirror.commands.menu", "mirror.commands.deliveries"},
+        "--help": {"httpx", "mirror.references", "mirror.commands.client"},
+        "gc --mirror http://127.0.0.1:1": {"rich", "pygments", "mirror.references", "starlette", "kubernetes"},
+    }
+    command = [sys.executable, "-c", script, *runs]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=clean_environment())
+    loaded = [set(line.split()) for line in done.stdout.splitlines() if line.startswith("loaded: ")]
+    assert len(loaded) == len(runs), done.stderr
+    assert "httpx" in loaded[-1]
+    assert [have & unwanted for have, unwanted in zip(loaded, runs.values(), strict=True)] == [set()] * 3

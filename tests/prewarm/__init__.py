@@ -1,0 +1,1 @@
+"""Warming references, jobs of it, and what is kept warm."""
