@@ -167,9 +167,9 @@ def list_jobs(asked: Asked) -> int:
         columns = [
             Column("job"),
             Column("state"),
-            Column("began"),
+            Column("began", spare=1),
             Column("done", right=True),
-            Column("results", folds=True),
+            Column("results", folds=24),
         ]
         colours = {"running": "yellow", "done": "green", "cancelled": "red"}
         rows: list[Row] = [
