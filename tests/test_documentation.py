@@ -27,6 +27,7 @@ _DOCUMENTS = (
     *("README.md", "CONTRIBUTING.md", "CHANGELOG.md"),
     *(
         "docs/agents.md",
+        "docs/alerts.md",
         "docs/architecture.md",
         "docs/authors.md",
         "docs/commands.md",
