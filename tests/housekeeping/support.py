@@ -27,16 +27,14 @@ async def act(mirror: Running, operation: str, *references: str) -> list[Row]:
     return results
 
 
-async def rows(mirror: Running, query: str = "") -> list[Row]:
-    """All rows of ``GET modules``, page by page."""
+async def rows(mirror: Running, query: str = "", after: str | None = None) -> list[Row]:
+    """All rows of ``GET modules``, page by page; those ``after`` a page."""
     found: list[Row] = []
-    after = ""
     while True:
-        page = await call(mirror, "GET", f"modules?{query}{after}")
+        page = await call(mirror, "GET", f"modules?{query}" + (f"&after={after}" if after is not None else ""))
         found += page["modules"]
-        if page["next"] is None:
+        if (after := page["next"]) is None:
             return found
-        after = f"&after={page['next']}"
 
 
 async def pull(mirror: Running, name: str, artifact: Artifact) -> None:
