@@ -188,6 +188,10 @@ async def test_signatures_that_are_held_come_too_when_asked_for(tmp_path: Path) 
         assert {one["reference"] for one in done} == {NAME, f"up/team/plugin:{tag}", f"up/team/plugin@{bill.digest}"}
         assert await whole(second, "up/team/plugin", tag) == signature.body
         assert await whole(second, "up/team/plugin", str(bill.digest)) == bill.body
+        for query in ("", "?artifactType=application/vnd.oci.image.config.v1%2Bjson"):
+            reply = await second.get(f"/v2/up/team/plugin/referrers/{ONE.digest}{query}")
+            assert [one["digest"] for one in reply.json["manifests"]] == [str(bill.digest)], reply
+        assert (await export(second, NAME, referrers="1")).body == out.body, "byte for byte"
 
 
 def _descriptor(artifact: Artifact) -> dict[str, object]:
