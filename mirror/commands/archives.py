@@ -46,11 +46,7 @@ def export(asked: Asked, output: str, references: Sequence[str], platforms: Sequ
     """Write what ``references`` name into ``output``; gives the exit status."""
 
     def work(client: Client, screen: Screen) -> int:
-        if output == STANDARD and sys.stdout.isatty():
-            raise CommandError(
-                "an archive is nothing for a terminal: name a file with -o, or let standard output lead somewhere",
-                wrong_use=True,
-            )
+        _refuse_terminals(output)
         names = all_asked_for(references, client.host)
         query = [("reference", name) for name in names] + [("platforms", platform) for platform in platforms]
         if referrers:
@@ -108,24 +104,48 @@ def _opened(output: str) -> Iterator[BinaryIO]:
         yield sys.stdout.buffer
         sys.stdout.buffer.flush()
         return
-    target = Path(output)
+    beside: Path | None = None
     try:
-        if target.is_dir():
-            raise IsADirectoryError(None, "it is a directory")
-        descriptor, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+        target = Path(output).resolve()  # a link stays one
+        if target.exists() and not target.is_file():  # a pipe, a device: nothing whose place a file could take
+            descriptor = os.open(target, os.O_WRONLY)
+        else:
+            descriptor, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+            beside = Path(name)
     except (OSError, ValueError) as error:
         raise CommandError(f"{output} cannot be written: {_why(error)}", wrong_use=True) from error
     try:
         with open(descriptor, "wb") as file:
             yield file
             file.flush()
-            os.fsync(file.fileno())
-            os.fchmod(file.fileno(), 0o666 & ~_umask())
-        Path(name).replace(target)
+            if beside is not None:
+                os.fsync(descriptor)
+                os.fchmod(descriptor, 0o666 & ~_umask())
+        if beside is not None:
+            beside.replace(target)
+    except BrokenPipeError:
+        raise
     except OSError as error:
         raise CommandError(f"{output} cannot be written: {_why(error)}") from error
     finally:
-        Path(name).unlink(missing_ok=True)
+        if beside is not None:
+            beside.unlink(missing_ok=True)
+
+
+def _refuse_terminals(output: str) -> None:
+    try:
+        if output == STANDARD:
+            is_terminal = sys.stdout.isatty()
+        elif is_terminal := Path(output).is_char_device():
+            with Path(output).open("wb") as file:
+                is_terminal = file.isatty()
+    except (OSError, ValueError):  # it will be said when it is written
+        return
+    if is_terminal:
+        raise CommandError(
+            "an archive is nothing for a terminal: name a file with -o, or let standard output lead somewhere",
+            wrong_use=True,
+        )
 
 
 def _written(file: BinaryIO, piece: bytes, output: str) -> None:

@@ -10,9 +10,10 @@ from mirror.commands.client import Client, path_of
 from mirror.commands.options import Asked
 from mirror.commands.outcomes import Outcomes
 from mirror.commands.screen import FAILED, INTERRUPTED, Screen, run
-from mirror.commands.spelling import all_asked_for
+from mirror.commands.spelling import all_asked_for, batches
 from mirror.errors import CommandError, MirrorRefused
 
+_LONGEST = 4096  # signs of a reference that stands in an address
 _WITHIN = 600.0  # seconds for the answer to a batch, each of whose references may wait for upstream
 
 
@@ -54,6 +55,9 @@ def unpin(asked: Asked, references: Sequence[str]) -> int:
 
 def _unpinned(client: Client, batch: Sequence[str]) -> Iterator[Mapping[str, object]]:
     for reference in batch:
+        if len(reference) > _LONGEST:
+            yield {"reference": reference, "result": "failed", "why": "it is too long for a reference"}
+            continue
         try:
             client.call("DELETE", path_of("pins", reference))
         except MirrorRefused as refused:
@@ -69,8 +73,8 @@ def _done(client: Client, screen: Screen, chore: Chore, references: Sequence[str
     outcomes = Outcomes(screen, chore.good, names)
     asked = 0
     try:
-        for start in range(0, len(names), chore.batch):
-            for result in ask(client, names[start : start + chore.batch]):
+        for batch in batches(names, chore.batch):
+            for result in ask(client, batch):
                 outcomes.add(result)
                 asked += 1
     except KeyboardInterrupt:

@@ -1,7 +1,6 @@
 """``prewarm``: a job at the mirror, begun and followed to its end; interrupted, it goes on there."""
 
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -13,13 +12,12 @@ from mirror.commands.options import Asked
 from mirror.commands.outcomes import Outcomes
 from mirror.commands.screen import DONE, FAILED, INTERRUPTED, Screen, run
 from mirror.commands.sources import Sources
-from mirror.commands.spelling import all_asked_for
+from mirror.commands.spelling import all_asked_for, batches
 from mirror.errors import CommandError, MirrorRefused
 
 GOOD: Final = frozenset({"held", "fetched"})
 
 _MOST = 10_000  # references of one job
-_LARGEST = 900_000  # bytes of them as JSON, of the 1 MiB that a call may have
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +41,18 @@ def prewarm(asked: Asked, sources: Sources, how: How) -> int:
         if not names and not problems:
             screen.note("No module is named there: there is nothing to do.")
         status = FAILED if problems else DONE
-        for batch in _batches(names):
-            status = max(status, _warmed(client, screen, how, batch))
-            if status == INTERRUPTED:
-                break
+        begun = 0
+        try:
+            for batch in batches(names, _MOST):
+                status = max(status, _warmed(client, screen, how, batch))
+                begun += len(batch)
+                if status == INTERRUPTED:
+                    break
+        finally:
+            if 0 < begun < len(names):
+                screen.complain(
+                    f"{text.count(len(names) - begun, 'reference')} were not asked for: they are for another job"
+                )
         return status
 
     return run(asked, work)
@@ -195,18 +201,3 @@ def _numbers(job: Job) -> str:
 
 def _counts(job: Job) -> str:
     return ", ".join(f"{number:,} {text.escaped(word)}" for word, number in job.counts.items() if number)
-
-
-def _batches(names: Sequence[str]) -> Iterator[list[str]]:
-    """References for one job each: no more of them, and no more of their bytes, than a call may have."""
-    batch: list[str] = []
-    size = 0
-    for name in names:
-        length = len(json.dumps(name)) + 2
-        if batch and (len(batch) == _MOST or size + length > _LARGEST):
-            yield batch
-            batch, size = [], 0
-        batch.append(name)
-        size += length
-    if batch:
-        yield batch

@@ -1,8 +1,10 @@
 """References as people have them to references as a mirror is asked for them. Pure."""
 
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Iterator, Sequence
 
 _PLAIN = "modules/"
+_LARGEST = 900_000  # bytes of references as JSON, of the 1 MiB that a call may have
 
 
 def asked_for(text: str, mirror: str) -> str:
@@ -24,3 +26,18 @@ def asked_for(text: str, mirror: str) -> str:
 def all_asked_for(texts: Iterable[str], mirror: str) -> list[str]:
     """`asked_for` of each of ``texts``, once."""
     return list(dict.fromkeys(asked_for(text, mirror) for text in texts))
+
+
+def batches(names: Sequence[str], most: int) -> Iterator[list[str]]:
+    """References for one call each: no more than ``most``, and no more bytes than a call may have."""
+    batch: list[str] = []
+    size = 0
+    for name in names:
+        length = len(json.dumps(name)) + 2
+        if batch and (len(batch) == most or size + length > _LARGEST):
+            yield batch
+            batch, size = [], 0
+        batch.append(name)
+        size += length
+    if batch:
+        yield batch

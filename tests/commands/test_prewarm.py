@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from mirror.commands import following, prewarming
+from mirror.commands import following
 from mirror.commands.client import Client
 from mirror.commands.following import follow
+from mirror.commands.spelling import batches
 from mirror.errors import CommandError, MirrorUnreachable
 from tests.commands.support import (
     Answer,
@@ -313,13 +314,21 @@ def test_wrong_use_is_said_before_anybody_is_asked(fake: FakeMirror, words: list
 
 def test_more_than_one_job_can_hold_becomes_several() -> None:
     names = [f"up/team/{number}:1" for number in range(25_000)]
-    batches = list(prewarming._batches(names))
-    assert [name for batch in batches for name in batch] == names
-    assert [len(batch) for batch in batches] == [10_000, 10_000, 5_000]
+    jobs = list(batches(names, 10_000))
+    assert [name for job in jobs for name in job] == names
+    assert [len(job) for job in jobs] == [10_000, 10_000, 5_000]
     long = [f"up/{'x' * 200}/{number}:1" for number in range(6_000)]
-    assert [name for batch in prewarming._batches(long) for name in batch] == long
-    assert len(list(prewarming._batches(long))) == 2
-    assert list(prewarming._batches([])) == []
+    assert [name for job in batches(long, 10_000) for name in job] == long
+    assert len(list(batches(long, 10_000))) == 2
+    assert list(batches([], 10_000)) == []
+
+
+def test_what_was_not_begun_is_said(fake: FakeMirror, tmp_path: Path) -> None:
+    (tmp_path / "refs.txt").write_text("".join(f"up/team/{number}:1\n" for number in range(10_002)))
+    fake.on("POST", "prewarm", Answer(job(), 202), refusal(429, "TOOMANYREQUESTS", "too many jobs run"))
+    done = command("prewarm", "--mirror", fake.url, "-f", tmp_path / "refs.txt")
+    assert done.exit_code == 1
+    assert complaints(done) == ["2 references were not asked for: they are for another job", "too many jobs run"]
 
 
 @pytest.mark.integration
