@@ -101,8 +101,8 @@ spec:
         typed_config: {value: {config: {vmConfig: {code: {remote: {httpUri: {uri: "http://m/modules/ghcr.io/x/z:2"}}}}}}}
   - patch:
       value:
-        remote_jwks: {http_uri: {uri: "https://issuer.example/keys"}}
-        url: oci://ghcr.io/not/code:1
+        remote_jwks: {http_uri: {uri: "https://issuer.example/keys"}, more: {http_uri: {uri: issuer.example/keys}}}
+        both: {a: {http_uri: {uri: "oci://ghcr.io/x/m:1"}}, b: {httpUri: {uri: "oci://ghcr.io/x/m:2"}}, url: "oci://ghcr.io/x/m:3"}
 """
 POLICY = """
 apiVersion: gateway.envoyproxy.io/v1alpha1
@@ -123,6 +123,8 @@ def test_filters_and_policies_name_modules_at_their_places() -> None:
     assert [(reference.text, reference.where) for reference in found.references] == [
         ("ghcr.io/x/y:1", "standard input:13 (EnvoyFilter istio-system/filter)"),
         ("ghcr.io/x/z:2", "standard input:16 (EnvoyFilter istio-system/filter)"),
+        ("ghcr.io/x/m:1", "standard input:20 (EnvoyFilter istio-system/filter)"),
+        ("ghcr.io/x/m:2", "standard input:20 (EnvoyFilter istio-system/filter)"),
         ("ghcr.io/x/image:1", "standard input:27 (EnvoyExtensionPolicy policy)"),
         ("ghcr.io/x/image:2", "standard input:29 (EnvoyExtensionPolicy policy)"),
     ]
