@@ -28,6 +28,7 @@ _DOCUMENTS = (
     *(
         "docs/agents.md",
         "docs/alerts.md",
+        "docs/api.md",
         "docs/architecture.md",
         "docs/authors.md",
         "docs/commands.md",
