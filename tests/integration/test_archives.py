@@ -19,6 +19,7 @@ import pytest
 from mirror.digest import Digest
 from tests.support.artifacts import (
     Artifact,
+    cncf,
     compat,
     docker,
     entry,
@@ -35,6 +36,7 @@ from tests.support.pushing import Author, whole
 from tests.support.running import Running, running
 from tests.support.upstream import FaultyUpstream
 from tests.support.waiting import eventually
+from tests.wasm.modules import plugin
 
 TAR = {"Content-Type": "application/x-tar"}
 ONE = raw(wasm_module(300_000, seed=1))
@@ -424,6 +426,30 @@ async def test_an_archive_that_could_not_be_held_is_refused_at_its_header(tmp_pa
         reply = await take_in(mirror, archive((NAME, ONE)))
         assert (reply.status, "cache.max_size" in reply.message) == (400, True)
         assert (await only(mirror, archive((NAME, OTHER))))["result"] == "imported"
+
+
+async def test_what_was_made_for_agents_comes_along(tmp_path: Path) -> None:
+    settings = {"wasm": {"repackage": "agents"}}
+    with FaultyUpstream() as up:
+        publish(up, "team/plugin", "1", cncf(plugin()))
+        async with running(tmp_path / "a", {"up": up.url}, settings) as first:
+            out = await export(first, f"{NAME}-istio")
+            made = await whole(first, "up/team/plugin", "1-istio")
+    async with running(tmp_path / "b", {"up": OFFLINE}) as second:
+        assert (await only(second, out.body))["result"] == "imported"
+        assert await whole(second, "up/team/plugin", "1-istio") == made
+
+
+async def test_an_import_may_follow_what_was_not_there(tmp_path: Path) -> None:
+    with FaultyUpstream() as up:
+        async with running(
+            tmp_path, {"up": {"endpoints": [up.url], "negative_for": "1h", "fresh_for": "1h"}}
+        ) as mirror:
+            for target in ("1", str(ONE.digest)):
+                assert (await mirror.get(f"/v2/up/team/plugin/manifests/{target}")).status == 404
+            await only(mirror, archive((NAME, ONE)))
+            assert await whole(mirror, "up/team/plugin", "1") == ONE.body
+            assert await whole(mirror, "up/team/plugin", str(ONE.digest)) == ONE.body
 
 
 async def test_a_client_that_leaves_in_the_middle_leaves_nothing_behind(tmp_path: Path) -> None:
