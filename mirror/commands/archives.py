@@ -17,7 +17,7 @@ from mirror.commands.bars import Bar
 from mirror.commands.client import Client, Query
 from mirror.commands.options import Asked
 from mirror.commands.outcomes import Outcomes
-from mirror.commands.screen import DONE, FAILED, INTERRUPTED, Screen, run
+from mirror.commands.screen import DONE, FAILED, INTERRUPTED, WRONG_USE, Screen, run
 from mirror.commands.spelling import all_asked_for
 from mirror.errors import CommandError, MirrorRefused
 
@@ -47,7 +47,11 @@ def export(asked: Asked, output: str, references: Sequence[str], platforms: Sequ
 
     def work(client: Client, screen: Screen) -> int:
         _refuse_terminals(output)
-        names = all_asked_for(references, client.host)
+        names, faults = all_asked_for(references, client.host)
+        for _, words in faults:
+            screen.complain(words)
+        if faults:
+            return WRONG_USE
         query = [("reference", name) for name in names] + [("platforms", platform) for platform in platforms]
         if referrers:
             query.append(("referrers", "true"))
@@ -184,8 +188,8 @@ def import_(asked: Asked, wish: Import) -> int:
                 continue
             for result in results:
                 outcomes.add(result)
-        if outcomes.counts.total() != 1 or failed:
-            screen.say(f"{outcomes.summary()}" + (f"; {text.count(failed, 'archive')} failed." if failed else "."))
+        if outcomes.counts.total() > 1 or len(wish.files) > 1:
+            screen.say(outcomes.summary() + (f"; {text.count(failed, 'archive')} failed." if failed else "."))
         return FAILED if failed else outcomes.status
 
     return run(asked, work)

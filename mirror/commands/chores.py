@@ -13,7 +13,6 @@ from mirror.commands.screen import FAILED, INTERRUPTED, Screen, run
 from mirror.commands.spelling import all_asked_for, batches
 from mirror.errors import CommandError, MirrorRefused
 
-_LONGEST = 4096  # signs of a reference that stands in an address
 _WITHIN = 600.0  # seconds for the answer to a batch, each of whose references may wait for upstream
 
 
@@ -55,9 +54,6 @@ def unpin(asked: Asked, references: Sequence[str]) -> int:
 
 def _unpinned(client: Client, batch: Sequence[str]) -> Iterator[Mapping[str, object]]:
     for reference in batch:
-        if len(reference) > _LONGEST:
-            yield {"reference": reference, "result": "failed", "why": "it is too long for a reference"}
-            continue
         try:
             client.call("DELETE", path_of("pins", reference))
         except MirrorRefused as refused:
@@ -69,8 +65,10 @@ def _unpinned(client: Client, batch: Sequence[str]) -> Iterator[Mapping[str, obj
 
 
 def _done(client: Client, screen: Screen, chore: Chore, references: Sequence[str], ask: Ask) -> int:
-    names = all_asked_for(references, client.host)
+    names, faults = all_asked_for(references, client.host)
     outcomes = Outcomes(screen, chore.good, names)
+    for name, words in faults:
+        outcomes.failed(name, words, "invalid")
     asked = 0
     try:
         for batch in batches(names, chore.batch):
@@ -86,7 +84,7 @@ def _done(client: Client, screen: Screen, chore: Chore, references: Sequence[str
         if asked:
             screen.complain(_so_far(outcomes, asked, len(names)))
         return FAILED
-    if len(names) > 1:
+    if outcomes.counts.total() > 1:
         screen.say(f"{outcomes.summary()}.")
     return outcomes.status
 

@@ -41,6 +41,7 @@ from mirror.commands.options import Asked
     "--platform",
     "platforms",
     multiple=True,
+    type=options.Platform(),
     metavar="P",
     help="Of an index: such as linux/arm64, or all. Without it as agents choose.",
 )
@@ -108,6 +109,7 @@ def prewarm(
     "--platform",
     "platforms",
     multiple=True,
+    type=options.Platform(),
     metavar="P",
     help="Of an index: such as linux/arm64, or all. Without it what the mirror holds.",
 )

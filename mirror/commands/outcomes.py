@@ -40,8 +40,8 @@ class Outcomes:
             self.replicas.add(result.replica)
         return result
 
-    def failed(self, reference: str, why: str, result: str = "failed") -> None:
-        """Note and print what no mirror has said of a reference."""
+    def failed(self, reference: str, why: str, result: str) -> None:
+        """Note and print what no mirror was asked about."""
         self.add({"reference": reference, "result": result, "why": why})
 
     def line(self, result: Result) -> str:

@@ -1,5 +1,6 @@
 """``prewarm``: a job at the mirror, begun and followed to its end; interrupted, it goes on there."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -17,6 +18,7 @@ from mirror.errors import CommandError, MirrorRefused
 
 GOOD: Final = frozenset({"held", "fetched"})
 
+_JOB = re.compile(r"[\w.-]{1,100}", re.ASCII)
 _MOST = 10_000  # references of one job
 
 
@@ -34,10 +36,11 @@ def prewarm(asked: Asked, sources: Sources, how: How) -> int:
 
     def work(client: Client, screen: Screen) -> int:
         references, problems = sources.read()
+        names, faults = all_asked_for(references, client.host)
+        problems = [*problems, *(words for _, words in faults)]
         for problem in problems:
             screen.complain(problem)
             screen.tell({"reference": None, "result": "invalid", "why": problem})
-        names = all_asked_for(references, client.host)
         if not names and not problems:
             screen.note("No module is named there: there is nothing to do.")
         status = FAILED if problems else DONE
@@ -82,6 +85,8 @@ def cancel_job(asked: Asked, job: str) -> int:
 
 
 def _of_job(client: Client, method: str, job: str) -> dict[str, object]:
+    if not _JOB.fullmatch(job):
+        raise CommandError(f"{job} is no job; `wasm-mirror prewarm --jobs` lists them", wrong_use=True)
     try:
         return client.call(method, path_of("prewarm", job))
     except MirrorRefused as refused:

@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 
 _PLAIN = "modules/"
+_LONGEST = 4096  # characters of a reference
 _LARGEST = 900_000  # bytes of references as JSON, of the 1 MiB that a call may have
 
 
@@ -23,9 +24,23 @@ def asked_for(text: str, mirror: str) -> str:
     return behind if slash and host.lower() == mirror.lower() else text
 
 
-def all_asked_for(texts: Iterable[str], mirror: str) -> list[str]:
-    """`asked_for` of each of ``texts``, once."""
-    return list(dict.fromkeys(asked_for(text, mirror) for text in texts))
+def wrong(text: str) -> str | None:
+    """What keeps ``text`` from being a reference, whatever the mirror has; None when it may be one."""
+    scheme, separator, _ = text.partition("://")
+    if not text.strip():
+        return "an empty text is no reference"
+    if len(text) > _LONGEST:
+        return f"{text[:80]}… is no reference: it has {len(text):,} characters"
+    if separator and scheme.lower() != "oci":
+        return f"{text} is no reference: it begins with its upstream, or with oci://"
+    return None
+
+
+def all_asked_for(texts: Iterable[str], mirror: str) -> tuple[list[str], list[tuple[str, str]]]:
+    """`asked_for` of each of ``texts``, once; and those that are no references, each with the words for that."""
+    names = dict.fromkeys(asked_for(text, mirror) for text in texts)
+    faults = [(name, words) for name in names if (words := wrong(name)) is not None]
+    return [name for name in names if wrong(name) is None], faults
 
 
 def batches(names: Sequence[str], most: int) -> Iterator[list[str]]:

@@ -280,6 +280,13 @@ def test_references_come_from_standard_input(fake: FakeMirror) -> None:
     assert fake.requests[0].document["references"] == [A]
 
 
+def test_what_is_no_reference_is_said_and_the_rest_is_warmed(fake: FakeMirror) -> None:
+    done = command("prewarm", "--mirror", fake.url, "docker://x/y:1", A)
+    assert done.exit_code == 1
+    assert complaints(done) == ["docker://x/y:1 is no reference: it begins with its upstream, or with oci://"]
+    assert fake.requests[0].document["references"] == [A]
+
+
 def test_where_nothing_is_named_nothing_is_done(fake: FakeMirror, tmp_path: Path) -> None:
     done = command("prewarm", "--mirror", fake.url, "-f", tmp_path)
     assert (done.exit_code, done.stdout, fake.requests) == (0, "", [])
@@ -304,6 +311,9 @@ def test_a_cluster_that_cannot_be_asked_is_said_and_the_rest_is_warmed(fake: Fak
         ["--context", "x", "-f", "y"],
         ["--parallel", "0", A],
         ["--parallel", "x", A],
+        ["--platform", "linux", A],
+        ["--follow", "../pins"],
+        ["--cancel", ""],
     ],
     ids=" ".join,
 )
