@@ -103,7 +103,7 @@ _Named = Mapping[tuple[type[BaseModel], JsonSchemaMode], dict[str, Any]]
 
 def _schemas(operations: Sequence[Operation]) -> tuple[dict[str, Any], _Named]:
     """The schemas by their names, and what each model is in the document."""
-    asked = [(model, "validation") for one in operations for model in (one.query, one.body) if model is not None]
+    asked = [(model, "validation") for one in operations if (model := one.body) is not None]
     told = [(model, "serialization") for one in operations if (model := one.answer) is not None]
     wanted: list[tuple[type[BaseModel], JsonSchemaMode]]
     wanted = list(dict.fromkeys([*asked, *told, (Errors, "serialization")]))  # type: ignore[list-item]  # of literals
