@@ -5,12 +5,15 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Concatenate, ParamSpec, TypeVar
+from typing import Concatenate, Final, ParamSpec, TypeVar
 
 import click
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+STANDARD: Final = "-"
+"""Instead of a file: standard input, or standard output."""
 
 _PLATFORM = re.compile(r"all|[a-z0-9]+/[a-z0-9_.-]+")
 

@@ -1,45 +1,24 @@
-"""``export`` and ``import``: artifacts as a tar archive of an OCI image layout, for a cluster without a network."""
+"""``export``: artifacts out of a mirror, as a tar archive of an OCI image layout that is whole or not there."""
 
 import contextlib
 import os
-import stat
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import BinaryIO
 from urllib.parse import urlencode
 
 from mirror.commands import text
-from mirror.commands.answers import items
 from mirror.commands.bars import Bar
-from mirror.commands.client import Client, Query
-from mirror.commands.options import Asked
-from mirror.commands.outcomes import Outcomes
+from mirror.commands.client import TAR, Client, Query
+from mirror.commands.options import STANDARD, Asked
 from mirror.commands.screen import DONE, FAILED, INTERRUPTED, WRONG_USE, Screen, run
 from mirror.commands.spelling import all_asked_for
 from mirror.errors import CommandError, MirrorRefused
 
-STANDARD: Final = "-"
-"""Instead of a file: standard input, or standard output."""
-
-GOOD: Final = frozenset({"imported", "held"})
-
-_MEDIA_TYPE = "application/x-tar"
 _GATHERED_WITHIN = 1800.0  # seconds until the first byte: the mirror has all of it by then, and may have to fetch it
-_TAKEN_IN_WITHIN = 1800.0  # seconds for the answer, from the last byte on
 _LONGEST_QUERY = 60_000  # bytes of an address, which clients and proxies bound
-_PIECE = 1024 * 1024
-
-
-@dataclass(frozen=True, slots=True)
-class Import:
-    """What to do with the archives. ``under``: the upstream and repository that get what has no name of its own."""
-
-    files: Sequence[str]
-    pin: bool
-    under: str | None
 
 
 def export(asked: Asked, output: str, references: Sequence[str], platforms: Sequence[str], *, referrers: bool) -> int:
@@ -90,7 +69,7 @@ def _received(client: Client, screen: Screen, output: str, query: Query) -> int:
     """Bytes of the archive, which is whole in its place, or not there."""
     size = 0
     with (
-        client.receive("export", media_type=_MEDIA_TYPE, query=query, within=_GATHERED_WITHIN) as incoming,
+        client.receive("export", media_type=TAR, query=query, within=_GATHERED_WITHIN) as incoming,
         _opened(output) as file,
         Bar(screen, "export") as bar,
     ):
@@ -117,7 +96,7 @@ def _opened(output: str) -> Iterator[BinaryIO]:
             descriptor, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
             beside = Path(name)
     except (OSError, ValueError) as error:
-        raise CommandError(f"{output} cannot be written: {_why(error)}", wrong_use=True) from error
+        raise CommandError(f"{output} cannot be written: {text.why(error)}", wrong_use=True) from error
     try:
         with open(descriptor, "wb") as file:
             yield file
@@ -130,7 +109,7 @@ def _opened(output: str) -> Iterator[BinaryIO]:
     except BrokenPipeError:
         raise
     except OSError as error:
-        raise CommandError(f"{output} cannot be written: {_why(error)}") from error
+        raise CommandError(f"{output} cannot be written: {text.why(error)}") from error
     finally:
         if beside is not None:
             beside.unlink(missing_ok=True)
@@ -158,96 +137,10 @@ def _written(file: BinaryIO, piece: bytes, output: str) -> None:
     except BrokenPipeError:
         raise
     except OSError as error:
-        raise CommandError(f"{output} cannot be written: {_why(error)}") from error
+        raise CommandError(f"{output} cannot be written: {text.why(error)}") from error
 
 
 def _umask() -> int:
     mask = os.umask(0o077)  # there is no other way to ask for it
     os.umask(mask)
     return mask
-
-
-def import_(asked: Asked, wish: Import) -> int:
-    """Have each of the archives taken in, and say what became of what is in it; gives the exit status."""
-
-    def work(client: Client, screen: Screen) -> int:
-        outcomes = Outcomes(screen, GOOD)
-        failed = 0
-        for number, name in enumerate(wish.files):
-            try:
-                results = _sent(client, screen, name, wish)
-            except KeyboardInterrupt:
-                screen.note("")  # behind the ^C
-                left = ", ".join(wish.files[number:])
-                screen.complain(f"interrupted; so far: {outcomes.summary()}; not taken in: {left}")
-                return INTERRUPTED
-            except CommandError as error:
-                failed += 1
-                screen.complain(error.message if name in error.message else f"{_shown(name)}: {error.message}")
-                screen.tell({"file": name, "error": error.message})
-                continue
-            for result in results:
-                outcomes.add(result)
-        if outcomes.counts.total() > 1 or len(wish.files) > 1:
-            screen.say(outcomes.summary() + (f"; {text.count(failed, 'archive')} failed." if failed else "."))
-        return FAILED if failed else outcomes.status
-
-    return run(asked, work)
-
-
-def _sent(client: Client, screen: Screen, name: str, wish: Import) -> Sequence[dict[str, object]]:
-    query = [("pin", "1")] if wish.pin else []
-    if wish.under is not None:
-        query.append(("as", wish.under))
-    with _source(name) as (file, size), Bar(screen, _shown(name)) as bar:
-        answer = client.send(
-            "import",
-            _pieces(file, name, size, bar),
-            media_type=_MEDIA_TYPE,
-            length=size,
-            query=query,
-            within=_TAKEN_IN_WITHIN,
-        )
-    return [dict(item) for item in items(answer, "results")]
-
-
-@contextlib.contextmanager
-def _source(name: str) -> Iterator[tuple[BinaryIO, int | None]]:
-    """An archive and its bytes, if they can be known. Raises `CommandError`."""
-    if name == STANDARD:
-        if sys.stdin.isatty():
-            raise CommandError("an archive is nothing to type: name a file, or let something lead to standard input")
-        yield sys.stdin.buffer, None
-        return
-    with contextlib.ExitStack() as stack:
-        try:
-            file = stack.enter_context(Path(name).open("rb"))
-            status = os.fstat(file.fileno())
-        except (OSError, ValueError) as error:
-            raise CommandError(f"{name} cannot be read: {_why(error)}") from error
-        yield file, status.st_size if stat.S_ISREG(status.st_mode) else None
-
-
-def _pieces(file: BinaryIO, name: str, size: int | None, bar: Bar) -> Iterator[bytes]:
-    sent = 0
-    while True:
-        try:
-            piece = file.read(_PIECE if size is None else min(_PIECE, size - sent))
-        except OSError as error:
-            raise CommandError(f"{name} cannot be read: {_why(error)}") from error
-        if not piece:
-            break
-        yield piece
-        sent += len(piece)
-        bar.show(sent, size, text.size(sent))
-    if size is not None and sent < size:
-        raise CommandError(f"{name} has become shorter while it was read")
-    bar.show(sent, size, f"{text.size(sent)}; the mirror looks at it")
-
-
-def _shown(name: str) -> str:
-    return "standard input" if name == STANDARD else name
-
-
-def _why(error: Exception) -> str:
-    return getattr(error, "strerror", None) or "it is no path"
