@@ -1,7 +1,7 @@
 """``prewarm``: a job at the mirror, begun and followed to its end; interrupted, it goes on there."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -13,7 +13,7 @@ from mirror.commands.options import Asked
 from mirror.commands.outcomes import Outcomes
 from mirror.commands.screen import DONE, FAILED, INTERRUPTED, Screen, run
 from mirror.commands.sources import Sources
-from mirror.commands.spelling import all_asked_for, batches
+from mirror.commands.spelling import all_asked_for, asked_for, batches
 from mirror.errors import CommandError, MirrorRefused
 
 GOOD: Final = frozenset({"held", "fetched"})
@@ -35,19 +35,20 @@ def prewarm(asked: Asked, sources: Sources, how: How) -> int:
     """Have all of it warmed, and say what became of each reference; gives the exit status."""
 
     def work(client: Client, screen: Screen) -> int:
-        references, problems = sources.read()
+        references, broken = sources.read()
         names, faults = all_asked_for(references, client.host)
-        problems = [*problems, *(words for _, words in faults)]
-        for problem in problems:
-            screen.complain(problem)
-            screen.tell({"reference": None, "result": "invalid", "why": problem})
+        where = {asked_for(one, client.host): place for one, place in references.items() if place is not None}
+        problems = [*((None, words) for words in broken), *faults]
+        for name, words in problems:
+            screen.complain(words)
+            screen.tell({"reference": name, "result": "invalid", "why": words})
         if not names and not problems:
             screen.note("No module is named there: there is nothing to do.")
         status = FAILED if problems else DONE
         begun = 0
         try:
             for batch in batches(names, _MOST):
-                status = max(status, _warmed(client, screen, how, batch))
+                status = max(status, _warmed(client, screen, how, batch, where))
                 begun += len(batch)
                 if status == INTERRUPTED:
                     break
@@ -66,7 +67,7 @@ def follow_job(asked: Asked, job: str) -> int:
 
     def work(client: Client, screen: Screen) -> int:
         state = read(Job, _of_job(client, "GET", job))
-        return _followed(client, screen, state, [])
+        return _followed(client, screen, state, Outcomes(screen, GOOD))
 
     return run(asked, work)
 
@@ -95,7 +96,7 @@ def _of_job(client: Client, method: str, job: str) -> dict[str, object]:
         raise
 
 
-def _warmed(client: Client, screen: Screen, how: How, batch: Sequence[str]) -> int:
+def _warmed(client: Client, screen: Screen, how: How, batch: Sequence[str], where: Mapping[str, str]) -> int:
     body: dict[str, object] = {"references": batch, "pin": how.pin}
     if how.parallel is not None:
         body["parallel"] = how.parallel
@@ -109,11 +110,10 @@ def _warmed(client: Client, screen: Screen, how: How, batch: Sequence[str]) -> i
             f"interrupted before {client.url} has said that it begins; `wasm-mirror prewarm --jobs` shows it"
         )
         return INTERRUPTED
-    return _followed(client, screen, job, batch)
+    return _followed(client, screen, job, Outcomes(screen, GOOD, batch, where))
 
 
-def _followed(client: Client, screen: Screen, job: Job, batch: Sequence[str]) -> int:
-    outcomes = Outcomes(screen, GOOD, batch)
+def _followed(client: Client, screen: Screen, job: Job, outcomes: Outcomes) -> int:
     again = f"`wasm-mirror prewarm --follow {job.id}` shows it, `wasm-mirror prewarm --cancel {job.id}` ends it"
     try:
         end = _shown(client, screen, job, outcomes)

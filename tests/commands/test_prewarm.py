@@ -274,6 +274,22 @@ def test_references_come_out_of_files_and_what_is_broken_is_said_and_the_rest_is
     assert [line["result"] for line in in_json] == ["invalid", "held", "fetched", "fetched"]
 
 
+def test_where_a_reference_stands_is_said_when_it_fails(fake: FakeMirror, tmp_path: Path) -> None:
+    (tmp_path / "refs.txt").write_text(f"{A}\n# and\n{B}\n")
+    bad = result(B, "failed", why="upstream is down")
+    typed = result(C, "failed", why="so is this one")
+    ends = [event("end", job("done"))]
+    fake.on("GET", "prewarm/j1/events", streaming(EVENTS[1], event("result", bad, 2), event("result", typed, 3), *ends))
+    done = command("prewarm", "--mirror", fake.url, "-f", tmp_path / "refs.txt", C)
+    assert done.stdout.splitlines()[:3] == [
+        f"held       {A}",
+        f"failed     {B}  upstream is down [{tmp_path}/refs.txt:3]",
+        f"failed     {C}  so is this one",
+    ]
+    found = lines(command("prewarm", "--mirror", fake.url, "--json", "-f", tmp_path / "refs.txt", C))
+    assert [line.get("where") for line in found] == [f"{tmp_path}/refs.txt:1", f"{tmp_path}/refs.txt:3", None]
+
+
 def test_references_come_from_standard_input(fake: FakeMirror) -> None:
     plugin = f"kind: WasmPlugin\napiVersion: extensions.istio.io/v1alpha1\nspec: {{url: 'oci://{fake.host}/{A}'}}\n"
     assert command("prewarm", "--mirror", fake.url, "-f", "-", stdin=plugin.encode()).exit_code == 0
