@@ -42,6 +42,15 @@ async def test_a_draft_is_counted_and_not_seen_until_it_is_committed(tmp_path: P
     directory.close()
 
 
+async def test_what_nobody_commits_is_dropped(tmp_path: Path) -> None:
+    directory = DataDirectory.open(tmp_path)
+    async with Staging(directory, BlobStore(directory)) as staging:
+        await staging.take(DIGEST, coming())
+        assert len(names(directory)) == 1
+    assert names(directory) == []
+    directory.close()
+
+
 @pytest.mark.parametrize("content", [CONTENT[:-1], CONTENT + b"x", b"", b"another"])
 async def test_what_has_another_digest_leaves_nothing_on_the_disk(tmp_path: Path, content: bytes) -> None:
     directory = DataDirectory.open(tmp_path)
