@@ -14,8 +14,9 @@ import yaml
 from mirror.errors import ClusterError
 from mirror.references import cluster, kubeconfig
 from mirror.references.cluster import RIGHTS, Listed, listed
-from tests.references.support import Answer, FakeApi, refusal
+from tests.references.support import ENDLESS, Answer, FakeApi, refusal
 from tests.support.ports import ReservedPort
+from tests.support.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
 PLUGINS = "/apis/extensions.istio.io/v1alpha1/wasmplugins"
@@ -150,9 +151,10 @@ def test_an_answer_without_end_is_not_read_to_its_end(
     api: FakeApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cluster, "_MAX_PAGE", 1000)
-    api.answers[PLUGINS] = page(["a" * 2000])
+    api.answers[PLUGINS] = 200, ENDLESS
     (problem,) = ask(api, tmp_path).problems
     assert "far too large" in problem
+    wait_until(lambda: api.cut, what="the server saw that nobody reads on")
     monkeypatch.undo()
     monkeypatch.setattr(cluster, "_MAX_PAGES", 3)
     api.answers[PLUGINS] = page(["a"], "again")

@@ -230,7 +230,7 @@ def test_a_folder_gives_its_manifests_and_those_of_folders_in_it_each_file_once(
     os.mkfifo(folder / "pipe.yaml")  # whose reading would never end
     found = collect([folder, folder / "b.yml"], [])
     assert (texts(found), found.problems) == (["ghcr.io/a", "ghcr.io/b", "ghcr.io/c"], [])
-    assert found.references[2].where.startswith(f"{folder}/c.yaml:7 ")
+    assert found.references[2].where == f"{folder}/c.yaml:7 (WasmPlugin team-a/auth)"
 
 
 def test_a_pipe_that_somebody_names_is_read(tmp_path: Path) -> None:
