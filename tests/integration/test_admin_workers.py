@@ -45,4 +45,5 @@ async def test_every_worker_sees_the_downloads_and_the_questions_of_all(tmp_path
             told = [(await At(mirror.url).ask("GET", "/api/v1/upstreams")).json["upstreams"][0] for _ in range(TIMES)]
             return all(one["requests"] == len(up.requests) and one["bytes"] > 1_000_000 for one in told)
 
-        assert await eventually(all_count_it, what="every worker counts what all have asked")
+        counted: bool = await eventually(all_count_it, what="every worker counts what all have asked")
+        assert counted
