@@ -9,12 +9,13 @@ Sources: OpenTelemetry specification 1.40, "Trace SDK"; OTLP specification 1.5, 
 import asyncio
 import contextlib
 import logging
+import os
 import threading
 from collections.abc import Mapping, Sequence
 
 from opentelemetry.context import Context
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-from opentelemetry.sdk.resources import SERVICE_NAME, SERVICE_VERSION, OTELResourceDetector, Resource
+from opentelemetry.sdk.resources import PROCESS_PID, SERVICE_NAME, SERVICE_VERSION, OTELResourceDetector, Resource
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
@@ -92,7 +93,7 @@ class Telemetry:
     def __init__(self, endpoint: str, sample: float) -> None:
         for name in ("opentelemetry.exporter", "opentelemetry.sdk"):  # they complain of each batch; `_Said` does once
             logging.getLogger(name).setLevel(logging.CRITICAL)
-        ours = Resource({SERVICE_NAME: "wasm-mirror", SERVICE_VERSION: __version__})
+        ours = Resource({SERVICE_NAME: "wasm-mirror", SERVICE_VERSION: __version__, PROCESS_PID: os.getpid()})
         self._provider = TracerProvider(
             sampler=ParentBased(TraceIdRatioBased(sample)),
             resource=ours.merge(OTELResourceDetector().detect()),

@@ -46,9 +46,10 @@ class TracingSettings(Section):
 
     endpoint: Collector | None = Field(
         None,
-        description="Where traces are sent, by OTLP over HTTP: a collector such as `http://otel-collector:4318`. Without "
-        "one there are none, and they cost nothing. Headers, certificates and attributes of the resource are in the "
-        "usual variables, `OTEL_EXPORTER_OTLP_HEADERS`, `OTEL_EXPORTER_OTLP_CERTIFICATE`, `OTEL_RESOURCE_ATTRIBUTES`.",
+        description="Where traces are sent, by OTLP over HTTP: a collector such as `http://otel-collector:4318`. "
+        "Without one there are none, and they cost nothing. Headers, certificates and the resource's attributes are in "
+        "OpenTelemetry's own variables: `OTEL_EXPORTER_OTLP_HEADERS`, `OTEL_EXPORTER_OTLP_CERTIFICATE`, "
+        "`OTEL_RESOURCE_ATTRIBUTES`.",
     )
     sample: Part = Field(
         1.0,
