@@ -77,6 +77,8 @@ class FakeApi:
                 content = body if isinstance(body, bytes) else json.dumps(body).encode()
                 self.send_response(status)
                 self.send_header("content-type", "application/json")
+                if 300 <= status < 400:
+                    self.send_header("location", f"{fake.url}/elsewhere")
                 endless = content == ENDLESS
                 self.send_header("content-length", str(64 << 20 if endless else len(content)))
                 self.end_headers()
