@@ -1,5 +1,6 @@
 """prewarm: a job that is begun, followed over broken connections, interrupted, ended."""
 
+import json
 import signal
 import threading
 from collections.abc import Iterator
@@ -206,6 +207,11 @@ def test_a_terminal_shows_bars_for_what_is_under_way(fake: FakeMirror) -> None:
     assert "\x1b[2J" not in shown.seen
     assert "up/\\x1b[2Jevil:1" in shown.seen
     assert shown.seen.count(HIDDEN) == shown.seen.count(SHOWN) == 1
+
+
+def test_json_is_json_on_a_terminal_too(fake: FakeMirror) -> None:
+    shown = drawn("prewarm", "--mirror", fake.url, "--json", A, B, C)
+    assert (shown.status, [json.loads(line) for line in shown.seen.splitlines()]) == (0, RESULTS)
 
 
 def test_ctrl_c_on_a_terminal_gives_it_back(fake: FakeMirror) -> None:
