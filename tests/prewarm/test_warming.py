@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import os
 from collections import Counter
 from pathlib import Path
 
@@ -193,9 +194,30 @@ async def test_a_full_disk_is_told_of_and_what_it_holds_is_warm(
             with monkeypatch.context() as patch:
                 fail(patch, "replace", errno.ENOSPC)  # which is how spools and drafts become blobs
                 result = await warm(url(mirror), TAG)
-                assert result["result"] == "failed"
-                assert "disk" in result["why"]
+                assert (result["result"], result["why"]) == (
+                    "failed",
+                    "the mirror's disk fails: No space left on device",
+                )
                 assert (await warm(url(mirror), "up/team/plugin:v2"))["result"] == "held"
+            assert (await warm(url(mirror), TAG))["result"] == "fetched"
+
+
+async def test_a_layer_that_passes_through_is_not_warm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    artifact, replace = raw(MODULE), os.replace
+
+    def replaced(source: Path, target: Path) -> None:
+        if target.name == artifact.layers[0].hex:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        replace(source, target)
+
+    with FaultyUpstream() as up:
+        publish(up, "team/plugin", "v1", artifact)
+        async with running(tmp_path, {"up": up}) as mirror:
+            monkeypatch.setattr(os, "replace", replaced)
+            result = await warm(url(mirror), TAG)
+            assert result["result"] == "failed"
+            assert f"does not keep {artifact.layers[0]}" in result["why"]
+            monkeypatch.undo()
             assert (await warm(url(mirror), TAG))["result"] == "fetched"
 
 
