@@ -9,7 +9,7 @@ import logging
 import os
 import random
 import tarfile
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -17,6 +17,7 @@ from urllib.parse import urlencode
 import pytest
 
 from mirror.digest import Digest
+from mirror.layouts.writing import Contents, Read
 from tests.support.artifacts import (
     Artifact,
     cncf,
@@ -137,6 +138,30 @@ async def test_what_cannot_be_had_is_an_error_before_the_first_byte(tmp_path: Pa
             )
             assert reply.message.startswith("2 references cannot be exported")
             assert (await mirror.get("/api/v1/export")).code == "REQUEST_INVALID"
+
+
+async def test_a_reader_that_leaves_ends_the_export(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written, sent, ended = Contents.written, 0, asyncio.Event()
+
+    async def watched(self: Contents, read: Read) -> AsyncGenerator[bytes]:
+        nonlocal sent
+        try:
+            async for piece in written(self, read):
+                sent += len(piece)
+                yield piece
+        finally:
+            ended.set()
+
+    monkeypatch.setattr(Contents, "written", watched)
+    artifact = raw(wasm_module(20_000_000))
+    async with running(tmp_path, {"up": OFFLINE}) as mirror:
+        await only(mirror, archive((NAME, artifact)))
+        reader, writer = await asyncio.open_connection(*mirror.address)
+        writer.write(f"GET /api/v1/export?reference={NAME} HTTP/1.1\r\nHost: {mirror.host}\r\n\r\n".encode())
+        await reader.readexactly(100_000)
+        writer.close()
+        await asyncio.wait_for(ended.wait(), 30)
+        assert sent < 20_000_000
 
 
 async def test_an_index_comes_with_what_is_held_or_what_was_asked_for(tmp_path: Path) -> None:
