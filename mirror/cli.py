@@ -62,12 +62,13 @@ def serve_command(config: Path, listen: str | None, data_dir: str | None, worker
     from mirror.store.tallies import forget_tallies
     from mirror.supervisor import Supervisor
     from mirror.tls import Tls
-    from mirror.wiring import check_metadata, check_secrets
+    from mirror.wiring import check_extras, check_metadata, check_secrets
 
     try:
         settings = _load(config, {"listen": listen, "data_dir": data_dir, "workers": workers})
         logs.configure(settings.log.level, settings.log.format)
         tls = Tls.load(settings)
+        check_extras(settings)
         check_secrets(settings)
         directory = DataDirectory.open(settings.data_dir)
         resumable = sweep(directory)

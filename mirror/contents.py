@@ -43,29 +43,35 @@ class Contents:
 
     def __init__(self, directory: DataDirectory) -> None:
         self._blobs = str(directory.blobs)
-        self._known: dict[Digest, Naming | None] = {}
+        self._known: dict[str, Naming] = {}  # by the digests' hex digits, which are looked up faster
 
     def naming(self, digest: Digest) -> Naming | None:
         """What the manifest names; None where it is not here, or is none."""
-        known = self._known.get(digest)
+        known = self._known.get(digest.hex)
         if known is not None:
             return known
-        try:
-            with open(self._path(digest), "rb") as file:
-                body = file.read(MAX_MANIFEST_SIZE + 1)
-        except OSError:
-            return None
-        naming = _naming(body, digest) if len(body) <= MAX_MANIFEST_SIZE else None
+        body = self._body(digest)
+        naming = None if body is None else _naming(body, digest)
         if naming is not None:
             if len(self._known) >= _REMEMBERED:
                 self._known = {}
-            self._known[digest] = naming
+            self._known[digest.hex] = naming
         return naming
 
     def here(self, manifest: Digest) -> Here:
         """How much of what ``manifest`` leads to is here, it included."""
-        sizes = {digest: self.size_of(digest) for digest in self.led_to(manifest)}
-        return Here(sum(size or 0 for size in sizes.values()), self._is_complete(manifest, sizes, MAX_DEPTH))
+        naming, own = self.naming(manifest), self.size_of(manifest)
+        if naming is None or naming.images:
+            sizes = {digest: self.size_of(digest) for digest in self.led_to(manifest)}
+            return Here(sum(size or 0 for size in sizes.values()), self._is_complete(manifest, sizes, MAX_DEPTH))
+        total, complete = own or 0, own is not None
+        for digest in naming.all:
+            size = self.size_of(digest)
+            if size is not None:
+                total += size
+            elif digest in naming.needed:
+                complete = False
+        return Here(total, complete)
 
     def led_to(self, manifest: Digest) -> Iterator[Digest]:
         """The manifest, and all that it names, and what that names, as far as that is here to be read; each once."""
@@ -107,6 +113,20 @@ class Contents:
             return all(sizes.get(digest) is not None for digest in naming.needed)
         return depth > 0 and all(self._is_complete(child, sizes, depth - 1) for child in naming.needed)
 
+    def _body(self, digest: Digest) -> bytes | None:
+        """The bytes of what may be a manifest; None where nothing is here, or more than that can be."""
+        try:
+            fd = os.open(self._path(digest), os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            return None
+        try:
+            size = os.fstat(fd).st_size
+            return os.read(fd, size) if size <= MAX_MANIFEST_SIZE else None
+        except OSError:
+            return None
+        finally:
+            os.close(fd)
+
     def _path(self, digest: Digest) -> str:
         return f"{self._blobs}/{digest.algorithm}/{digest.hex[:2]}/{digest.hex}"
 
@@ -119,11 +139,11 @@ def _naming(body: bytes, digest: Digest) -> Naming | None:
             return None
         if "manifests" in fields:
             index = Manifest.parse(body, "", digest)
-            every = tuple(child.digest for child in index.manifests)
+            every = tuple(dict.fromkeys(child.digest for child in index.manifests))
             taken = for_agents(index)
             return Naming(every, every if taken is None else (taken.digest,), images=True)
-        layers = tuple(_digest(layer) for layer in fields["layers"])
-        return Naming((_digest(fields["config"]), *layers), layers)
+        layers = tuple(map(_digest, fields["layers"]))
+        return Naming(tuple(dict.fromkeys((_digest(fields["config"]), *layers))), layers)
     except (ValueError, KeyError, TypeError, RecursionError, DigestInvalid, UpstreamInvalid):
         return None
 

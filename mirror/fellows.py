@@ -68,9 +68,10 @@ class Fellows:
                 answer = await self._ask(address, target, _ANSWERS_WITHIN, _MAX_DOCUMENT)
                 if answer.get("state") == "done":
                     return to_warmed(answer)
+                size, total = int(answer["bytes"]), None if answer["total"] is None else int(answer["total"])
                 silent_since = math.inf
                 if progress is not None:
-                    progress(int(answer["bytes"]), None if answer["total"] is None else int(answer["total"]))
+                    progress(size, total)
             except NotFound:
                 why = f"the replica {address} cannot be asked to warm anything: it runs another release"
                 return self._failed(began, why)

@@ -27,6 +27,7 @@ from mirror.store.directory import DataDirectory
 from mirror.store.growing import Growing
 from mirror.store.overflow import Overflow
 from mirror.store.spool import Spool, Standing
+from mirror.tracing import Span
 from mirror.writer import to_the_end
 
 log = logging.getLogger(__name__)
@@ -53,7 +54,8 @@ class Means:
 class Fill:
     """One download. ``content`` is what its readers see; ``leads``: it is not another worker that downloads.
 
-    ``since`` is when it was asked for, in seconds since the epoch.
+    ``since`` is when it was asked for, in seconds since the epoch; ``span`` is what it is in the traces of those who
+    ask for it, where there are any.
     """
 
     def __init__(self, means: Means, origin: Reference, digest: Digest, size: int | None, patience: float) -> None:
@@ -61,6 +63,7 @@ class Fill:
         self.content = Growing(digest, size)
         self.leads = False
         self.since = time.time()
+        self.span: Span | None = None
         self._means = means
         self._origins = [origin]
         self._tried = 0
@@ -97,12 +100,18 @@ class Fill:
             if not isinstance(failure, DigestMismatch):  # counted when it came
                 self._count("download_failure")
             self.content.fail(failure)
-        except Exception:
+            if self.span is not None:
+                self.span.fail(type(failure).__name__, failure.message)
+        except Exception as error:
+            if self.span is not None:
+                self.span.fail(type(error).__name__)
             log.exception("fill of %s from %s failed", self.digest, self.repository)
             self._count("download_failure")
             self.content.fail(StoreError(f"{self.digest} could not be fetched; the mirror's log says why"))
         else:
             self._count(self._result)
+            if self.span is not None:
+                self.span.say({"wasm_mirror.result": self._result, "wasm_mirror.size": self.content.size or 0})
             log.info(
                 "filled %s from %s%s: %d bytes in %.2f s",
                 self.digest,

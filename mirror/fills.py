@@ -17,6 +17,7 @@ from mirror.store.blobs import BlobStore
 from mirror.store.directory import DataDirectory
 from mirror.store.growing import Growing
 from mirror.store.spool import Spool, Standing
+from mirror.tracing import Attributes, Kind, begin, current, inside
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +66,11 @@ class Fills:
         fill = self.running(digest)
         if fill is None:
             fill = self._fills[digest] = Fill(self._means, origin, digest, size, patience)
+            fill.span = begin("fill", Kind.INTERNAL, _about(origin, digest))
             self._keep(asyncio.create_task(self._run(fill), name=f"fill {digest}"))
+        elif fill.span is not None and (span := current()) is not None:
+            fill.span.link(span)
+            span.link(fill.span)
         fill.join(origin, patience)
         return fill
 
@@ -114,8 +119,18 @@ class Fills:
 
     async def _run(self, fill: Fill) -> None:
         try:
-            await fill.run()
+            with inside(fill.span):
+                await fill.run()
         finally:
             if self._fills.get(fill.digest) is fill:
                 del self._fills[fill.digest]
             fill.close()
+
+
+def _about(origin: Reference, digest: Digest) -> Attributes:
+    """What a fill's span says of it."""
+    return {
+        "wasm_mirror.upstream": origin.upstream,
+        "wasm_mirror.repository": origin.repository,
+        "wasm_mirror.digest": str(digest),
+    }

@@ -5,7 +5,9 @@ then: so a replica that was away, or that nobody could tell because Redis was, m
 """
 
 import asyncio
+import hashlib
 import logging
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 from urllib.parse import urlencode
@@ -13,8 +15,7 @@ from urllib.parse import urlencode
 from mirror.errors import MirrorError, NotFound, NotNow, UpstreamInvalid, UpstreamTimeout
 from mirror.flight import Rounds
 from mirror.pinned import Book
-from mirror.store.pinfile import fingerprint
-from mirror.store.pins import Record, of_record, to_record
+from mirror.store.pins import Imported, Record, Records, of_record, to_record
 
 log = logging.getLogger(__name__)
 
@@ -23,13 +24,16 @@ VERSION = 1
 """Of the documents; one of a later version says nothing to this release."""
 
 PORTION = 2_000
-"""Records in one document."""
+"""Records in one document, about."""
+
+_GROUPS = 64
+_PRINT = 8
+"""Bytes of the fingerprint of a group of records: only the groups that have changed are told."""
 
 _MAX_DOCUMENT = 8 * 1024 * 1024
 _READ_EVERY = 10.0
 _PORTION_WITHIN = 5.0
 _TOLD_WITHIN = 5.0
-_MOST_PORTIONS = 200
 
 
 class Peers(Protocol):
@@ -46,7 +50,7 @@ class Peers(Protocol):
 
 
 class _Other:
-    """Another replica. ``have``: the fingerprint of what was read of it; ``read_at`` is by the clock of `Gossip`."""
+    """Another replica. ``have``: the fingerprints of what was read of it; ``read_at`` is by the clock of `Gossip`."""
 
     def __init__(self, address: str, read: "Callable[[_Other], Any]") -> None:
         self.address = address
@@ -65,7 +69,7 @@ class Gossip:
         self._own = own
         self._clock = clock
         self._others: dict[str, _Other] = {}
-        self._printed = book.records, fingerprint(book.records)
+        self._groups = _Groups(book.records)
         self._telling: Rounds[None] = Rounds(self._tell_all)
 
     def changed(self) -> None:
@@ -86,17 +90,20 @@ class Gossip:
             raise NotNow("no replica that is there is at this address", retry_after=1)
         await asyncio.shield(self._other(address).rounds.join())
 
-    def document(self, have: str, after: str) -> dict[str, object]:
-        """The answer to who has read the records with a fingerprint, or some of them up to a key. For a thread."""
-        records = self._book.records
-        if records is not self._printed[0]:
-            self._printed = records, fingerprint(records)
-        known_as = self._printed[1]
-        if have == known_as:
-            return _document(known_as, [], None)
-        keys = [key for key in records.all if key > after]
-        portion = [of_record(records.all[key]) for key in keys[:PORTION]]
-        return _document(known_as, portion, keys[PORTION - 1] if len(keys) > PORTION else None)
+    def document(self, have: str, first: int) -> dict[str, object]:
+        """The answer to who has read groups of records with these fingerprints: the others, from the ``first`` group
+        on. For a thread.
+        """
+        if self._groups.records is not self._book.records:
+            self._groups = _Groups(self._book.records)
+        groups = self._groups
+        told: list[Mapping[str, object]] = []
+        for number in range(first, _GROUPS):
+            if len(told) >= PORTION:
+                return _document(groups.known_as, told, number)
+            if not groups.is_known(number, have):
+                told += map(of_record, groups.all[number])
+        return _document(groups.known_as, told, None)
 
     async def aclose(self) -> None:
         """Stop what is under way."""
@@ -141,25 +148,24 @@ class Gossip:
 
     async def _merge(self, other: _Other) -> None:
         """Raises `UpstreamError`, `NotFound`, `StoreError`."""
-        first, after = "", ""
+        have, known_as = other.have, ""
         records: list[Record] = []
-        for _ in range(_MOST_PORTIONS):
-            known_as, told, following = await self._portion(other, "" if after else other.have, after)
-            first = first or known_as
+        first: int | None = 0
+        while first is not None:
+            now_as, told, following = await self._portion(other, have, first)
+            known_as = known_as or now_as  # as it was at first: what has changed in between is told again
             records += await asyncio.to_thread(_known, told)
-            if following is None:
-                break
-            if following <= after:
+            if following is not None and not first < following < _GROUPS:
                 raise UpstreamInvalid(f"{other.address} tells of its pins in circles")
-            after = following
+            first = following
         if records:
             await self._book.change(lambda _: records)
-        other.have = first  # as it was at first: if it has changed in between, it is read again
+        other.have = known_as
 
     async def _portion(
-        self, other: _Other, have: str, after: str
-    ) -> tuple[str, Sequence[Mapping[str, Any]], str | None]:
-        target = f"{ROOM}/records?{urlencode({'have': have, 'after': after})}"
+        self, other: _Other, have: str, first: int
+    ) -> tuple[str, Sequence[Mapping[str, Any]], int | None]:
+        target = f"{ROOM}/records?{urlencode({'have': have, 'first': first})}"
         try:
             async with asyncio.timeout(_PORTION_WITHIN):
                 fields = await self._peers.document(other.address, target, _MAX_DOCUMENT)
@@ -168,14 +174,45 @@ class Gossip:
         match fields:
             case {"v": int(version)} if version > VERSION:
                 raise NotFound("it is of a later release, which this one does not understand")
-            case {"v": 1, "id": str(known_as), "records": list(told), "next": str() | None as following} if all(
+            case {"v": 1, "id": str(known_as), "records": list(told), "next": int() | None as following} if all(
                 isinstance(one, dict) for one in told
             ):
                 return known_as, told, following
         raise UpstreamInvalid(f"{other.address} tells of its pins in a form that is not valid")
 
 
-def _document(known_as: str, records: Sequence[Mapping[str, object]], following: str | None) -> dict[str, object]:
+class _Groups:
+    """Records in groups, each of which has a fingerprint. Blocks, for many: for a thread."""
+
+    def __init__(self, records: Records) -> None:
+        self.records = records
+        self.all: list[list[Record]] = [[] for _ in range(_GROUPS)]
+        prints = [hashlib.blake2b(digest_size=_PRINT) for _ in range(_GROUPS)]
+        for key, record in sorted(records.all.items()):
+            number = zlib.crc32(key.encode()) % _GROUPS
+            self.all[number].append(record)
+            prints[number].update(_text(record).encode())
+        self._prints = [one.hexdigest() for one in prints]
+
+    @property
+    def known_as(self) -> str:
+        """All fingerprints, one behind the other."""
+        return "".join(self._prints)
+
+    def is_known(self, number: int, have: str) -> bool:
+        """Whether a group's fingerprint is the one in its place in ``have``."""
+        return have[2 * _PRINT * number : 2 * _PRINT * (number + 1)] == self._prints[number]
+
+
+def _text(record: Record) -> str:
+    """What tells a record from all others."""
+    if isinstance(record, Imported):
+        return f"{record.key} {record.at} {record.digest}\n"
+    names = " ".join(f"{one.digest.hex} {one.since}" for one in record.names)
+    return f"{record.key} {record.at} {record.stands} {names} {record.by}\n"
+
+
+def _document(known_as: str, records: Sequence[Mapping[str, object]], following: int | None) -> dict[str, object]:
     return {"v": VERSION, "id": known_as, "records": records, "next": following}
 
 

@@ -12,8 +12,10 @@ from mirror.answer import Hit, Outcome, Passed, Stale
 from mirror.digest import Digest
 from mirror.errors import ManifestUnknown, MirrorError, NotFound, StoreError, UpstreamDenied, UpstreamTimeout
 from mirror.flight import Flights
+from mirror.hosted.records import Described
 from mirror.metadata.base import KeptAnswer, Metadata
 from mirror.names import Place, not_allowed
+from mirror.oci import OCI_INDEX
 from mirror.suspicion import Suspicion
 from mirror.upstream.failover import Upstream
 
@@ -91,7 +93,9 @@ class Listing:
             headers = {"filters": found.filters_applied, "page": found.next}
             return KeptAnswer(found.body, {key: value for key, value in headers.items() if value}, self._now())
 
-        key = json.dumps(["referrers", *_named(place), str(digest), artifact_type, page])
+        key = _of_referrers(place, digest, artifact_type, page)
+        if artifact_type and self._open(place).policy.offline and await self._kept(key) is None:
+            key = _of_referrers(place, digest, None, page)  # a list that is not filtered says so, and clients filter it
         return await self._passed_through(place, key, ask)
 
     async def aclose(self) -> None:
@@ -145,6 +149,41 @@ class Listing:
         except StoreError as error:
             log.error("what was kept could not be read: %s", error)
             return None
+
+
+async def note_referrer(metadata: Metadata, place: Place, described: Described, now: float) -> None:
+    """A manifest that came by import refers to another one: it joins the list that is given while nobody can be asked.
+
+    ``now``: seconds since the epoch. Raises `StoreError`.
+    """
+    if described.subject is None:
+        return
+    key = _of_referrers(place, described.subject.digest, None, None)
+    kept = await metadata.kept(key)
+    listed = _listed(kept)
+    manifest = described.manifest
+    if any(one.get("digest") == str(manifest.digest) for one in listed):
+        return
+    own = {"mediaType": manifest.media_type, "digest": str(manifest.digest), "size": len(manifest.body)}
+    more = {"artifactType": described.artifact_type, "annotations": dict(manifest.annotations)}
+    listed.append(own | {name: value for name, value in more.items() if value})
+    index = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": listed}
+    headers = kept.headers if kept is not None else {}
+    await metadata.keep(key, KeptAnswer(json.dumps(index, ensure_ascii=False).encode(), headers, now))
+
+
+def _listed(kept: KeptAnswer | None) -> list[dict[str, object]]:
+    """What an answer about referrers lists; it is upstream's, and was passed on as it came."""
+    try:
+        found = json.loads(kept.body)["manifests"] if kept is not None else []
+        return [one for one in found if isinstance(one, dict)]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return []
+
+
+def _of_referrers(place: Place, digest: Digest, artifact_type: str | None, page: str | None) -> str:
+    """Under which key a list of referrers is kept."""
+    return json.dumps(["referrers", *_named(place), str(digest), artifact_type, page])
 
 
 def _named(place: Place) -> tuple[str, str]:

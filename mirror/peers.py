@@ -32,6 +32,7 @@ from mirror.errors import (
 )
 from mirror.metadata.base import LinkEntry, TagEntry, is_later, stands_over
 from mirror.oci import parse_object
+from mirror.tracing import Kind, begin, carried, inside
 from mirror.upstream.answers import failure, refuse_disguise
 from mirror.upstream.blob import BlobStream
 from mirror.upstream.origins import host_of
@@ -359,7 +360,14 @@ class Peers:
 
         Raises `UpstreamError`, and `BlobUnknown` for a 404.
         """
-        request = httpx.Request(method, f"{peer.address}{target}", headers={**_COMMON, **(headers or {})})
+        about = {"server.address": peer.host, "http.request.method": method}
+        with inside(begin("ask replica", Kind.CLIENT, about)):
+            return await self._asked(peer, method, target, what, {**_COMMON, **(headers or {}), **carried()})
+
+    async def _asked(
+        self, peer: _Peer, method: str, target: str, what: str, headers: Mapping[str, str]
+    ) -> tuple[httpx.Response, str]:
+        request = httpx.Request(method, f"{peer.address}{target}", headers=headers)
         # To this replica, and to no other: whoever is asked by mistake cannot ask the same of somebody else.
         signed = self._secret.sign(method, f"{peer.address}{request.url.raw_path.decode('ascii')}", self._now())
         request.headers["authorization"] = signed.header

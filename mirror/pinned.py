@@ -18,7 +18,7 @@ from mirror.flight import Rounds
 from mirror.oci import Reference
 from mirror.store.directory import DataDirectory, write_durably
 from mirror.store.leases import Leases
-from mirror.store.pinfile import Loaded, load, save, version
+from mirror.store.pinfile import Loaded, PinFile, Version, version
 from mirror.store.pins import Pin, Record, Records
 from mirror.writer import to_the_end
 
@@ -30,24 +30,22 @@ LOOK_EVERY = 0.5
 Decision = Callable[[Records], Iterable[Record]]
 """What to merge into the records as they stand. Pure and quick: it runs in a thread, under the lease."""
 
-_Version = tuple[int, int] | None
-
 
 @dataclass(frozen=True, slots=True)
 class _State:
     """What was read of the file, and all that follows from it. ``failure``: why it could not be read."""
 
     records: Records = field(default_factory=Records)
-    version: _Version = None
+    version: Version = None
     damage: str | None = None
     failure: str | None = None
     standing: Mapping[str, Pin] = field(default_factory=dict)
     roots: frozenset[str] = frozenset()
 
     @classmethod
-    def of(cls, loaded: Loaded, found: _Version) -> "_State":
+    def of(cls, loaded: Loaded, found: Version) -> "_State":
         pins = (record for record in loaded.records.all.values() if isinstance(record, Pin) and record.stands)
-        standing = {pin.reference: pin for pin in pins}
+        standing = {pin.reference: pin for pin in sorted(pins, key=lambda pin: pin.reference)}
         roots = frozenset(str(named.digest) for pin in standing.values() for named in pin.names)
         return cls(loaded.records, found, loaded.damage, None, standing, roots)
 
@@ -57,8 +55,7 @@ class Book:
 
     def __init__(self, directory: DataDirectory, leases: Leases, now: Callable[[], float]) -> None:
         """Reads the file. Blocks."""
-        self._path = directory.pins
-        self._backup = directory.pins_backup
+        self._file = PinFile(directory.pins, directory.pins_backup)
         self._missing = directory.pins_missing
         self._leases = leases
         self._now = now
@@ -66,7 +63,7 @@ class Book:
         self._pending: list[tuple[Decision, list[bool]]] = []
         self._commits: Rounds[None] = Rounds(self._commit)
         self._problems: Mapping[str, str] = {}
-        self._problems_version: _Version = None
+        self._problems_version: Version = None
         self._state = _State()
         self._take(self._read())
         self._problems, self._problems_version = self._read_problems()
@@ -82,7 +79,7 @@ class Book:
         return self._state.damage is not None
 
     def standing(self) -> Sequence[Pin]:
-        """What is pinned."""
+        """What is pinned, in the order of the references."""
         return tuple(self._state.standing.values())
 
     def pin(self, reference: Reference) -> Pin | None:
@@ -116,7 +113,7 @@ class Book:
         """Know what other workers have changed. Never raises."""
         async with self._turn:
             try:
-                versions = await asyncio.to_thread(lambda: (version(self._path), version(self._missing)))
+                versions = await asyncio.to_thread(lambda: (self._file.version(), version(self._missing)))
             except OSError:
                 versions = None, None  # then reading it says why
             if versions[0] != self._state.version or self._state.failure is not None:
@@ -156,7 +153,7 @@ class Book:
         """Blocks: for a thread. Raises `StoreError`."""
         state = self._state
         try:
-            if state.failure is not None or version(self._path) != state.version:
+            if state.failure is not None or self._file.version() != state.version:
                 state = self._read()
                 if state.failure is not None:
                     raise StoreError(state.failure)
@@ -168,8 +165,8 @@ class Book:
             if records is state.records and state.damage is None:
                 return state
             records = records.without_old(self._now())
-            save(self._path, self._backup, records)
-            return _State.of(Loaded(records), version(self._path))
+            self._file.save(records)
+            return _State.of(Loaded(records), self._file.version())
         except OSError as error:
             kind = DiskFull if error.errno in (errno.ENOSPC, errno.EDQUOT) else StoreError
             raise kind(f"the disk does not take the pins ({error.strerror or error}); nothing was changed") from error
@@ -178,8 +175,8 @@ class Book:
         """What stands in the file. What was read of it before is not lost with it. Blocks."""
         before = self._state
         try:
-            found = version(self._path)
-            loaded = load(self._path, self._backup)
+            found = self._file.version()
+            loaded = self._file.load()
         except (OSError, MirrorError) as error:
             why = error.message if isinstance(error, MirrorError) else f"the pins cannot be read: {_words(error)}"
             return _State(before.records, before.version, None, why, before.standing, before.roots)
@@ -194,7 +191,7 @@ class Book:
             if now is not None and now != then:
                 log.error("%s", now)
 
-    def _read_problems(self) -> tuple[Mapping[str, str], _Version]:
+    def _read_problems(self) -> tuple[Mapping[str, str], Version]:
         """Blocks. What cannot be read says nothing."""
         try:
             found = version(self._missing)

@@ -4,23 +4,26 @@ Bytes first, then what links them to a repository, then the tag. What stops on t
 nobody can ask for yet; eviction knows them.
 """
 
+import asyncio
 import contextlib
 import dataclasses
 import logging
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from mirror.accesses import Accesses
 from mirror.arriving import Arrived, no_room
 from mirror.config.hosted import LACKING
 from mirror.digest import Digest
-from mirror.errors import NameUnknown, NotFound, StoreError
+from mirror.errors import ManifestInvalid, NameUnknown, NotFound, StoreError
+from mirror.hosted.records import Described
 from mirror.layouts.assembly import Assembled
+from mirror.listing import note_referrer
 from mirror.manifests import Manifests
 from mirror.metadata.base import BlobRecord, Link, Metadata, TagRecord
 from mirror.names import Place, not_allowed
-from mirror.oci import Reference
+from mirror.oci import Manifest, Reference
 from mirror.publishing import Hosted
 from mirror.pull import Pulling
 from mirror.sharing import Sharing
@@ -49,7 +52,8 @@ class Shelved:
 class Shelves:
     """Puts artifacts where they belong. ``hosted`` takes in what is for ``prefix``; None where nothing can be hosted.
 
-    ``pull`` answers for hosted content. ``now`` gives seconds since the epoch. All calls may raise `MirrorError`.
+    ``pull`` answers for hosted content. ``listing``: held by who adds to a list of referrers. ``now`` gives seconds
+    since the epoch. All calls may raise `MirrorError`.
     """
 
     upstreams: Mapping[str, Upstream]
@@ -63,6 +67,7 @@ class Shelves:
     prefix: str
     hosted: Hosted | None
     now: Callable[[], float] = time.time
+    listing: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     def refuse(self, reference: Reference) -> None:
         """Raise `NameUnknown` for what cannot be here, whatever an archive holds."""
@@ -86,10 +91,11 @@ class Shelves:
         """As if it had just been pulled."""
         known = await self._known(reference, artifact)
         came = await self._commit(artifact, arrived, staging)
+        place = Place(reference.upstream, reference.repository)
         for manifest in artifact.manifests:
             await self.manifests.keep(reference, manifest)
+            await self._list(place, manifest)
         if reference.tag is not None:
-            place = Place(reference.upstream, reference.repository)
             await self.tagging.note(place, reference.tag, artifact.named)
         if not await self._known(reference, artifact) or not all(map(self.store.holds, artifact.digests())):
             raise StoreError("it could not be taken down, or is gone again; the mirror's log says why")
@@ -115,6 +121,18 @@ class Shelves:
             pushed = await hosted.put_manifest(place, by, manifest, tags, overwrite=True)
             warnings = pushed.warnings
         return Shelved(came, known and not came, warnings)
+
+    async def _list(self, place: Place, manifest: Manifest) -> None:
+        """Where a manifest refers to another one, have it be found there too while upstream is not asked."""
+        if b'"subject"' not in manifest.body:
+            return
+        try:
+            described = await asyncio.to_thread(Described.of, manifest)
+        except ManifestInvalid as error:
+            log.info("%s refers to nothing: %s", manifest.digest, error)
+            return
+        async with self.listing:
+            await note_referrer(self.metadata, place, described, self.now())
 
     async def _known(self, reference: Reference, artifact: Assembled) -> bool:
         """Whether it is taken down that ``reference`` names this."""

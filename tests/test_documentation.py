@@ -27,13 +27,15 @@ _DOCUMENTS = (
     *("README.md", "CONTRIBUTING.md", "CHANGELOG.md"),
     *(
         "docs/agents.md",
+        "docs/alerts.md",
+        "docs/api.md",
         "docs/architecture.md",
         "docs/authors.md",
         "docs/commands.md",
         "docs/configuration.md",
         "docs/failures.md",
     ),
-    *("docs/metrics.md", "docs/operators.md", "docs/redis.md"),
+    *("docs/metrics.md", "docs/operators.md", "docs/redis.md", "docs/tracing.md"),
 )
 _EXAMPLE = "http://127.0.0.1:8080"
 _PLUGIN = "istio-ecosystem/wasm-extensions/basic_auth"

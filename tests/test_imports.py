@@ -12,7 +12,8 @@ HOUSE = """
     digest
     oci
     freshness
-    config: values section cache hosts redis known hosted prewarm contradictions upstreams rights models schema problems
+    config: values section cache hosts redis known hosted prewarm contradictions upstreams rights tracing models schema
+    config: problems
     config: document environment load show reference __init__
     globs
     logs
@@ -24,6 +25,7 @@ HOUSE = """
     meanwhile
     suspicion
     metrics
+    tracing
     wasm: sections signatures custom module inflate tar archive
     wasm: artifact functions hosts fields reasons agents description examine repackage
     layouts: source tar layout assembly writing
@@ -110,9 +112,10 @@ HOUSE = """
     mending
     scrubbing
     exposition
+    telemetry
     auth: rules htpasswd failures keyed remembered verdicts
     edge: ranges headers account respond basic passthrough auth body uploads manifest push forward metrics registry
-    edge: peers peerhosted peerpins peeruploads peerwarm peerchores modules app
+    edge: peers peerhosted peerpins peeruploads peerwarm peerchores modules app traced
     edge.api: guard operation results openapi asked described modules pins prewarm housekeeping archive upstreams fills replicas reference admin
     around
     replicated
@@ -125,7 +128,7 @@ HOUSE = """
     doctor: subjects __init__
     references: named documents urls kinds lines files kubeconfig cluster __init__
     commands: text token spelling client sse options screen tables answers outcomes bars following sources chores sweeping
-    commands: listing archives prewarming menu deliveries
+    commands: listing exporting importing prewarming menu deliveries
     inspector: told layout local remote report command
     cli
     commands: reference

@@ -10,7 +10,7 @@ from mirror.commands.client import Client, path_of
 from mirror.commands.options import Asked
 from mirror.commands.outcomes import Outcomes
 from mirror.commands.screen import FAILED, INTERRUPTED, Screen, run
-from mirror.commands.spelling import all_asked_for
+from mirror.commands.spelling import all_asked_for, batches
 from mirror.errors import CommandError, MirrorRefused
 
 _WITHIN = 600.0  # seconds for the answer to a batch, each of whose references may wait for upstream
@@ -65,12 +65,14 @@ def _unpinned(client: Client, batch: Sequence[str]) -> Iterator[Mapping[str, obj
 
 
 def _done(client: Client, screen: Screen, chore: Chore, references: Sequence[str], ask: Ask) -> int:
-    names = all_asked_for(references, client.host)
+    names, faults = all_asked_for(references, client.host)
     outcomes = Outcomes(screen, chore.good, names)
+    for name, words in faults:
+        outcomes.failed(name, words, "invalid")
     asked = 0
     try:
-        for start in range(0, len(names), chore.batch):
-            for result in ask(client, names[start : start + chore.batch]):
+        for batch in batches(names, chore.batch):
+            for result in ask(client, batch):
                 outcomes.add(result)
                 asked += 1
     except KeyboardInterrupt:
@@ -82,7 +84,7 @@ def _done(client: Client, screen: Screen, chore: Chore, references: Sequence[str
         if asked:
             screen.complain(_so_far(outcomes, asked, len(names)))
         return FAILED
-    if len(names) > 1:
+    if outcomes.counts.total() > 1:
         screen.say(f"{outcomes.summary()}.")
     return outcomes.status
 

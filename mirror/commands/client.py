@@ -25,6 +25,9 @@ from mirror.errors import CommandError, MirrorRefused, MirrorUnreachable
 WITHIN: Final = 40.0
 """Seconds for an answer: a mirror that has to fetch an artifact first holds a request for up to ``hold_for``."""
 
+TAR: Final = "application/x-tar"
+"""The media type of an archive."""
+
 _ROOT = "/api/v1/"
 _CONNECT_WITHIN = 10.0
 _PIECES_WITHIN = 60.0  # seconds between two pieces of what streams

@@ -41,6 +41,7 @@ from mirror.commands.options import Asked
     "--platform",
     "platforms",
     multiple=True,
+    type=options.Platform(),
     metavar="P",
     help="Of an index: such as linux/arm64, or all. Without it as agents choose.",
 )
@@ -108,6 +109,7 @@ def prewarm(
     "--platform",
     "platforms",
     multiple=True,
+    type=options.Platform(),
     metavar="P",
     help="Of an index: such as linux/arm64, or all. Without it what the mirror holds.",
 )
@@ -119,9 +121,9 @@ def export(asked: Asked, references: Sequence[str], output: str, platforms: Sequ
     It is for a cluster without a network: a tar of an OCI image layout, which skopeo, crane and `wasm-mirror import`
     read. It gets its name once it is whole; when a reference cannot be had, there is no archive, and status 1.
     """
-    from mirror.commands import archives
+    from mirror.commands import exporting
 
-    sys.exit(archives.export(asked, output, references, platforms, referrers=referrers))
+    sys.exit(exporting.export(asked, output, references, platforms, referrers=referrers))
 
 
 @click.command(
@@ -142,9 +144,9 @@ def import_(asked: Asked, files: Sequence[str], pin: bool, under: str | None) ->
     They are tars of an OCI image layout, gzipped or not. Everything is verified before any of it is served, and
     stands in for its registry without a limit of age.
     """
-    from mirror.commands import archives
+    from mirror.commands import importing
 
-    sys.exit(archives.import_(asked, archives.Import(files, pin, under)))
+    sys.exit(importing.import_(asked, importing.Import(files, pin, under)))
 
 
 COMMANDS: Final[Sequence[click.Command]] = (prewarm, export, import_)

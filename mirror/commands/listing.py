@@ -15,13 +15,13 @@ _PAGE = 1000
 _WITHIN = 120.0  # seconds for a page; the first may cost a look at all that is held
 
 _COLUMNS = (
-    Column("reference", folds=True),
+    Column("reference", folds=56),
     Column("size", right=True),
-    Column("hits", right=True),
-    Column("used", right=True),
-    Column("fetched", right=True),
-    Column("digest"),
-    Column("state"),
+    Column("hits", right=True, spare=1),
+    Column("used", right=True, spare=2),
+    Column("fetched", right=True, spare=3),
+    Column("digest", spare=4),
+    Column("state", folds=24),
 )
 _SHORT = 19  # signs of a digest that tell it from others: sha256: and twelve more
 

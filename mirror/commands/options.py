@@ -1,15 +1,21 @@
 """The options that every command has which talks to a running mirror. Imports nothing that takes time."""
 
 import functools
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Concatenate, ParamSpec, TypeVar
+from typing import Concatenate, Final, ParamSpec, TypeVar
 
 import click
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+STANDARD: Final = "-"
+"""Instead of a file: standard input, or standard output."""
+
+_PLATFORM = re.compile(r"all|[a-z0-9]+/[a-z0-9_.-]+")
 
 url = click.option(
     "--mirror",
@@ -26,6 +32,21 @@ token_file = click.option(
     metavar="FILE",
     help="The mirror's admin token; or WASM_MIRROR_TOKEN_FILE, a path, or WASM_MIRROR_TOKEN, the token itself.",
 )
+
+
+class Platform(click.ParamType[str]):
+    """``OS/ARCHITECTURE``, or ``all``."""
+
+    name = "PLATFORM"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """The value as it was given."""
+        text = str(value)
+        if not _PLATFORM.fullmatch(text):
+            self.fail(f"must be all, or an OS/ARCHITECTURE such as linux/arm64, not {text!r}", param, ctx)
+        return text
+
+
 references = click.argument("references", metavar="REF…", nargs=-1, required=True)
 
 

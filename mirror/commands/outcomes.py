@@ -14,20 +14,31 @@ _WIDEST = 64  # signs of a reference, beyond which the next column moves
 
 
 class Outcomes:
-    """Results as they come. ``good``: the words for what was asked for; ``references``: those that will be shown."""
+    """Results as they come. ``good``: the words for what was asked for; ``references``: those that will be shown, and
+    ``where`` each of them was found, which is said of those that are not good.
+    """
 
-    def __init__(self, screen: Screen, good: Collection[str], references: Iterable[str] = ()) -> None:
+    def __init__(
+        self,
+        screen: Screen,
+        good: Collection[str],
+        references: Iterable[str] = (),
+        where: Mapping[str, str] | None = None,
+    ) -> None:
         self.counts: Counter[str] = Counter()
         self.bytes = 0
         self.replicas: set[str] = set()
         self._screen = screen
         self._good = frozenset(good)
+        self._where = where or {}
         self._width = min(_WIDEST, max((len(text.escaped(one)) for one in references), default=0))
 
     def add(self, document: Mapping[str, object]) -> Result:
         """Take in a result, as the mirror sent it, and print it."""
         result = self.count(document)
-        self._screen.tell(document)
+        self._screen.tell(
+            document if (where := self._where.get(result.reference)) is None else {**document, "where": where}
+        )
         self._screen.say(self.line(result))
         return result
 
@@ -40,15 +51,17 @@ class Outcomes:
             self.replicas.add(result.replica)
         return result
 
-    def failed(self, reference: str, why: str, result: str = "failed") -> None:
-        """Note and print what no mirror has said of a reference."""
+    def failed(self, reference: str, why: str, result: str) -> None:
+        """Note and print what no mirror was asked about."""
         self.add({"reference": reference, "result": result, "why": why})
 
     def line(self, result: Result) -> str:
         """A result in words."""
         word = click.style(f"{text.escaped(result.result):<{_WIDE}}", fg=self.colour(result))
         reference = f"{text.escaped(result.reference):<{self._width}}"
-        return f"{word}  {reference}  {_details(result)}".rstrip()
+        where = None if result.result in self._good else self._where.get(result.reference)
+        found = f" [{text.escaped(where)}]" if where else ""
+        return f"{word}  {reference}  {_details(result)}{found}".rstrip()
 
     def colour(self, result: Result) -> str:
         """How to take it."""

@@ -1,7 +1,7 @@
 """``prewarm``: a job at the mirror, begun and followed to its end; interrupted, it goes on there."""
 
-import json
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -13,13 +13,13 @@ from mirror.commands.options import Asked
 from mirror.commands.outcomes import Outcomes
 from mirror.commands.screen import DONE, FAILED, INTERRUPTED, Screen, run
 from mirror.commands.sources import Sources
-from mirror.commands.spelling import all_asked_for
+from mirror.commands.spelling import all_asked_for, asked_for, batches
 from mirror.errors import CommandError, MirrorRefused
 
 GOOD: Final = frozenset({"held", "fetched"})
 
+_JOB = re.compile(r"[\w.-]{1,100}", re.ASCII)
 _MOST = 10_000  # references of one job
-_LARGEST = 900_000  # bytes of them as JSON, of the 1 MiB that a call may have
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,18 +35,28 @@ def prewarm(asked: Asked, sources: Sources, how: How) -> int:
     """Have all of it warmed, and say what became of each reference; gives the exit status."""
 
     def work(client: Client, screen: Screen) -> int:
-        references, problems = sources.read()
-        for problem in problems:
-            screen.complain(problem)
-            screen.tell({"reference": None, "result": "invalid", "why": problem})
-        names = all_asked_for(references, client.host)
+        references, broken = sources.read()
+        names, faults = all_asked_for(references, client.host)
+        where = {asked_for(one, client.host): place for one, place in references.items() if place is not None}
+        problems = [*((None, words) for words in broken), *faults]
+        for name, words in problems:
+            screen.complain(words)
+            screen.tell({"reference": name, "result": "invalid", "why": words})
         if not names and not problems:
             screen.note("No module is named there: there is nothing to do.")
         status = FAILED if problems else DONE
-        for batch in _batches(names):
-            status = max(status, _warmed(client, screen, how, batch))
-            if status == INTERRUPTED:
-                break
+        begun = 0
+        try:
+            for batch in batches(names, _MOST):
+                status = max(status, _warmed(client, screen, how, batch, where))
+                begun += len(batch)
+                if status == INTERRUPTED:
+                    break
+        finally:
+            if 0 < begun < len(names):
+                screen.complain(
+                    f"{text.count(len(names) - begun, 'reference')} were not asked for: they are for another job"
+                )
         return status
 
     return run(asked, work)
@@ -57,7 +67,7 @@ def follow_job(asked: Asked, job: str) -> int:
 
     def work(client: Client, screen: Screen) -> int:
         state = read(Job, _of_job(client, "GET", job))
-        return _followed(client, screen, state, [])
+        return _followed(client, screen, state, Outcomes(screen, GOOD))
 
     return run(asked, work)
 
@@ -76,6 +86,8 @@ def cancel_job(asked: Asked, job: str) -> int:
 
 
 def _of_job(client: Client, method: str, job: str) -> dict[str, object]:
+    if not _JOB.fullmatch(job):
+        raise CommandError(f"{job} is no job; `wasm-mirror prewarm --jobs` lists them", wrong_use=True)
     try:
         return client.call(method, path_of("prewarm", job))
     except MirrorRefused as refused:
@@ -84,7 +96,7 @@ def _of_job(client: Client, method: str, job: str) -> dict[str, object]:
         raise
 
 
-def _warmed(client: Client, screen: Screen, how: How, batch: Sequence[str]) -> int:
+def _warmed(client: Client, screen: Screen, how: How, batch: Sequence[str], where: Mapping[str, str]) -> int:
     body: dict[str, object] = {"references": batch, "pin": how.pin}
     if how.parallel is not None:
         body["parallel"] = how.parallel
@@ -98,11 +110,10 @@ def _warmed(client: Client, screen: Screen, how: How, batch: Sequence[str]) -> i
             f"interrupted before {client.url} has said that it begins; `wasm-mirror prewarm --jobs` shows it"
         )
         return INTERRUPTED
-    return _followed(client, screen, job, batch)
+    return _followed(client, screen, job, Outcomes(screen, GOOD, batch, where))
 
 
-def _followed(client: Client, screen: Screen, job: Job, batch: Sequence[str]) -> int:
-    outcomes = Outcomes(screen, GOOD, batch)
+def _followed(client: Client, screen: Screen, job: Job, outcomes: Outcomes) -> int:
     again = f"`wasm-mirror prewarm --follow {job.id}` shows it, `wasm-mirror prewarm --cancel {job.id}` ends it"
     try:
         end = _shown(client, screen, job, outcomes)
@@ -167,9 +178,9 @@ def list_jobs(asked: Asked) -> int:
         columns = [
             Column("job"),
             Column("state"),
-            Column("began"),
+            Column("began", spare=1),
             Column("done", right=True),
-            Column("results", folds=True),
+            Column("results", folds=24),
         ]
         colours = {"running": "yellow", "done": "green", "cancelled": "red"}
         rows: list[Row] = [
@@ -195,18 +206,3 @@ def _numbers(job: Job) -> str:
 
 def _counts(job: Job) -> str:
     return ", ".join(f"{number:,} {text.escaped(word)}" for word, number in job.counts.items() if number)
-
-
-def _batches(names: Sequence[str]) -> Iterator[list[str]]:
-    """References for one job each: no more of them, and no more of their bytes, than a call may have."""
-    batch: list[str] = []
-    size = 0
-    for name in names:
-        length = len(json.dumps(name)) + 2
-        if batch and (len(batch) == _MOST or size + length > _LARGEST):
-            yield batch
-            batch, size = [], 0
-        batch.append(name)
-        size += length
-    if batch:
-        yield batch

@@ -4,7 +4,6 @@ import functools
 import io
 import json
 import os
-import shutil
 import sys
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Final, TextIO
@@ -28,6 +27,8 @@ INTERRUPTED: Final = 130
 
 NARROWEST: Final = 40
 
+_USUAL = 80
+
 
 class Screen:
     """Standard output and standard error. ``terminal``: somebody looks at tables and bars."""
@@ -43,7 +44,7 @@ class Screen:
     @property
     def width(self) -> int:
         """Columns of the terminal."""
-        return max(NARROWEST, shutil.get_terminal_size((110, 24)).columns)
+        return _columns(sys.stdout if self.terminal else sys.stderr)
 
     @functools.cached_property
     def console(self) -> "Console":
@@ -66,7 +67,7 @@ class Screen:
         return Console(
             file=file,
             force_terminal=True,
-            width=self.width,
+            width=_columns(file),
             highlight=False,
             markup=False,
             emoji=False,
@@ -90,6 +91,15 @@ class Screen:
     def note(self, message: str) -> None:
         """What is no result, and good to know: a line on standard error."""
         click.echo(escaped(message), err=True)
+
+
+def _columns(file: TextIO) -> int:
+    given = os.environ.get("COLUMNS", "")
+    try:
+        found = int(given) if given.isdecimal() else os.get_terminal_size(file.fileno()).columns
+    except OSError:
+        found = _USUAL
+    return max(NARROWEST, found or _USUAL)
 
 
 def _has_colours() -> bool:

@@ -1,7 +1,7 @@
 """Where the references of a ``prewarm`` come from: the command line, files, a cluster."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -9,6 +9,9 @@ from typing import Literal
 from mirror.errors import ClusterError
 from mirror.references import ClusterObject, collect
 from mirror.references.cluster import listed
+
+_TYPED = "the command line"
+"""How `collect` calls the place of what was typed: whoever did so knows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +31,11 @@ class Sources:
     files: Sequence[str]
     cluster: Cluster | None
 
-    def read(self) -> tuple[Sequence[str], Sequence[str]]:
-        """All references, each once, and a line for each thing that is broken. Blocks."""
+    def read(self) -> tuple[Mapping[str, str | None], Sequence[str]]:
+        """All references with where they stand, unless they were typed; and a line for each thing that is broken.
+
+        Blocks.
+        """
         objects: Sequence[ClusterObject] = ()
         problems: list[str] = []
         if self.cluster is not None:
@@ -47,4 +53,5 @@ class Sources:
                 problems += found.problems
         files: list[Path | Literal["-"]] = ["-" if name == "-" else Path(name) for name in self.files]
         collected = collect(files, self.texts, objects)
-        return [named.text for named in collected.references], [*problems, *collected.problems]
+        found_at = {named.text: None if named.where == _TYPED else named.where for named in collected.references}
+        return found_at, [*problems, *collected.problems]

@@ -10,15 +10,21 @@ from mirror.commands.screen import Screen
 from mirror.commands.text import escaped
 
 _GAP = "  "
+_NARROWEST = 8  # signs of a column, whatever the terminal is
 
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """``right``: numbers, which stand under each other. ``folds``: what takes a second line where there is no room."""
+    """``right``: numbers, which stand under each other. ``folds``: where there is no room it is no wider than
+    so many signs, and takes further lines; 0: it does not.
+
+    ``spare``: it is left out of a terminal that is too narrow; the higher, the sooner. 0: never.
+    """
 
     name: str
     right: bool = False
-    folds: bool = False
+    folds: int = 0
+    spare: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,18 +64,41 @@ def plain(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> list[str]
     return lines
 
 
+def fitting(columns: Sequence[Column], widths: Sequence[int], room: int) -> dict[int, int]:
+    """The columns, counted from 0, that are shown where ``room`` signs are, and how wide each of them is.
+
+    ``widths`` are those of their contents.
+    """
+    shown = {number: min(width, columns[number].folds or width) for number, width in enumerate(widths)}
+
+    def left() -> int:
+        return room - sum(shown.values()) - len(_GAP) * (len(shown) - 1)
+
+    while left() < 0 and (spare := max(shown, key=lambda number: columns[number].spare)) and columns[spare].spare:
+        del shown[spare]
+    for number in [number for number in shown if columns[number].folds]:
+        shown[number] = max(_NARROWEST, min(widths[number], shown[number] + left()))
+    return shown
+
+
 def _drawn(screen: Screen, columns: Sequence[Column], rows: Sequence[Sequence[Cell]]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for column in columns:
+    widths = [
+        max(len(column.name), *(len(row[number].text) for row in rows), 1) for number, column in enumerate(columns)
+    ]
+    shown = fitting(columns, widths, screen.width)
+    table = Table(box=None, pad_edge=False, collapse_padding=True, padding=(0, len(_GAP), 0, 0), header_style="bold")
+    for number, width in shown.items():
+        column = columns[number]
         table.add_column(
             column.name.upper(),
             justify="right" if column.right else "left",
             no_wrap=not column.folds,
             overflow="fold" if column.folds else "ellipsis",
+            width=width,
         )
     for row in rows:
-        table.add_row(*(Text(cell.text or "-", style=cell.colour) for cell in row))
+        table.add_row(*(Text(row[number].text or "-", style=row[number].colour) for number in shown))
     screen.console.print(table)

@@ -58,3 +58,8 @@ def shortened(text: str, room: int) -> str:
 def listed(parts: list[str]) -> str:
     """``a``, ``a and b``, ``a, b and c``."""
     return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
+
+
+def why(error: Exception) -> str:
+    """What the system says of a file that cannot be read or written."""
+    return getattr(error, "strerror", None) or "it is no path"

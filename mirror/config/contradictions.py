@@ -1,5 +1,6 @@
 """What is wrong between keys, seen before they are read one by one, so that both kinds of errors are told at once."""
 
+import contextlib
 from collections.abc import Callable, Iterable, Mapping
 from typing import TypeVar
 
@@ -98,15 +99,29 @@ def _between_references(settings: Mapping[object, object]) -> Iterable[tuple[Loc
         return
     names, default = settings.get("names"), settings.get("default_upstream")
     own = [str(name).lower() for name in names] if isinstance(names, list | tuple) else []
-    known = [str(name) for name in upstreams]
+    known_here = [str(name) for name in upstreams]
     hosted = settings.get("hosted")
     if _key(hosted, "enabled") in (None, True):
-        known.append(str(_key(hosted, "prefix") or _HOSTED))
+        known_here.append(str(_key(hosted, "prefix") or _HOSTED))
+    addresses = {address for name, entry in upstreams.items() for address in _addresses(str(name), entry)}
     for number, text in enumerate(references):
         if isinstance(text, str):
-            fault = fault_of(text, own, known, default if isinstance(default, str) else None)
+            fault = fault_of(text, own, known_here, addresses, default if isinstance(default, str) else None)
             if fault is not None:
                 yield ("prewarm", "references", number), fault
+
+
+def _addresses(name: str, entry: object) -> Iterable[str]:
+    """How clients call a registry, in lower case: by its name, known aliases, and by where it is."""
+    yield name
+    yield from known.aliases(name)
+    endpoints = _key(entry, "endpoints")
+    last = endpoints[-1] if isinstance(endpoints, list | tuple) and endpoints else known.endpoint(name)
+    if _key(last, "repository_prefix") is None:
+        url = last if isinstance(last, str) else _key(last, "url")
+        if isinstance(url, str):
+            with contextlib.suppress(ValueError):
+                yield hosts.parse_endpoint(url).partition("://")[2]
 
 
 def _name_faults(name: object, entry: object) -> Iterable[str]:

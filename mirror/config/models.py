@@ -15,6 +15,7 @@ from mirror.config.prewarm import PrewarmSettings
 from mirror.config.redis import SQLITE, Advertised, RedisPlace, StoreUrl, parse_place
 from mirror.config.rights import AuthSettings
 from mirror.config.section import Section
+from mirror.config.tracing import TracingSettings
 from mirror.config.upstreams import Defaults, UpstreamSettings
 from mirror.config.values import Duration, File, Kind, Size, Whole, absent_is_empty, not_switched_on, shown
 
@@ -239,6 +240,7 @@ class Settings(Section):
     )
     tls: TlsSettings = Field(TlsSettings(), description="Serving HTTPS.")
     log: LogSettings = Field(LogSettings(), description="What is written to standard error.")
+    tracing: TracingSettings = Field(TracingSettings(), description="Where traces of requests are sent.")
 
     @model_validator(mode="wrap")
     @classmethod

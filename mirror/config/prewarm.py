@@ -1,6 +1,6 @@
 """References that are kept warm: pulled before anybody asks for them."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from typing import Annotated
 
 from pydantic import BeforeValidator, Field, field_validator
@@ -45,24 +45,32 @@ class PrewarmSettings(Section):
         return value
 
 
-def fault_of(text: str, names: Collection[str], upstreams: Iterable[str], default: str | None) -> str | None:
+def fault_of(
+    text: str, names: Collection[str], upstreams: Collection[str], addresses: Collection[str], default: str | None
+) -> str | None:
     """What is wrong with a reference, as `mirror.names.Names.of_text` will see it; None if nothing is.
 
-    ``names`` are the mirror's own, in lower case; ``upstreams`` may come first in it, what is hosted among them.
+    ``names`` are the mirror's own; ``upstreams`` may come first in it, what is hosted among them, and so may the
+    ``addresses`` at which they are. Both in lower case.
     """
-    known = list(upstreams)
     rest = text[len(_SCHEME) :] if text[: len(_SCHEME)].lower() == _SCHEME else text
     first, slash, after = rest.partition("/")
-    host, colon, port = first.lower().rpartition(":")
-    if slash and first not in known and (first.lower() in names or (colon and port.isdigit() and host in names)):
+    if slash and _is_own(first.lower(), names) and (first not in upstreams or after.partition("/")[0] in upstreams):
         rest = after
+        first, slash, after = rest.partition("/")
+    at_address = bool(slash) and first not in upstreams and first.lower().removesuffix(":443") in addresses
     try:
-        named = oci.parse_reference(rest)
+        named = oci.parse_reference(after if at_address else rest)
     except MirrorError as error:
         return f"must be a reference such as ghcr.io/team/plugin:1.0: {error.message}"
     upstream, slash, _ = named.name.partition("/")
-    if upstream in known:
-        return None if slash else f"names an upstream only; append a repository, such as {upstream}/team/plugin:1.0"
-    if default is None:
-        return f"must begin with one of {', '.join(known)}, not {shown(upstream)}; or add that under upstreams"
-    return None
+    if at_address or (upstream not in upstreams and default is not None):
+        return None
+    if upstream not in upstreams:
+        return f"must begin with one of {', '.join(upstreams)}, not {shown(upstream)}; or add that under upstreams"
+    return None if slash else f"names an upstream only; append a repository, such as {upstream}/team/plugin:1.0"
+
+
+def _is_own(host: str, names: Collection[str]) -> bool:
+    name, colon, port = host.rpartition(":")
+    return host in names or (bool(colon) and port.isdigit() and name in names)

@@ -23,6 +23,7 @@ CONTAINERD_NAME = "io.containerd.image.name"
 
 _VERSION = "1.0.0"
 _MOST = 10_000
+_LONGEST_NAME = 512
 _DOCKERS = frozenset({"manifest.json", "repositories"})
 
 
@@ -113,7 +114,9 @@ def _name(entry: dict[str, object]) -> str:
     if not isinstance(notes, dict):
         return ""
     name = notes.get(CONTAINERD_NAME) or notes.get(REF_NAME) or ""
-    return name if isinstance(name, str) else ""
+    if not isinstance(name, str):
+        return ""
+    return name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}…"  # which is no reference, and is told so
 
 
 def _object(content: bytes, name: str) -> dict[str, object]:

@@ -27,6 +27,7 @@ _REFUSED = {
     b"S": "a sparse file",
 }
 _MAX_HEADER = 64 * 1024
+_SHOWN = 200  # characters of a name
 _OCTAL = re.compile(rb"[0-7]{1,22}")
 _DECIMAL = re.compile(rb"[0-9]{1,18}")
 
@@ -92,17 +93,16 @@ class Tar:
 
     def _entry(self, raw: bytes, size: int, kind: bytes) -> Entry:
         name = self._name(raw)
+        shown = name[:_SHOWN]
         if (what := _REFUSED.get(kind)) is not None:
-            raise ArchiveInvalid(f"the archive holds {what}, {name!r}; an OCI image layout has files and folders only")
+            raise ArchiveInvalid(f"the archive holds {what}, {shown!r}; an OCI image layout has files and folders only")
         if kind not in _FILES and kind != _FOLDER:
-            raise ArchiveInvalid(f"the archive's entry {name!r} is of a kind that not all readers know: {kind!r}")
+            raise ArchiveInvalid(f"the archive's entry {shown!r} is of a kind that not all readers know: {kind!r}")
         folder = kind == _FOLDER or (kind == b"\0" and raw.endswith(b"/"))
         if folder and size:
-            raise ArchiveInvalid(f"the archive's folder {name!r} has content, which not all readers read alike")
+            raise ArchiveInvalid(f"the archive's folder {shown!r} has content, which not all readers read alike")
         if not folder and (not name or raw.endswith(b"/")):
-            raise ArchiveInvalid(
-                f"the archive holds a file with the name of a folder, {raw.decode(errors='replace')!r}"
-            )
+            raise ArchiveInvalid(f"the archive holds a file with the name of a folder, {shown + '/'!r}")
         self._total += size
         if self._total > self._limits.total:
             raise ArchiveInvalid(
@@ -111,7 +111,7 @@ class Tar:
             )
         mark = blake2b(name.encode(), digest_size=16).digest()
         if not folder and mark in self._names:
-            raise ArchiveInvalid(f"the archive holds {name!r} twice")
+            raise ArchiveInvalid(f"the archive holds {shown!r} twice")
         self._names.add(mark)
         self._left, self._padding = size, -size % _BLOCK
         return Entry(name, size, folder)
@@ -125,12 +125,12 @@ class Tar:
         try:
             text = raw.decode()
         except UnicodeDecodeError as error:
-            raise ArchiveInvalid(f"the archive holds a name that is not UTF-8: {raw!r}") from error
+            raise ArchiveInvalid(f"the archive holds a name that is not UTF-8: {raw[:_SHOWN]!r}") from error
         if text.startswith("/"):
-            raise ArchiveInvalid(f"the archive holds an absolute name, {text!r}; write it with relative ones")
+            raise ArchiveInvalid(f"the archive holds an absolute name, {text[:_SHOWN]!r}; write it with relative ones")
         parts = [part for part in text.split("/") if part not in ("", ".")]
         if ".." in parts or "\0" in text:
-            raise ArchiveInvalid(f"the archive holds a name that leads out of it, {text!r}")
+            raise ArchiveInvalid(f"the archive holds a name that leads out of it, {text[:_SHOWN]!r}")
         return "/".join(parts)
 
     async def _header(self) -> bytes | None:

@@ -82,11 +82,7 @@ class Files:
         try:
             with path.open("rb") as file:
                 about = os.fstat(file.fileno())
-                regular = stat.S_ISREG(about.st_mode)
-                if regular and not self._is_new(about):
-                    return
-                if regular and about.st_size > MAX_FILE:
-                    self._findings.problem(name, _TOO_LARGE)
+                if stat.S_ISREG(about.st_mode) and not self._is_new(about):
                     return
                 yield from self._text(name, file, named=named)
         except FileNotFoundError:
@@ -97,7 +93,8 @@ class Files:
     def _text(self, name: str, file: BinaryIO, *, named: bool) -> Iterator[tuple[str, str, bool]]:
         content = file.read(MAX_FILE + 1)
         if len(content) > MAX_FILE:
-            self._findings.problem(name, _TOO_LARGE)
+            words = f"is larger than {MAX_FILE >> 20}MiB, which no file of references or plugins is; it was not read"
+            self._findings.problem(name, words)
             return
         self._left -= len(content)
         if self._left < 0:
@@ -121,9 +118,6 @@ class Files:
         new = key not in self._seen
         self._seen.add(key)
         return new
-
-
-_TOO_LARGE = f"is larger than {MAX_FILE >> 20}MiB, which no file of references or plugins is; it was not read"
 
 
 def _at(name: str, content: bytes, offset: int) -> str:

@@ -6,7 +6,7 @@
       format               {"format": 1}: what wrote this directory
       lock                 flock: one mirror (with its workers) at a time
       blobs/<algorithm>/<2 hex>/<hex>
-      spool/               blobs while they are being filled, or unpacked
+      spool/               blobs while they are being filled, unpacked or imported
       uploads/             what is being pushed
       leases/              one file for each piece of work that only one worker may do
       generation           a counter that moves when a tag does, mapped by every worker

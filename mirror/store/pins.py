@@ -105,7 +105,7 @@ def _stamp(pin: Pin) -> tuple[int, bool, str]:
 
 @dataclass(frozen=True, slots=True)
 class Records:
-    """All records, by their keys, in the order of these."""
+    """All records, by their keys."""
 
     all: Mapping[str, Record] = field(default_factory=dict)
 
@@ -121,15 +121,19 @@ class Records:
 
     def with_merged(self, records: Iterable[Record]) -> "Records":
         """With those too; this very object where they say nothing new."""
-        merged = dict(self.all)
+        news: dict[str, Record] = {}
         for record in records:
-            merged[record.key] = _merged(merged.get(record.key), record)
-        return self if merged == self.all else Records(dict(sorted(merged.items())))
+            known = news.get(record.key) or self.all.get(record.key)
+            merged = _merged(known, record)
+            if merged != known:
+                news[record.key] = merged
+        return Records({**self.all, **news}) if news else self
 
     def without_old(self, now: float) -> "Records":
         """Without tombstones that have stood for long enough."""
         latest = (now - BURIED_FOR) * 1000
-        return Records({key: one for key, one in self.all.items() if one.at > latest or not _is_buried(one)})
+        old = {key for key, one in self.all.items() if one.at <= latest and _is_buried(one)}
+        return Records({key: one for key, one in self.all.items() if key not in old}) if old else self
 
 
 def _merged(known: Record | None, record: Record) -> Record:

@@ -19,6 +19,7 @@ from mirror.errors import (
     UpstreamUnavailable,
 )
 from mirror.metrics import Metrics
+from mirror.tracing import Kind, begin, inside
 from mirror.upstream.blob import BlobStream
 from mirror.upstream.client import Endpoint
 from mirror.upstream.hedge import first_good
@@ -152,7 +153,9 @@ class Rounds:
             place = await self._place(question.repository, deadline, first=not question.yielding)
             try:
                 asked_at = self._clock()
-                result = await self._try(question, endpoint, deadline, share)
+                about = {"wasm_mirror.upstream": self._upstream, "server.address": endpoint.host}
+                with inside(begin(question.operation, Kind.CLIENT, about)):
+                    result = await self._try(question, endpoint, deadline, share)
             except BaseException:
                 place.leave()
                 raise

@@ -12,6 +12,7 @@ from mirror import __version__
 from mirror.errors import UpstreamDenied, UpstreamError, UpstreamInvalid, UpstreamTimeout, UpstreamUnavailable
 from mirror.flight import Flights
 from mirror.oci import parse_object
+from mirror.tracing import CARRIERS, carried
 from mirror.upstream.answers import failure, length, refuse_disguise, words_of
 from mirror.upstream.auth import Authenticator, Authenticators, Reply, Send, Whose
 from mirror.upstream.credentials import LoginSource, OnlyOne
@@ -151,7 +152,7 @@ class Session:
                 retry_after=1,
             )
         asked.sent = True
-        request = _request(asked.method, asked.url, asked.headers, asked.body)
+        request = _request(asked.method, asked.url, {**(asked.headers or {}), **carried()}, asked.body)
         if step.authorization is not None:
             request.headers["authorization"] = step.authorization.get_secret_value()
         return request
@@ -183,7 +184,8 @@ class Session:
         headers = request.headers.copy()
         del headers["host"]
         if origin_of(url) != origin_of(request.url):
-            headers.pop("authorization", None)
+            for name in ("authorization", *CARRIERS):
+                headers.pop(name, None)
         return httpx.Request(request.method, url, headers=headers)
 
     def located(self, base: httpx.URL, location: str) -> httpx.URL:

@@ -1,6 +1,7 @@
 """Settings to objects: the whole graph. Nothing else makes these objects, and there are no globals."""
 
 import contextlib
+import importlib.util
 from collections.abc import AsyncIterator, Callable
 
 from starlette.types import ASGIApp, Scope
@@ -19,6 +20,8 @@ from mirror.edge.modules import ModulesApp
 from mirror.edge.peers import PeerApp
 from mirror.edge.push import Pushes
 from mirror.edge.registry import Registry
+from mirror.edge.traced import TracedApp, Traces
+from mirror.errors import StartError
 from mirror.metadata.sqlite import SqliteMetadata
 from mirror.names import Names
 from mirror.store.blobs import BlobStore
@@ -34,6 +37,8 @@ from mirror.wiring.publishers import publishers_of
 from mirror.wiring.scrubbing import scrub_within
 from mirror.wiring.warming import warmer_of, warming_of
 
+_OF_TRACING = ("opentelemetry.sdk.trace", "opentelemetry.exporter.otlp.proto.http")
+
 
 @contextlib.asynccontextmanager
 async def wired(
@@ -41,12 +46,13 @@ async def wired(
     directory: DataDirectory,
     draining: Callable[[], bool],
     at_admin: Callable[[Scope], bool] | None = None,
-) -> AsyncIterator[App]:
+) -> AsyncIterator[ASGIApp]:
     """The application of one worker; on the way out, work under way is stopped so that it can be resumed.
 
     ``at_admin`` tells whether a request came in at the admin API's own port; None where it has none.
     """
     async with contextlib.AsyncExitStack() as stack:
+        telemetry = _telemetry(stack, settings)
         ground = await ground_of(stack, settings, directory)
         pulls = pulls_of(stack, ground)
         scrubber = scrub_within(stack, ground, pulls)
@@ -79,7 +85,34 @@ async def wired(
                 of_peers.update([around.upload_room(pushes)])
             rooms["/peer/"] = PeerApp(secret, ground.store, pulls.fills.tail, ground.local, advertised, rooms=of_peers)
         log_access = settings.log.access == "all"
-        yield App(rooms, draining, log_access=log_access, metrics=ground.metrics, begun=pulls.begun, beside=beside)
+        app = App(rooms, draining, log_access=log_access, metrics=ground.metrics, begun=pulls.begun, beside=beside)
+        yield app if telemetry is None else TracedApp(app, telemetry)
+
+
+def _telemetry(stack: contextlib.AsyncExitStack, settings: Settings) -> Traces | None:
+    """Who begins traces, where they are sent anywhere."""
+    if settings.tracing.endpoint is None:
+        return None
+    from mirror.telemetry import Telemetry  # an extra, and slow to load
+
+    telemetry = Telemetry(settings.tracing.endpoint, settings.tracing.sample)
+    stack.push_async_callback(telemetry.aclose)
+    return telemetry
+
+
+def check_extras(settings: Settings) -> None:
+    """Whether what the settings want is installed. Raises `StartError`."""
+    if settings.tracing.endpoint is not None and not all(map(_is_installed, _OF_TRACING)):
+        raise StartError(
+            "tracing.endpoint needs the extra `tracing`, which is not installed: pip install 'wasm-mirror[tracing]'"
+        )
+
+
+def _is_installed(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:  # not even what it lies in
+        return False
 
 
 def check_secrets(settings: Settings) -> None:

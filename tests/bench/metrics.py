@@ -125,6 +125,7 @@ async def _loaded(lab: Lab) -> Turns:
     directory = DataDirectory.open(settings.data_dir)
     try:
         async with wired(settings, directory, lambda: False) as app:
+            assert isinstance(app, App)
             turns = Turns(app, Uncounted(app))
             async with _serving(turns) as address:
                 assert (await ask(address, target)).status == 200

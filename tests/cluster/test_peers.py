@@ -310,14 +310,18 @@ async def test_a_replica_that_refuses_connections_is_left_alone_for_two_seconds(
     clock = Clock()
     dialled = Fake(saying(404))
     with ReservedPort() as port:
-        async with asking(tmp_path, f"http://127.0.0.1:{port.number}", clock=clock) as peers:
+        url = f"http://127.0.0.1:{port.number}"
+        async with asking(tmp_path, url, clock=clock) as peers:
+            assert peers.heard() == {url: True}, "it was not asked yet"
             assert await peers.find(DIGEST, []) is None
+            assert peers.heard() == {url: False}
             async with serving(dialled, port=port.number):
                 assert await peers.find(DIGEST, []) is None
                 assert dialled.asked == 0
                 clock.seconds += 2.0
                 assert await peers.find(DIGEST, []) is None
                 assert dialled.asked == 1
+                assert peers.heard() == {url: True}
 
 
 NO_ADDRESSES = ("", "nonsense", "http://[", "http://h:x", "http://h:99999999", "ftp://127.0.0.1", "http://a@127.0.0.1")

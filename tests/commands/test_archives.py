@@ -129,12 +129,28 @@ def test_where_an_archive_cannot_be_written_is_said(fake: FakeMirror, tmp_path: 
     )
 
 
+def test_a_full_disk_is_said_and_a_device_stays_one(fake: FakeMirror, tmp_path: Path) -> None:
+    done = command("export", "--mirror", fake.url, "-o", "/dev/full", A)
+    assert (done.exit_code, complaints(done)) == (1, ["/dev/full cannot be written: No space left on device"])
+    assert command("export", "--mirror", fake.url, "-o", "/dev/null", A).exit_code == 0
+    assert Path("/dev/null").is_char_device()
+    (tmp_path / "link.tar").symlink_to(tmp_path / "plugins.tar")
+    assert command("export", "--mirror", fake.url, "-o", tmp_path / "link.tar", A).exit_code == 0
+    assert (tmp_path / "link.tar").is_symlink()
+    assert (tmp_path / "plugins.tar").read_bytes() == CONTENT
+
+
 @pytest.mark.integration
-def test_a_full_disk_is_said(fake: FakeMirror) -> None:
-    full = started("export", "--mirror", fake.url, "-o", "-", A, stdout=os.open("/dev/full", os.O_WRONLY))
-    _, stderr = full.communicate(timeout=30)
-    assert (full.returncode, len(stderr.splitlines())) == (1, 1)
-    assert b"cannot be written: No space left on device" in stderr
+def test_a_pipe_that_is_closed_ends_an_export_without_a_word(fake: FakeMirror) -> None:
+    fake.on("GET", "export", Answer(media_type=TAR, pieces=lambda request: iter([b"x" * 65536] * 64)))
+    process = started("export", "--mirror", fake.url, "-o", "-", A)
+    assert process.stdout is not None
+    assert process.stderr is not None
+    assert process.stdout.read(10) == b"x" * 10
+    process.stdout.close()
+    with process:
+        assert process.stderr.read() == b""
+    assert process.returncode == 1
 
 
 def test_each_archive_is_taken_in_and_one_that_fails_keeps_none_of_the_others(fake: FakeMirror, tmp_path: Path) -> None:

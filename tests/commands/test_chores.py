@@ -96,6 +96,21 @@ def test_the_mirror_by_its_own_address_is_the_mirror(fake: FakeMirror) -> None:
     assert fake.requests[0].document == {"references": [A, "x:5000/y:1"]}
 
 
+def test_what_is_no_reference_is_said_without_asking_and_the_others_are_done(fake: FakeMirror) -> None:
+    fake.on("POST", "pins", told(one(A, "pinned")))
+    fake.on("DELETE", f"pins/{A}", Answer({"reference": A}))
+    bad = ["docker://x/y:1", "", "x" * 5000]
+    for name in ("pin", "unpin"):
+        done = command(name, "--mirror", fake.url, bad[0], A, *bad[1:])
+        assert done.exit_code == 1
+        table = done.stdout.splitlines()
+        assert [line.split()[0] for line in table] == ["invalid", "invalid", "invalid", f"{name}ned", "3"]
+        assert table[0].endswith("docker://x/y:1 is no reference: it begins with its upstream, or with oci://")
+    assert len(fake.requests) == 2
+    export = command("export", "--mirror", fake.url, "-o", "-", *bad, A)
+    assert (export.exit_code, len(complaints(export)), len(fake.requests)) == (2, 3, 2)
+
+
 def test_many_references_are_asked_for_in_batches(fake: FakeMirror) -> None:
     def answer(request: Request) -> Answer:
         return told(*(one(str(name), "pinned") for name in request.document["references"]))  # type: ignore[attr-defined]

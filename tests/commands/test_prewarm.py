@@ -1,5 +1,6 @@
 """prewarm: a job that is begun, followed over broken connections, interrupted, ended."""
 
+import json
 import signal
 import threading
 from collections.abc import Iterator
@@ -7,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from mirror.commands import following, prewarming
+from mirror.commands import following
 from mirror.commands.client import Client
 from mirror.commands.following import follow
+from mirror.commands.spelling import batches
 from mirror.errors import CommandError, MirrorUnreachable
 from tests.commands.support import (
     Answer,
@@ -207,6 +209,11 @@ def test_a_terminal_shows_bars_for_what_is_under_way(fake: FakeMirror) -> None:
     assert shown.seen.count(HIDDEN) == shown.seen.count(SHOWN) == 1
 
 
+def test_json_is_json_on_a_terminal_too(fake: FakeMirror) -> None:
+    shown = drawn("prewarm", "--mirror", fake.url, "--json", A, B, C)
+    assert (shown.status, [json.loads(line) for line in shown.seen.splitlines()]) == (0, RESULTS)
+
+
 def test_ctrl_c_on_a_terminal_gives_it_back(fake: FakeMirror) -> None:
     hang = threading.Event()
 
@@ -273,9 +280,32 @@ def test_references_come_out_of_files_and_what_is_broken_is_said_and_the_rest_is
     assert [line["result"] for line in in_json] == ["invalid", "held", "fetched", "fetched"]
 
 
+def test_where_a_reference_stands_is_said_when_it_fails(fake: FakeMirror, tmp_path: Path) -> None:
+    (tmp_path / "refs.txt").write_text(f"{A}\n# and\n{B}\n")
+    bad = result(B, "failed", why="upstream is down")
+    typed = result(C, "failed", why="so is this one")
+    ends = [event("end", job("done"))]
+    fake.on("GET", "prewarm/j1/events", streaming(EVENTS[1], event("result", bad, 2), event("result", typed, 3), *ends))
+    done = command("prewarm", "--mirror", fake.url, "-f", tmp_path / "refs.txt", C)
+    assert done.stdout.splitlines()[:3] == [
+        f"held       {A}",
+        f"failed     {B}  upstream is down [{tmp_path}/refs.txt:3]",
+        f"failed     {C}  so is this one",
+    ]
+    found = lines(command("prewarm", "--mirror", fake.url, "--json", "-f", tmp_path / "refs.txt", C))
+    assert [line.get("where") for line in found] == [f"{tmp_path}/refs.txt:1", f"{tmp_path}/refs.txt:3", None]
+
+
 def test_references_come_from_standard_input(fake: FakeMirror) -> None:
     plugin = f"kind: WasmPlugin\napiVersion: extensions.istio.io/v1alpha1\nspec: {{url: 'oci://{fake.host}/{A}'}}\n"
     assert command("prewarm", "--mirror", fake.url, "-f", "-", stdin=plugin.encode()).exit_code == 0
+    assert fake.requests[0].document["references"] == [A]
+
+
+def test_what_is_no_reference_is_said_and_the_rest_is_warmed(fake: FakeMirror) -> None:
+    done = command("prewarm", "--mirror", fake.url, "docker://x/y:1", A)
+    assert done.exit_code == 1
+    assert complaints(done) == ["docker://x/y:1 is no reference: it begins with its upstream, or with oci://"]
     assert fake.requests[0].document["references"] == [A]
 
 
@@ -303,6 +333,9 @@ def test_a_cluster_that_cannot_be_asked_is_said_and_the_rest_is_warmed(fake: Fak
         ["--context", "x", "-f", "y"],
         ["--parallel", "0", A],
         ["--parallel", "x", A],
+        ["--platform", "linux", A],
+        ["--follow", "../pins"],
+        ["--cancel", ""],
     ],
     ids=" ".join,
 )
@@ -313,13 +346,21 @@ def test_wrong_use_is_said_before_anybody_is_asked(fake: FakeMirror, words: list
 
 def test_more_than_one_job_can_hold_becomes_several() -> None:
     names = [f"up/team/{number}:1" for number in range(25_000)]
-    batches = list(prewarming._batches(names))
-    assert [name for batch in batches for name in batch] == names
-    assert [len(batch) for batch in batches] == [10_000, 10_000, 5_000]
+    jobs = list(batches(names, 10_000))
+    assert [name for job in jobs for name in job] == names
+    assert [len(job) for job in jobs] == [10_000, 10_000, 5_000]
     long = [f"up/{'x' * 200}/{number}:1" for number in range(6_000)]
-    assert [name for batch in prewarming._batches(long) for name in batch] == long
-    assert len(list(prewarming._batches(long))) == 2
-    assert list(prewarming._batches([])) == []
+    assert [name for job in batches(long, 10_000) for name in job] == long
+    assert len(list(batches(long, 10_000))) == 2
+    assert list(batches([], 10_000)) == []
+
+
+def test_what_was_not_begun_is_said(fake: FakeMirror, tmp_path: Path) -> None:
+    (tmp_path / "refs.txt").write_text("".join(f"up/team/{number}:1\n" for number in range(10_002)))
+    fake.on("POST", "prewarm", Answer(job(), 202), refusal(429, "TOOMANYREQUESTS", "too many jobs run"))
+    done = command("prewarm", "--mirror", fake.url, "-f", tmp_path / "refs.txt")
+    assert done.exit_code == 1
+    assert complaints(done) == ["2 references were not asked for: they are for another job", "too many jobs run"]
 
 
 @pytest.mark.integration

@@ -3,9 +3,9 @@
 import pytest
 
 from mirror.commands import text
-from mirror.commands.tables import Column, plain
+from mirror.commands.tables import Column, fitting, plain
 
-COLUMNS = (Column("reference", folds=True), Column("size", right=True), Column("state"))
+COLUMNS = (Column("reference", folds=10), Column("size", right=True), Column("state"))
 
 
 def test_a_plain_table_is_aligned_and_leaves_nothing_out() -> None:
@@ -15,6 +15,23 @@ def test_a_plain_table_is_aligned_and_leaves_nothing_out() -> None:
         f"{'a:1':<{len(long)}}       9 KiB  -",
         f"{long}  1023.9 MiB  pinned",
     ]
+
+
+@pytest.mark.parametrize(
+    ("room", "shown"),
+    [
+        (90, {0: 60, 1: 7, 2: 8, 3: 7}),
+        (80, {0: 52, 1: 7, 2: 8, 3: 7}),
+        (38, {0: 10, 1: 7, 2: 8, 3: 7}),
+        (37, {0: 18, 1: 7, 2: 8}),
+        (28, {0: 18, 2: 8}),
+        (19, {0: 9, 2: 8}),
+        (5, {0: 8, 2: 8}),
+    ],
+)
+def test_a_narrow_terminal_has_fewer_columns_and_never_loses_the_first(room: int, shown: dict[int, int]) -> None:
+    columns = (Column("reference", folds=10), Column("hits", spare=1), Column("state"), Column("digest", spare=2))
+    assert fitting(columns, [60, 7, 8, 7], room) == shown
 
 
 @pytest.mark.parametrize(

@@ -100,6 +100,19 @@ def test_without_an_upstream_there_is_nothing_to_mirror(tmp_path: Path, text: st
     )
 
 
+@pytest.mark.parametrize("listen", ["listen: 0.0.0.0:9090\n", 'listen: "0.0.0.0:9090"\n'])
+def test_the_admin_api_has_another_port_than_the_registry_or_none(tmp_path: Path, listen: str) -> None:
+    known = "upstreams: {ghcr.io: {}}\n"
+    words = "admin.listen: must be another address than `listen`; leave it out to have both at one port"
+    (line,) = faults(tmp_path, f"{known}{listen}admin: {{listen: 0.0.0.0:9090}}\n")
+    assert line.endswith(words)
+    (line,) = faults(tmp_path, f"{known}admin: {{listen: 127.0.0.1:8080}}\n")
+    assert line.endswith(words)
+    for other in ("127.0.0.1:9091", "127.0.0.1:9090"):
+        settings = load_text(tmp_path, f"{known}{listen}admin: {{listen: '{other}'}}\n")
+        assert (settings.admin.listen, settings.admin_host, settings.host) == (other, "127.0.0.1", "0.0.0.0")
+
+
 def test_an_empty_file_takes_all_from_the_environment(tmp_path: Path) -> None:
     settings = load_text(tmp_path, "", {"WASM_MIRROR_UPSTREAMS": '{"ghcr.io": {}}'})
     assert list(settings.upstreams) == ["ghcr.io"]

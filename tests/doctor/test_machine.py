@@ -52,6 +52,22 @@ async def test_who_may_use_the_admin_api_is_said(tmp_path: Path, listen: str, to
     assert said in found["admin API"].said
 
 
+@pytest.mark.parametrize(
+    ("listen", "own", "said"),
+    [
+        ("0.0.0.0:8080", "127.0.0.1:9090", "for this machine"),
+        ("127.0.0.1:8080", "0.0.0.0:9090", "closed"),
+    ],
+)
+async def test_an_admin_api_with_a_port_of_its_own_is_who_reaches_that(
+    tmp_path: Path, listen: str, own: str, said: str
+) -> None:
+    found = await found_by(Machine(settings(tmp_path, listen=listen, admin={"listen": own})))
+    assert said in found["admin API"].said
+    assert own in found["admin.listen"].said
+    assert "/metrics" in found["admin.listen"].said
+
+
 @pytest.mark.parametrize("content", [None, "short"])
 async def test_a_token_with_which_it_would_not_start_is_a_failure_without_the_token(
     tmp_path: Path, content: str | None

@@ -1,5 +1,6 @@
 """Archives between clusters: what skopeo, crane and regctl write is imported, and they read what is exported."""
 
+import hashlib
 import tarfile
 from pathlib import Path
 from urllib.parse import urlencode
@@ -8,7 +9,7 @@ import httpx
 import pytest
 
 from mirror.digest import Digest
-from tests.e2e.programs import run
+from tests.e2e.programs import agent, run
 from tests.e2e.pushing import Regctl
 from tests.support.artifacts import Artifact, cncf, compat, docker, index, publish, raw, wasm_module
 from tests.support.layouts import contents
@@ -66,7 +67,7 @@ def digests(folder: Path) -> set[Digest]:
     return {Digest.of(file.read_bytes()) for file in folder.rglob("*") if file.is_file()}
 
 
-@pytest.mark.needs("skopeo", "crane", "regctl")
+@pytest.mark.needs("agent", "skopeo", "crane", "regctl")
 def test_what_clients_write_is_imported(tmp_path: Path) -> None:
     artifacts = {**KINDS, "platforms": PLATFORMS}
     with (
@@ -102,6 +103,8 @@ def test_what_clients_write_is_imported(tmp_path: Path) -> None:
                 assert done["result"] in ("imported", "held"), (who, tag, done)
                 assert done["digest"] == str(artifact.digest), (who, tag, done)
             assert holds(second, tag, artifact), tag
+        for tag in ("raw", "compat", "docker", "platforms"):
+            assert agent(f"oci://{second.host}/{PLACE}:{tag}").sha256 == hashlib.sha256(MODULE).hexdigest(), tag
 
 
 @pytest.mark.needs("crane")

@@ -196,7 +196,7 @@ def test_a_good_token_or_none_does_not(tmp_path: Path) -> None:
     ("path", "status", "code"),
     [
         ("/api/v1/", 404, "UNKNOWN"),
-        ("/api/v1/modules", 404, "UNKNOWN"),
+        ("/api/v1/module", 404, "UNKNOWN"),
         ("/api/v1/modules/", 404, "UNKNOWN"),
         ("/api/v1/pins", 404, "UNKNOWN"),
         ("/api/v1/modules/ghcr.io/Team:1", 400, "NAME_INVALID"),

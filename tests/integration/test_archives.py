@@ -7,8 +7,9 @@ import io
 import json
 import logging
 import os
+import random
 import tarfile
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -16,8 +17,10 @@ from urllib.parse import urlencode
 import pytest
 
 from mirror.digest import Digest
+from mirror.layouts.writing import Contents, Read
 from tests.support.artifacts import (
     Artifact,
+    cncf,
     compat,
     docker,
     entry,
@@ -34,6 +37,7 @@ from tests.support.pushing import Author, whole
 from tests.support.running import Running, running
 from tests.support.upstream import FaultyUpstream
 from tests.support.waiting import eventually
+from tests.wasm.modules import plugin
 
 TAR = {"Content-Type": "application/x-tar"}
 ONE = raw(wasm_module(300_000, seed=1))
@@ -136,6 +140,30 @@ async def test_what_cannot_be_had_is_an_error_before_the_first_byte(tmp_path: Pa
             assert (await mirror.get("/api/v1/export")).code == "REQUEST_INVALID"
 
 
+async def test_a_reader_that_leaves_ends_the_export(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written, sent, ended = Contents.written, 0, asyncio.Event()
+
+    async def watched(self: Contents, read: Read) -> AsyncGenerator[bytes]:
+        nonlocal sent
+        try:
+            async for piece in written(self, read):
+                sent += len(piece)
+                yield piece
+        finally:
+            ended.set()
+
+    monkeypatch.setattr(Contents, "written", watched)
+    artifact = raw(wasm_module(20_000_000))
+    async with running(tmp_path, {"up": OFFLINE}) as mirror:
+        await only(mirror, archive((NAME, artifact)))
+        reader, writer = await asyncio.open_connection(*mirror.address)
+        writer.write(f"GET /api/v1/export?reference={NAME} HTTP/1.1\r\nHost: {mirror.host}\r\n\r\n".encode())
+        await reader.readexactly(100_000)
+        writer.close()
+        await asyncio.wait_for(ended.wait(), 30)
+        assert sent < 20_000_000
+
+
 async def test_an_index_comes_with_what_is_held_or_what_was_asked_for(tmp_path: Path) -> None:
     def holds(reply: Reply) -> list[bool]:
         assert reply.status == 200, reply
@@ -187,6 +215,10 @@ async def test_signatures_that_are_held_come_too_when_asked_for(tmp_path: Path) 
         assert {one["reference"] for one in done} == {NAME, f"up/team/plugin:{tag}", f"up/team/plugin@{bill.digest}"}
         assert await whole(second, "up/team/plugin", tag) == signature.body
         assert await whole(second, "up/team/plugin", str(bill.digest)) == bill.body
+        for query in ("", "?artifactType=application/vnd.oci.image.config.v1%2Bjson"):
+            reply = await second.get(f"/v2/up/team/plugin/referrers/{ONE.digest}{query}")
+            assert [one["digest"] for one in reply.json["manifests"]] == [str(bill.digest)], reply
+        assert (await export(second, NAME, referrers="1")).body == out.body, "byte for byte"
 
 
 def _descriptor(artifact: Artifact) -> dict[str, object]:
@@ -230,6 +262,48 @@ async def test_a_broken_archive_is_one_clear_line_and_leaves_nothing_behind(tmp_
             assert mirror.files() == [], fault
         assert (await mirror.get("/v2/up/team/plugin/manifests/1")).status == 404
         assert (await only(mirror, tar_of(GOOD)))["result"] == "imported"
+
+
+def damaged(content: bytes, chance: random.Random) -> bytes:
+    """An archive that something has happened to."""
+    at, length = chance.randrange(len(content)), chance.choice([1, 20, 512, 1536])
+    block = 512 * (at // 512)
+    ways: list[Callable[[], bytes]] = [
+        lambda: content[:at],
+        lambda: content[:at] + chance.randbytes(length) + content[at + length :],
+        lambda: content[:at] + bytes([content[at] ^ 1 << chance.randrange(8)]) + content[at + 1 :],
+        lambda: content[:block] + content[block + length :],
+        lambda: content[:block] + content[block : block + 512] + content[block:],
+        lambda: content[:block] + bytes(length) + content[block:],
+        lambda: content + content[block:],
+    ]
+    return chance.choice(ways)()
+
+
+async def test_a_damaged_archive_is_taken_in_right_or_not_at_all(tmp_path: Path) -> None:
+    seed = int(os.environ.get("WASM_MIRROR_TEST_SEED", random.randrange(1 << 32)))
+    chance, known = random.Random(seed), set[bytes]()
+    async with running(tmp_path, {"up": OFFLINE}) as mirror:
+        for tag in map(str, range(60)):
+            artifact = raw(wasm_module(700, chance.randrange(1 << 32)))
+            known.add(artifact.body)
+            content = archive((f"up/team/plugin:{tag}", artifact))
+            if chance.random() < 0.3:
+                content = gzip.compress(content, 1)
+            reply = await take_in(mirror, damaged(content, chance))
+            if reply.status == 400:
+                assert (reply.code, "\n" in reply.message) == ("ARCHIVE_INVALID", False), f"{reply}, seed {seed}"
+                taken = False
+            else:
+                assert all(one["why"] for one in reply.json["results"] if one["result"] != "imported"), reply
+                names = [one["reference"] for one in reply.json["results"] if one["result"] == "imported"]
+                taken = f"up/team/plugin:{tag}" in names
+            found = await whole(mirror, "up/team/plugin", tag)
+            # index.json is what no digest speaks for: damage there may make another good name.
+            assert found == artifact.body if taken else found is None or found in known, f"{reply}, seed {seed}"
+        assert drafts(mirror) == [], f"seed {seed}"
+        for file in mirror.directory.blobs.rglob("*"):
+            assert not file.is_file() or Digest.of(file.read_bytes()).hex == file.name, f"{file}, seed {seed}"
 
 
 async def test_a_blob_that_lies_costs_what_needs_it_and_nothing_else(tmp_path: Path) -> None:
@@ -377,6 +451,30 @@ async def test_an_archive_that_could_not_be_held_is_refused_at_its_header(tmp_pa
         reply = await take_in(mirror, archive((NAME, ONE)))
         assert (reply.status, "cache.max_size" in reply.message) == (400, True)
         assert (await only(mirror, archive((NAME, OTHER))))["result"] == "imported"
+
+
+async def test_what_was_made_for_agents_comes_along(tmp_path: Path) -> None:
+    settings = {"wasm": {"repackage": "agents"}}
+    with FaultyUpstream() as up:
+        publish(up, "team/plugin", "1", cncf(plugin()))
+        async with running(tmp_path / "a", {"up": up.url}, settings) as first:
+            out = await export(first, f"{NAME}-istio")
+            made = await whole(first, "up/team/plugin", "1-istio")
+    async with running(tmp_path / "b", {"up": OFFLINE}) as second:
+        assert (await only(second, out.body))["result"] == "imported"
+        assert await whole(second, "up/team/plugin", "1-istio") == made
+
+
+async def test_an_import_may_follow_what_was_not_there(tmp_path: Path) -> None:
+    with FaultyUpstream() as up:
+        async with running(
+            tmp_path, {"up": {"endpoints": [up.url], "negative_for": "1h", "fresh_for": "1h"}}
+        ) as mirror:
+            for target in ("1", str(ONE.digest)):
+                assert (await mirror.get(f"/v2/up/team/plugin/manifests/{target}")).status == 404
+            await only(mirror, archive((NAME, ONE)))
+            assert await whole(mirror, "up/team/plugin", "1") == ONE.body
+            assert await whole(mirror, "up/team/plugin", str(ONE.digest)) == ONE.body
 
 
 async def test_a_client_that_leaves_in_the_middle_leaves_nothing_behind(tmp_path: Path) -> None:

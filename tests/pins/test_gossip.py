@@ -56,7 +56,7 @@ class Seen:
         if path == "pins/sync":
             await self._town.there[address].heard_of(query["from"][0])
             return {"v": 1}
-        return self._town.there[address].document(query["have"][0], query["after"][0])
+        return self._town.there[address].document(query["have"][0], int(query["first"][0]))
 
 
 class Clock:
@@ -118,7 +118,30 @@ async def test_many_pins_come_in_portions(tmp_path: Path, monkeypatch: pytest.Mo
     await one.change(lambda _: [Pin(f"up/many:{n}", 1, "anna", names=()) for n in range(30)])
     await hears.heard_of("a")
     assert names(two) == names(one)
-    assert len(town.asked) == 5
+    assert 1 < len(town.asked) <= 5
+
+
+async def test_only_what_has_changed_is_told_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    town, clock = Town(), Clock()
+    (one, speaks), (two, hears) = (replica(town, tmp_path, name, clock) for name in "ab")
+    await one.change(lambda _: [Pin(f"up/many:{n}", 1, "anna", names=()) for n in range(300)])
+    told: list[int] = []
+
+    def document(have: str, first: int) -> dict[str, object]:
+        answer = real(have, first)
+        assert isinstance(answer["records"], list)
+        told.append(len(answer["records"]))
+        return answer
+
+    real = speaks.document
+    monkeypatch.setattr(speaks, "document", document)
+    await hears.heard_of("a")
+    await hears.heard_of("a")
+    await pin(one, NAME)
+    await hears.heard_of("a")
+    assert names(two) == names(one)
+    assert told[:2] == [300, 0]
+    assert 1 <= told[2] < 30
 
 
 async def test_only_who_is_there_is_asked(tmp_path: Path) -> None:
@@ -152,6 +175,8 @@ async def test_what_makes_no_sense_does_not_keep_the_rest_away(
         {"v": 1, "id": "x", "records": {}, "next": None},
         {"v": 1, "id": 1, "records": [], "next": None},
         {"v": 1, "id": "x", "records": [RIGHT], "next": "a"},
+        {"v": 1, "id": "x", "records": [RIGHT], "next": 0},
+        {"v": 1, "id": "x", "records": [RIGHT], "next": 64},
         {"v": 2, "pins": []},
     ],
 )
@@ -194,11 +219,12 @@ async def test_who_cannot_sign_hears_nothing(tmp_path: Path) -> None:
             reply = await ask((host, int(port)), target, method=method, headers=proof)
             return reply.status, reply.body
 
-        target = "/peer/v1/pins/records?have=&after="
+        target = "/peer/v1/pins/records?have=&first=0"
         assert (await answer(target, signed=False))[0] == 401
         status, body = await answer(target, signed=True)
         assert status == 200
         assert NAME.encode() in body
         assert (await answer("/peer/v1/pins/sync?from=http://x", signed=True))[0] == 503
+        assert (await answer("/peer/v1/pins/records?have=&first=x", signed=True))[0] == 400
         assert (await answer("/peer/v1/pins/nothing", signed=True))[0] == 404
         assert (await answer(target, signed=True, method="POST"))[0] == 405

@@ -11,13 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from mirror import pinned
 from mirror.digest import Digest
 from mirror.errors import DiskFull, StoreError
 from mirror.oci import Reference
 from mirror.pinned import Book
-from mirror.store import pinfile
-from mirror.store.pins import Imported, Pin
+from mirror.store.pinfile import PinFile
+from mirror.store.pins import Imported, Pin, Records
 from tests.pins.book import book_in, pin
 
 ROOT = Path(__file__).parents[2]
@@ -41,13 +40,13 @@ async def test_two_workers_pin_at_once_and_lose_nothing(tmp_path: Path) -> None:
 async def test_many_changes_at_once_are_written_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     written = 0
 
-    def save(*arguments: object) -> None:
+    def save(self: PinFile, records: Records) -> None:
         nonlocal written
         written += 1
-        real(*arguments)  # type: ignore[arg-type]  # as it was called
+        real(self, records)
 
-    real = pinfile.save
-    monkeypatch.setattr(pinned, "save", save)
+    real = PinFile.save
+    monkeypatch.setattr(PinFile, "save", save)
     book = book_in(tmp_path)
     await asyncio.gather(*(pin(book, f"up/one:{n}") for n in range(100)))
     assert len(names(book)) == 100
@@ -75,6 +74,7 @@ async def test_what_was_imported_stands_in_as_long_as_it_is_that(tmp_path: Path)
     assert await book.protected() == set()
 
 
+@pytest.mark.integration
 def test_what_was_pinned_is_there_after_a_kill_at_any_moment(tmp_path: Path) -> None:
     """Two workers, killed in the middle; each has said what it was told to be pinned."""
     said = {"one": -1, "other": -1}
@@ -146,7 +146,7 @@ async def test_a_full_disk_is_said_and_nothing_is_changed(tmp_path: Path, monkey
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with monkeypatch.context() as patched:
-        patched.setattr(pinned, "save", save)
+        patched.setattr(PinFile, "save", save)
         with pytest.raises(DiskFull, match="No space left"):
             await pin(book, NAME)
     assert names(book) == []

@@ -241,7 +241,9 @@ async def test_a_pinned_tag_stands_in_however_old_it_is(tmp_path: Path) -> None:
             await pull(mirror, "0", kept)
             await pull(mirror, "1", other)
             up.refuse()
-            await pull(mirror, "0", kept)
+            reply = await mirror.get(f"{NAME}/manifests/0")
+            assert (reply.status, reply.body) == (200, kept.body)
+            assert "fwd=stale" in str(reply.header("cache-status"))
             assert (await mirror.get(f"{NAME}/manifests/1")).status == 503
             await unpin(mirror, "up/team/plugin:0")
             assert (await mirror.get(f"{NAME}/manifests/0")).status == 503
@@ -257,6 +259,19 @@ async def test_a_refusal_and_a_deletion_are_answers_for_a_pinned_tag_too(tmp_pat
             assert (await mirror.get(f"{NAME}/manifests/0")).status == 404
             up.require_basic({"robot": "secret"})
             assert (await mirror.get(f"{NAME}/manifests/1")).status == 403
+
+
+async def test_what_is_pinned_of_an_upstream_that_is_configured_no_more_can_be_unpinned(tmp_path: Path) -> None:
+    with FaultyUpstream() as up:
+        (kept,) = published(up, 0)
+        async with running(tmp_path, {"up": up}) as mirror:
+            await pin(mirror, "up/team/plugin:0")
+            await until_held(mirror, kept)
+        async with running(tmp_path, {"other": up}) as mirror:
+            await until_listed(mirror, "up/team/plugin:0", complete=True)
+            assert (await unpin(mirror, "up/team/plugin:1")).code == "NAME_UNKNOWN"
+            assert (await unpin(mirror, "up/team/plugin:0")).status == 200
+            assert await listed(mirror) == []
 
 
 async def test_hosted_content_can_be_pinned_and_is_listed(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import os
 from collections import Counter
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from tests.support.artifacts import (
     tar_gz,
     wasm_module,
 )
-from tests.support.faults import Fault
+from tests.support.faults import Fault, Gate
 from tests.support.jobs import warm, warmed
 from tests.support.pushing import Author
 from tests.support.running import Running, running
@@ -193,10 +194,61 @@ async def test_a_full_disk_is_told_of_and_what_it_holds_is_warm(
             with monkeypatch.context() as patch:
                 fail(patch, "replace", errno.ENOSPC)  # which is how spools and drafts become blobs
                 result = await warm(url(mirror), TAG)
-                assert result["result"] == "failed"
-                assert "disk" in result["why"]
+                assert (result["result"], result["why"]) == (
+                    "failed",
+                    "the mirror's disk fails: No space left on device",
+                )
                 assert (await warm(url(mirror), "up/team/plugin:v2"))["result"] == "held"
             assert (await warm(url(mirror), TAG))["result"] == "fetched"
+
+
+async def test_a_layer_that_passes_through_is_not_warm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    artifact, replace = raw(MODULE), os.replace
+
+    def replaced(source: Path, target: Path) -> None:
+        if target.name == artifact.layers[0].hex:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        replace(source, target)
+
+    with FaultyUpstream() as up:
+        publish(up, "team/plugin", "v1", artifact)
+        async with running(tmp_path, {"up": up}) as mirror:
+            monkeypatch.setattr(os, "replace", replaced)
+            result = await warm(url(mirror), TAG)
+            assert result["result"] == "failed"
+            assert f"does not keep {artifact.layers[0]}" in result["why"]
+            monkeypatch.undo()
+            assert (await warm(url(mirror), TAG))["result"] == "fetched"
+
+
+async def test_what_has_gone_from_the_disk_is_brought_again_a_manifest_too(tmp_path: Path) -> None:
+    artifact = raw(MODULE)
+    with FaultyUpstream() as up:
+        publish(up, "team/plugin", "v1", artifact)
+        async with running(tmp_path, {"up": up}, {"defaults": {"fresh_for": "1h"}}) as mirror:
+            await warm(url(mirror), TAG)
+            for gone in (artifact.digest, artifact.layers[0]):
+                mirror.directory.blob(gone).unlink()
+                result = await warm(url(mirror), TAG)
+                assert (result["result"], result["bytes"]) == ("fetched", len(artifact.blobs.get(gone, artifact.body)))
+                assert mirror.holds(gone)
+
+
+async def test_what_is_gone_before_all_of_it_is_here_is_not_warm(tmp_path: Path) -> None:
+    gate, artifact = Gate(), raw(MODULE)
+    module, runtime = artifact.layers
+    with FaultyUpstream() as up:
+        publish(up, "team/plugin", "v1", artifact)
+        up.inject(Fault(hold=gate), path=f"blobs/{runtime}")
+        async with running(tmp_path, {"up": up}) as mirror:
+            warming = asyncio.create_task(warm(url(mirror), TAG))
+            await gate.reached()
+            await mirror.until_held(module)
+            mirror.directory.blob(module).unlink()
+            gate.release()
+            result = await warming
+            assert result["result"] == "failed"
+            assert "cache.max_size" in result["why"]
 
 
 async def test_what_is_hosted_is_warm(tmp_path: Path) -> None:

@@ -15,6 +15,10 @@ Answer = tuple[int, Any]
 """Status and body: bytes, or what becomes JSON."""
 
 
+ENDLESS = b"\0endless"
+"""A body that goes on for 64 MiB, or until nobody reads it any more."""
+
+
 @dataclass(frozen=True, slots=True)
 class Question:
     """A request to the API server."""
@@ -35,6 +39,8 @@ class FakeApi:
 
     answers: dict[str, Answer | Callable[[Question], Answer]] = field(default_factory=dict)
     asked: list[Question] = field(default_factory=list)
+    cut: bool = False
+    """Somebody has gone in the middle of an answer."""
     _server: ThreadingHTTPServer = field(init=False)
     _thread: threading.Thread = field(init=False)
 
@@ -71,9 +77,16 @@ class FakeApi:
                 content = body if isinstance(body, bytes) else json.dumps(body).encode()
                 self.send_response(status)
                 self.send_header("content-type", "application/json")
-                self.send_header("content-length", str(len(content)))
+                if 300 <= status < 400:
+                    self.send_header("location", f"{fake.url}/elsewhere")
+                endless = content == ENDLESS
+                self.send_header("content-length", str(64 << 20 if endless else len(content)))
                 self.end_headers()
-                self.wfile.write(content)
+                try:
+                    for piece in [b" " * 65536] * 1024 if endless else [content]:
+                        self.wfile.write(piece)
+                except OSError:
+                    fake.cut = self.close_connection = True
 
             def log_message(self, *_: object) -> None:
                 """Nobody reads it."""

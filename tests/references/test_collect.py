@@ -101,8 +101,8 @@ spec:
         typed_config: {value: {config: {vmConfig: {code: {remote: {httpUri: {uri: "http://m/modules/ghcr.io/x/z:2"}}}}}}}
   - patch:
       value:
-        remote_jwks: {http_uri: {uri: "https://issuer.example/keys"}}
-        url: oci://ghcr.io/not/code:1
+        remote_jwks: {http_uri: {uri: "https://issuer.example/keys"}, more: {http_uri: {uri: issuer.example/keys}}}
+        both: {a: {http_uri: {uri: "oci://ghcr.io/x/m:1"}}, b: {httpUri: {uri: "oci://ghcr.io/x/m:2"}}, url: "oci://ghcr.io/x/m:3"}
 """
 POLICY = """
 apiVersion: gateway.envoyproxy.io/v1alpha1
@@ -123,6 +123,8 @@ def test_filters_and_policies_name_modules_at_their_places() -> None:
     assert [(reference.text, reference.where) for reference in found.references] == [
         ("ghcr.io/x/y:1", "standard input:13 (EnvoyFilter istio-system/filter)"),
         ("ghcr.io/x/z:2", "standard input:16 (EnvoyFilter istio-system/filter)"),
+        ("ghcr.io/x/m:1", "standard input:20 (EnvoyFilter istio-system/filter)"),
+        ("ghcr.io/x/m:2", "standard input:20 (EnvoyFilter istio-system/filter)"),
         ("ghcr.io/x/image:1", "standard input:27 (EnvoyExtensionPolicy policy)"),
         ("ghcr.io/x/image:2", "standard input:29 (EnvoyExtensionPolicy policy)"),
     ]
@@ -228,7 +230,7 @@ def test_a_folder_gives_its_manifests_and_those_of_folders_in_it_each_file_once(
     os.mkfifo(folder / "pipe.yaml")  # whose reading would never end
     found = collect([folder, folder / "b.yml"], [])
     assert (texts(found), found.problems) == (["ghcr.io/a", "ghcr.io/b", "ghcr.io/c"], [])
-    assert found.references[2].where.startswith(f"{folder}/c.yaml:7 ")
+    assert found.references[2].where == f"{folder}/c.yaml:7 (WasmPlugin team-a/auth)"
 
 
 def test_a_pipe_that_somebody_names_is_read(tmp_path: Path) -> None:

@@ -63,6 +63,8 @@ def hold(method: str, target: str, status: int, headers: Sequence[tuple[str, str
     assert str(status) in of["responses"], f"{method} {target}: {status} is not in the document; {body[:500]!r}"
     content = of["responses"][str(status)]["content"]
     assert media_type in content, f"{method} {target}: {status} has the type {media_type}, not {list(content)}"
+    for name in of["responses"][str(status)].get("headers", {}):
+        assert name.lower() in told, f"{method} {target}: {status} has no {name}"
     if media_type == "application/json":
         value = json.loads(body)
         _check(content[media_type]["schema"], value, f"{method} {target}: {status}")

@@ -11,6 +11,7 @@ import signal
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 
 from mirror.accesses import Accesses
@@ -50,6 +51,8 @@ class Worker:
         self.generation = Generation(self.directory.evictions)
         self.withdrawn: list[Digest] = []
         self.let_go = 0
+        self.pinned: set[str] = set()
+        self.failure: Exception | None = None
         self.evictor = Evictor(
             Census(self.directory, free),
             self.known,
@@ -62,6 +65,7 @@ class Worker:
             self._withdraw,
             self._let_go,
             lambda: Here(self.directory, self.known, self.catalogue, self.now, unlink),
+            self._protected,
         )
 
     def now(self) -> float:
@@ -72,6 +76,11 @@ class Worker:
 
     async def _let_go(self) -> None:
         self.let_go += 1
+
+    async def _protected(self) -> AbstractSet[str]:
+        if self.failure is not None:
+            raise self.failure
+        return frozenset(self.pinned)
 
     async def aclose(self) -> None:
         """Let go of everything."""

@@ -6,7 +6,7 @@ from urllib.parse import quote, urlsplit
 
 from mirror.digest import Digest
 from tests.support.artifacts import Artifact
-from tests.support.asking import Headers, Reply, ask
+from tests.support.asking import Headers, Reply, ask, held_to_its_word
 
 OCTETS = {"Content-Type": "application/octet-stream"}
 
@@ -27,7 +27,9 @@ class At:
 
     async def ask(self, method: str, target: str, headers: Headers = (), body: bytes = b"") -> Reply:
         """The answer; raises `OSError` or `asyncio.IncompleteReadError` where none comes."""
-        return await ask(self._address, target, method=method, headers=headers, body=body)
+        return held_to_its_word(
+            method, target, await ask(self._address, target, method=method, headers=headers, body=body)
+        )
 
 
 class Author:

@@ -327,6 +327,13 @@ async def test_a_record_that_is_too_old_does_not_stand_in(tmp_path: Path) -> Non
             await one.resolver.first(REFERENCE)
 
 
+async def test_a_record_that_is_pinned_stands_in_however_old_it_is(tmp_path: Path) -> None:
+    async with setup(tmp_path, stale_if_error=50.0) as one:
+        one.resolver._covers = lambda reference, digest: (reference, digest) == (REFERENCE, OLD.digest)
+        one.registry.gives = UpstreamUnavailable("away")
+        assert await one.resolver.first(REFERENCE) == (OLD, False)
+
+
 async def test_a_tag_that_upstream_does_not_have_is_absent_for_a_while(tmp_path: Path) -> None:
     async with setup(tmp_path, None) as one:
         one.elsewhere.entry = OLD

@@ -104,6 +104,8 @@ def operations(exporter: Exporter, importer: Importer) -> Sequence[Operation]:
         except ArchiveInvalid:
             await _read_on(stream)
             raise
+        except UploadStalled as error:
+            raise UploadStalled("no byte of the archive has come for a minute; send it again") from error
         call.note(_noted(done.taken))
         return ImportResults(results=[_result(one) for one in done.taken], ignored=list(done.ignored))
 

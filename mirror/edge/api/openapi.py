@@ -103,7 +103,7 @@ _Named = Mapping[tuple[type[BaseModel], JsonSchemaMode], dict[str, Any]]
 
 def _schemas(operations: Sequence[Operation]) -> tuple[dict[str, Any], _Named]:
     """The schemas by their names, and what each model is in the document."""
-    asked = [(model, "validation") for one in operations for model in (one.query, one.body) if model is not None]
+    asked = [(model, "validation") for one in operations if (model := one.body) is not None]
     told = [(model, "serialization") for one in operations if (model := one.answer) is not None]
     wanted: list[tuple[type[BaseModel], JsonSchemaMode]]
     wanted = list(dict.fromkeys([*asked, *told, (Errors, "serialization")]))  # type: ignore[list-item]  # of literals
@@ -118,9 +118,13 @@ def _described(one: Operation, named: _Named) -> dict[str, Any]:
         "operationId": "_".join(words),
         "summary": one.summary,
         "tags": [one.template.partition("/")[0]],
-        "parameters": [] if one.query is None else _in_query(one.query),
+        "parameters": [*([] if one.query is None else _in_query(one.query)), *_in_header(one)],
         "responses": {
-            str(one.status): {"description": one.summary, "content": {one.gives: _content(one, named)}},
+            str(one.status): {
+                "description": one.summary,
+                "headers": {name: _header(words) | {"required": True} for name, words in one.tells.items()},
+                "content": {one.gives: _content(one, named)},
+            },
             **_failures(one, named),
         },
     }
@@ -161,6 +165,14 @@ def _in_path(one: Operation, name: str) -> dict[str, Any]:
     whole = f"{{{name}:path}}" in one.path
     words = {"description": "It may hold slashes, as they are."} if whole else {}
     return {"name": name, "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}, **words}
+
+
+def _in_header(one: Operation) -> list[dict[str, Any]]:
+    return [{"name": name, "in": "header", **_header(words)} for name, words in one.reads.items()]
+
+
+def _header(words: str) -> dict[str, Any]:
+    return {"description": words, "schema": {"type": "string"}}
 
 
 def _in_query(model: type[BaseModel]) -> list[dict[str, Any]]:

@@ -4,7 +4,7 @@ application that answers, the OpenAPI document and the page of the documentation
 
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from pydantic import BaseModel, ConfigDict
@@ -103,7 +103,8 @@ class Operation:
     ``method`` is GET, POST, PUT or DELETE; HEAD comes with GET. In ``path``, ``{name}`` is one segment and
     ``{name:path}`` all that is left. ``answer`` is the model of the JSON answer, None for what streams. ``query`` and
     ``body`` are models, of `Asked`; ``takes`` is the media type of a body that the handler reads itself, ``gives`` that
-    of the answer. ``errors`` are those beyond what any operation may answer. ``status`` is that of success.
+    of the answer. ``reads`` are headers of a request that the handler looks at, ``tells`` those that a success always
+    has, with what each means. ``errors`` are those beyond what any operation may answer. ``status`` is that of success.
     """
 
     method: str
@@ -116,6 +117,8 @@ class Operation:
     takes: str | None = None
     gives: str = JSON
     status: int = 200
+    reads: Mapping[str, str] = field(default_factory=dict)
+    tells: Mapping[str, str] = field(default_factory=dict)
     errors: Sequence[type[MirrorError]] = ()
 
     @property

@@ -135,6 +135,7 @@ def operations(desk: Desk, clock: Callable[[], float]) -> Sequence[Operation]:
             handler=begin,
             body=Prewarm,
             status=202,
+            tells={"Location": "Where the job is."},
             errors=(TooMany, DiskFull),
         ),
         Operation(method="GET", path="prewarm", summary="List jobs", answer=JobList, handler=listed),
@@ -150,10 +151,11 @@ def operations(desk: Desk, clock: Callable[[], float]) -> Sequence[Operation]:
             method="GET",
             path=f"{one}/events",
             summary="Follow a job: an event `progress` now and then, a `result` for each reference and replica, which "
-            "has an id (`Last-Event-ID` goes on after it), and an `end`, which is the job",
+            "has an id, and an `end`, which is the job",
             answer=None,
             handler=followed,
             gives=_EVENTS,
+            reads={"Last-Event-ID": "The id of the last result that came before: go on after it."},
             errors=(RequestInvalid, NotFound, *_ELSEWHERE),
         ),
         Operation(

@@ -88,7 +88,7 @@ def _parameters(parameters: Sequence[dict[str, Any]]) -> Iterator[str]:
     yield "| parameter | in | type | default | |"
     yield "|---|---|---|---|---|"
     for one in parameters:
-        default = "required" if one["required"] else _default(one["schema"])
+        default = "required" if one.get("required") else _default(one["schema"])
         words = one.get("description", "")
         yield f"| `{one['name']}` | {one['in']} | {_type(one['schema'])} | {default} | {_cell(words)} |"
 
@@ -108,7 +108,8 @@ def _answers(one: dict[str, Any]) -> Iterator[str]:
         ((media_type, content),) = answer["content"].items()
         if status < "300":
             shape = _type(content["schema"]) if "schema" in content else ""
-            yield f"| {status} | `{media_type}` {shape} |".replace("  ", " ")
+            headers = [f"`{name}`: {_cell(told['description'])}" for name, told in answer["headers"].items()]
+            yield f"| {status} | {'; '.join([f'`{media_type}` {shape}'.rstrip(), *headers])} |"
         else:
             yield f"| {status} | {answer['description']} |"
 

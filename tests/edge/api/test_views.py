@@ -24,7 +24,10 @@ from tests.support.waiting import eventually
 async def test_an_upstream_says_how_it_stands(tmp_path: Path) -> None:
     with FaultyUpstream() as up:
         publish(up, "team/plugin", "1", compat(wasm_module()))
-        upstreams = {"ghcr.io": {"endpoints": [up.url], "allow": ["team/**"]}, "quay.io": {"offline": True}}
+        upstreams: dict[str, dict[str, object]] = {
+            "ghcr.io": {"endpoints": [up.url], "allow": ["team/**"]},
+            "quay.io": {"offline": True},
+        }
         async with running(tmp_path, upstreams) as mirror:
             before, asleep = (await operated(mirror, "GET", "upstreams")).json["upstreams"]
             assert (before["name"], before["allow"], before["push"]) == ("ghcr.io", ["team/**"], "deny")
@@ -43,7 +46,7 @@ async def test_an_upstream_says_how_it_stands(tmp_path: Path) -> None:
 async def test_an_upstream_that_fails_says_what_failed_and_for_how_long_it_is_left_alone(tmp_path: Path) -> None:
     with FaultyUpstream() as up:
         gone = up.url
-    async with running(tmp_path, {"ghcr.io": gone}) as mirror:
+    async with running(tmp_path, {"ghcr.io": {"endpoints": [gone], "hold_for": "50ms"}}) as mirror:
         for number in range(5):
             assert (await mirror.get(f"/v2/ghcr.io/team/plugin/manifests/{number}")).status == 503
         (told,) = (await operated(mirror, "GET", "upstreams")).json["upstreams"]
@@ -68,12 +71,12 @@ async def test_a_download_that_is_under_way_says_how_far_it_is_and_who_waits(tmp
             pulling = asyncio.create_task(mirror.get(f"/v2/ghcr.io/team/plugin/blobs/{layer}"))
             await gate.reached()
 
-            async def told() -> Any:
+            async def told() -> dict[str, Any]:
                 found = {one["digest"]: one for one in (await operated(mirror, "GET", "fills")).json["fills"]}
-                one = found.get(str(layer), {})
-                return one if one.get("bytes") == 300_000 and one["waiters"] == 1 else None
+                one: dict[str, Any] = found.get(str(layer), {})
+                return one if one.get("bytes") == 300_000 and one["waiters"] == 1 else {}
 
-            one = await eventually(told)
+            one: dict[str, Any] = await eventually(told)
             assert one["repository"] == "ghcr.io/team/plugin"
             assert one["total"] == len(artifact.blobs[layer])
             assert begun - 60 <= one["since"] <= time.time()

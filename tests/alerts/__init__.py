@@ -1,0 +1,1 @@
+"""What watches the mirror: rules of alerts, their page, and the dashboard."""

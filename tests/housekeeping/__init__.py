@@ -1,0 +1,1 @@
+"""Tests of listing, refreshing, purging and collecting."""
