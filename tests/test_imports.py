@@ -127,7 +127,8 @@ HOUSE = """
     doctor: report visit heard reach asking remedies upstreams info refused shared probes disk cluster machine
     doctor: subjects __init__
     references: named documents urls kinds lines files kubeconfig cluster __init__
-    commands: text token spelling client sse options screen tables answers outcomes bars following sources chores sweeping
+    commands: text token spelling client sse options screen tables answers outcomes bars following sources chores
+    commands: sweeping
     commands: listing exporting importing prewarming menu deliveries
     inspector: told layout local remote report command
     cli

@@ -82,7 +82,13 @@ class Disk:
 
         census = Census(worker.directory)
         survey = Survey(
-            worker.directory, census, worker.known, worker.accesses, worker.catalogue, worker.now, protected
+            worker.directory,
+            census,
+            worker.known,
+            worker.catalogue,
+            worker.now,
+            accesses=worker.accesses,
+            protected=protected,
         )
         self.collecting = Collecting(
             worker.directory,

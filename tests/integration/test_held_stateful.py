@@ -5,7 +5,7 @@ small: what a simple model says must be held is held, and no byte is wrong. Hypo
 import asyncio
 import contextlib
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 
 import pytest
@@ -80,7 +80,8 @@ class Story:
             """Right after an outage the version before may be given, by the rule for those."""
             return (await self.mirror.get(f"/v2/up/team/{tag}/manifests/1")).body == current.body
 
-        await eventually(is_given, what=f"the current version of {tag}")
+        given: Callable[[], bool | Awaitable[bool]] = is_given
+        await eventually(given, what=f"the current version of {tag}")
         self.learn(tag)
         await self.comes("up", tag, current)
 

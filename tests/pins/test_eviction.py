@@ -70,7 +70,7 @@ async def test_what_is_pinned_in_the_middle_of_a_round_stays(tmp_path: Path, mon
     first, second = artifacts(2)
     gone: list[str] = []
 
-    def unlink(file: os.PathLike[str]) -> None:
+    def unlink(file: str) -> None:
         gone.append(os.fspath(file))
         worker.pinned = {str(second.digest)}
         os.unlink(file)
