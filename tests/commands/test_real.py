@@ -8,12 +8,14 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 from click.testing import Result
 
 from tests.commands.support import command, complaints, lines, started
 from tests.support.artifacts import cncf, compat, publish
 from tests.support.faults import Fault, Gate
 from tests.support.process import MirrorProcess
+from tests.support.replicas import replicated
 from tests.support.running import Running, running
 from tests.support.upstream import FaultyUpstream
 from tests.wasm.modules import plugin
@@ -178,3 +180,32 @@ def test_a_job_outlives_ctrl_c_and_a_restart_and_can_be_followed(tmp_path: Path,
         cancelled = command("prewarm", *to, "--cancel", "nothing")
         assert (cancelled.exit_code, len(complaints(cancelled))) == (1, 1)
         assert "no job" in complaints(cancelled)[0]
+
+
+@pytest.mark.integration
+@pytest.mark.needs("redis-server")
+def test_what_plugins_in_files_name_is_warm_at_every_replica(tmp_path: Path) -> None:
+    with replicated(tmp_path / "replicas", settings={"defaults": {"fresh_for": "1h"}}) as (up, _, replicas):
+        names = [f"team/plugin-{number}" for number in range(40)]
+        for name in names:
+            publish(up, name, "1.0", compat(plugin()))
+        for number in range(10):
+            documents = [wasm_plugin(f"oci://{replicas[0].host}/up/{name}:1.0") for name in names[number::10]]
+            (tmp_path / f"plugins-{number}.yaml").write_text(yaml.safe_dump_all(documents))
+        words = [word for file in sorted(tmp_path.glob("*.yaml")) for word in ("-f", file)]
+        done = command("prewarm", "--mirror", replicas[0].url, "--json", *words)
+        assert (done.exit_code, done.stderr) == (0, "")
+        references = [f"up/{name}:1.0" for name in names]
+        told = {(line["reference"], line["replica"]) for line in lines(done)}
+        assert told == {(one, at) for one in references for at in (None, replicas[1].url, replicas[2].url)}
+        up.refuse()
+        for mirror in replicas:
+            again = command("prewarm", "--mirror", mirror.url, *references)
+            assert again.exit_code == 0, again.stdout
+            assert again.stdout.splitlines()[-1] == "120 held, at 3 replicas."
+
+
+def wasm_plugin(url: str) -> dict[str, object]:
+    """A WasmPlugin that names its module so."""
+    head = {"apiVersion": "extensions.istio.io/v1alpha1", "kind": "WasmPlugin"}
+    return {**head, "metadata": {"name": "x", "namespace": "team"}, "spec": {"url": url}}
