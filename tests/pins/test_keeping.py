@@ -52,6 +52,8 @@ class World:
         self.word = Word("failed", "it is away")
         self.held_up: asyncio.Event | None = None
         self.slept = 0
+        self.looked = 0
+        self.takes = 0.0
         self.keeper = Keeper(
             self.book,
             self,
@@ -72,6 +74,8 @@ class World:
         return self.moved, 0
 
     async def get(self, reference: Reference) -> TagRecord | None:
+        self.looked += 1
+        self.now += self.takes
         return self.records.get(reference)
 
     async def manifest(self, reference: Reference) -> Answer:
@@ -207,6 +211,21 @@ async def test_a_hosted_tag_is_looked_up_once_a_minute(tmp_path: Path) -> None:
     world.now += 60
     await world.turns()
     assert len(world.asked) == 4
+
+
+async def test_a_look_that_takes_long_is_followed_by_a_long_rest(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.put(ONE, TWO)
+    await world.pin(TAG, ONE)
+    world.takes = 0.5
+    await world.turns()
+    world.names(TWO, 12.0)
+    await world.turns()
+    assert world.looked == 1
+    world.now += 10
+    await world.turns(1)
+    assert world.looked == 2
+    assert world.protected(TAG) == [TWO.digest, ONE.digest]
 
 
 async def test_one_worker_keeps_and_when_it_ends_another_does(tmp_path: Path) -> None:
