@@ -19,6 +19,7 @@ from mirror.oci import Reference
 ROOT: Final = "/api/v1/"
 JSON: Final = "application/json"
 
+_LONGEST_NOTE = 2000
 _PARAMETER = re.compile(r"\{([a-z_]+)(:path)?\}")
 
 
@@ -89,8 +90,9 @@ class Call:
         return pieces_of(self._receive)
 
     def note(self, text: str) -> None:
-        """Have the line that logs this change say so, too."""
-        self.notes.append(text)
+        """Have the line that logs this change say so, too; as much of it as a line should have."""
+        text = text if len(text) <= _LONGEST_NOTE else f"{text[:_LONGEST_NOTE]}…"
+        self.notes.append(text if text.isprintable() else repr(text))
 
 
 Handler = Callable[[Call], Awaitable[BaseModel | Streamed]]

@@ -8,11 +8,13 @@ from collections.abc import Mapping
 import pytest
 
 from mirror.edge.api.asked import MAX_BODY
+from mirror.edge.api.operation import Call
 from mirror.edge.api.results import MOST
 from mirror.edge.respond import Cut
 from mirror.errors import UpstreamUnavailable
-from tests.edge.api.stand import HERE, JSON, Stand, fault
-from tests.edge.asgi import Sent
+from mirror.names import Names
+from tests.edge.api.stand import HERE, JSON, SETTINGS, Stand, fault
+from tests.edge.asgi import Sent, nothing_more
 from tests.support.waiting import eventually
 
 GOOD = b'{"references": ["a", "b"], "pin": true}'
@@ -310,6 +312,26 @@ async def test_every_change_is_logged_with_who_and_what(
     note = "" if status == 400 else "; it was a test"
     assert record.getMessage() == f"{method} {f'/api/v1/{path}'!r} by who is on loopback, at 127.0.0.1: {status}{note}"
     assert record.getMessage().isprintable()
+
+
+def test_a_note_is_one_line_of_bounded_length() -> None:
+    call = Call({"type": "http", "headers": []}, nothing_more, Names(SETTINGS), {}, "somebody")
+    call.note("pinned a\nb\x1b[2J")
+    call.note("x" * 1_000_000)
+    assert all(note.isprintable() and len(note) < 2100 for note in call.notes)
+
+
+async def test_when_the_time_to_finish_is_over_a_request_is_told_so() -> None:
+    one = Stand()
+    asking = asyncio.create_task(one.ask("POST", "wait"))
+    await eventually(lambda: one.calls)
+    asking.cancel()
+    sent = await asking
+    assert (sent.status, fault(sent)["code"], sent.headers["cache-control"]) == (
+        503,
+        "UPSTREAM_UNAVAILABLE",
+        "no-store",
+    )
 
 
 async def test_what_is_only_read_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
