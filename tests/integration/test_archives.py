@@ -524,6 +524,7 @@ async def test_what_is_hosted_comes_along_and_is_pushed(tmp_path: Path) -> None:
     async with running(tmp_path / "b", {"up": OFFLINE}) as second:
         done = await only(second, out.body, pin="1")
         assert (done["result"], done["reference"]) == ("imported", name), done
+        assert [one["reference"] for one in (await second.get("/api/v1/pins")).json["pins"]] == [name]
         assert await whole(second, "hosted/team/plugin", "1") == BOTH.body
         assert (await only(second, out.body))["result"] == "held"
         assert (await only(second, archive((name, OTHER))))["result"] == "imported", "who may import may overwrite"
