@@ -34,7 +34,8 @@ Progress = Callable[[int, int | None], None]
 
 _BLOBS_AT_ONCE = 4
 _MOST_MANIFESTS = 500
-"""Manifests to which an index may lead."""
+_MOST_OF_THEM = 64 << 20
+"""Manifests to which an index may lead, and their bytes."""
 
 _TICK = 0.01
 """Seconds by which the date of a file may lie before its last byte: the kernel looks at the clock that often."""
@@ -166,8 +167,7 @@ class Warmer:
             level, depth = [], depth + 1
             for child in children:
                 if child.digest not in content.manifests:
-                    if len(content.manifests) >= _MOST_MANIFESTS:
-                        raise UpstreamInvalid(f"{reference} leads to more than {_MOST_MANIFESTS} manifests")
+                    _refuse_many(reference, content)
                     found = await self._pull.manifest(reference.at(child.digest))
                     level.append(await self._kept(reference, found, content))
         content.total = sum(len(one.body) for one in content.manifests.values())
@@ -275,6 +275,15 @@ def child_for(index: Manifest, platform: str) -> Descriptor | None:
         if child.platform is None or f"{child.platform.os}/{child.platform.architecture}" == platform:
             return child
     return None
+
+
+def _refuse_many(reference: Reference, content: _Content) -> None:
+    """Raise `UpstreamInvalid` before one more manifest is too much to be held in memory."""
+    size = sum(content.here.values())
+    if len(content.manifests) >= _MOST_MANIFESTS or size >= _MOST_OF_THEM:
+        raise UpstreamInvalid(
+            f"{reference} is an index that leads to {len(content.manifests)} manifests with {size:,} bytes, and to more"
+        )
 
 
 def _refuse_lack(index: Manifest, platforms: Collection[str]) -> None:
