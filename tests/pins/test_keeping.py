@@ -37,6 +37,20 @@ class Word:
     why: str | None = None
 
 
+class Others:
+    """The other replicas: how often they were told, and read."""
+
+    def __init__(self) -> None:
+        self.told = 0
+        self.read = 0
+
+    def changed(self) -> None:
+        self.told += 1
+
+    def turn(self) -> None:
+        self.read += 1
+
+
 class World:
     """A disk, and all that a keeper asks."""
 
@@ -52,6 +66,7 @@ class World:
         self.word = Word("failed", "it is away")
         self.held_up: asyncio.Event | None = None
         self.slept = 0
+        self.others = Others()
         self.looked = 0
         self.takes = 0.0
         self.keeper = Keeper(
@@ -62,7 +77,7 @@ class World:
             self._leaves_no_record,
             Holdings(self.directory),
             self,
-            None,
+            self.others,
             Leases(self.directory.leases),
             lambda: self.now,
             lambda: self.now,
@@ -135,6 +150,8 @@ async def test_a_tag_that_moves_is_followed_without_asking_anybody(tmp_path: Pat
     await world.turns()
     assert world.protected(TAG) == [TWO.digest, ONE.digest]
     assert (world.asked, world.warmed) == ([], [])
+    assert world.others.told == 1
+    assert world.others.read == 6
 
 
 async def test_what_is_missing_is_brought_by_its_name_and_what_was_before_by_its_digest(tmp_path: Path) -> None:
