@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from mirror.accesses import Accesses
 from mirror.answer import Answer, Collapsed, Filled, Flowing, Stale
 from mirror.digest import Digest
 from mirror.errors import ManifestUnknown, MirrorError, StoreError, UpstreamInvalid
@@ -116,6 +117,7 @@ class Warmer:
         manifests: Manifests,
         modules: Modules,
         store: BlobStore,
+        accesses: Accesses,
         now: Callable[[], float] = time.time,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -124,6 +126,7 @@ class Warmer:
         self._manifests = manifests
         self._modules = modules
         self._store = store
+        self._accesses = accesses
         self._now = now
         self._clock = clock
 
@@ -186,6 +189,7 @@ class Warmer:
 
     async def _kept(self, reference: Reference, answer: Answer, content: _Content) -> Manifest:
         """A manifest, which may have been in memory only: it is to lie on the disk."""
+        self._accesses.unasked(answer.digest)
         manifest = self._manifests.of(answer)
         came = isinstance(answer.outcome, Filled | Collapsed) or self._came(manifest.digest, content)
         if not self._store.holds(manifest.digest):

@@ -268,6 +268,19 @@ async def test_what_is_hosted_is_warm(tmp_path: Path) -> None:
             assert "nothing was pushed to it" in absent["why"]
 
 
+async def test_what_is_warm_counts_as_used_and_not_as_asked_for(tmp_path: Path) -> None:
+    with FaultyUpstream() as up:
+        publish(up, "team/plugin", "v1", index(raw(MODULE)))
+        async with running(tmp_path, {"up": up}) as mirror:
+            for _ in range(3):
+                await warm(url(mirror), TAG)
+            (module,) = [one for one in (await mirror.get("/api/v1/modules")).json["modules"] if one["tag"] == "v1"]
+            assert (module["hits"], module["used_at"] is not None) == (0, True)
+            await mirror.get("/v2/up/team/plugin/manifests/v1")
+            (module,) = [one for one in (await mirror.get("/api/v1/modules")).json["modules"] if one["tag"] == "v1"]
+            assert module["hits"] == 1
+
+
 async def test_every_warming_is_counted_by_its_result(tmp_path: Path) -> None:
     with FaultyUpstream() as up:
         publish(up, "team/plugin", "v1", raw(MODULE))
