@@ -4,8 +4,11 @@ import asyncio
 import json
 import logging
 from collections.abc import Mapping
+from urllib.parse import quote
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from mirror.edge.api.asked import MAX_BODY
 from mirror.edge.api.operation import Call
@@ -124,6 +127,25 @@ async def test_a_body_that_is_wrong_has_one_error_that_names_the_fields(body: by
     assert words in error["message"]
     assert len(sent.body) < 8000
     assert error["message"].isprintable()
+
+
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["references", "pin", "x\n"]), inner),
+    max_leaves=8,
+)
+
+
+@settings(deadline=None)
+@given(_JSON.map(lambda value: json.dumps(value).encode()) | st.binary(max_size=50), st.text(max_size=20))
+def test_whatever_is_sent_is_taken_or_has_one_error(body: bytes, query: str) -> None:
+    one = Stand()
+    for sent in (
+        asyncio.run(one.ask("POST", "things", body, headers=JSON)),
+        asyncio.run(one.ask("GET", "things", query=quote(query, safe="=&"))),
+    ):
+        assert sent.status in (200, 202) or (sent.status, fault(sent)["code"]) == (400, "REQUEST_INVALID")
+        assert sent.status < 400 or fault(sent)["message"].isprintable()
 
 
 async def test_a_body_of_more_than_a_mebibyte_is_refused_unread() -> None:
