@@ -27,7 +27,7 @@ from tests.support.pushing import At
 from tests.support.running import Running, running
 from tests.support.upstream import FaultyUpstream
 
-NAMED = [f"up/team/plugin:v{n}" for n in range(8)]
+NAMED = [f"up/team/plugin:v{n}" for n in range(5)]
 
 
 def url(mirror: Running) -> str:
