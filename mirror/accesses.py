@@ -45,6 +45,11 @@ class Accesses:
         for descriptor in manifest.named:
             self._noted[descriptor.digest] = now
 
+    def unasked(self, digest: Digest) -> None:
+        """It was the mirror itself that asked for this manifest just now: that is a use, but no hit."""
+        if (count := self._hits.get(digest, 0)) > 0:
+            self._hits[digest] = count - 1
+
     async def run(self) -> None:
         """Write batches until cancelled."""
         while True:

@@ -150,11 +150,10 @@ class Importer:
             raise StoreError("the mirror's disk cannot be read; its log says why") from error
 
     async def _have_it_stay(self, reference: Reference, digest: Digest, wish: Wish) -> None:
-        """Hosted content stays anyway."""
-        if reference.upstream == self._shelves.prefix:
-            return
+        """Hosted content stays anyway; pinned, it comes to lie on all replicas' disks."""
         try:
-            await self._pins.note_imported(reference, digest)
+            if reference.upstream != self._shelves.prefix:
+                await self._pins.note_imported(reference, digest)
             if wish.pin:
                 await self._pins.pin(reference, wish.by)
         except MirrorError as error:

@@ -147,8 +147,9 @@ class Views:
             await self._moved(job, within)
             outcomes = await reader.more()
         told = outcomes[max(0, after - passed) :]
-        self._cursors.put((job, passed + len(outcomes)), reader)
         summary = reader.account.summary()
+        if summary.state == "running":  # else nobody asks for more
+            self._cursors.put((job, passed + len(outcomes)), reader)
         return Portion(summary, told, await self._underway(job) if summary.state == "running" else ())
 
     async def _moved(self, job: str, within: float) -> None:

@@ -31,6 +31,10 @@ _AGAIN_AT_MOST = 900.0
 """Seconds until what could not be had is tried again: twice as many each time, up to these."""
 
 _AT_ONCE = 4
+
+_REST = 20.0
+"""So many times longer than a look at all pins is the pause after it: tags move all the time, and pins may be many."""
+
 _FAILED = "failed"
 
 
@@ -121,7 +125,7 @@ class Keeper:
         self._clock = clock
         self._sleep = sleep
         self._seen: tuple[object, object] | None = None
-        self._all_at = float("-inf")
+        self._all_at = self._rests_until = float("-inf")
         self._wanted: dict[_Missing, _Wanted] = {}
         self._said = ""
 
@@ -149,11 +153,14 @@ class Keeper:
             self._gossip.turn()
         seen = self._book.records, self._tags.moves
         is_time = self._clock() - self._all_at >= _LOOK_AT_ALL_EVERY
-        if is_time or self._seen is None or seen[0] is not self._seen[0] or seen[1] != self._seen[1]:
+        has_changed = self._seen is None or seen[0] is not self._seen[0] or seen[1] != self._seen[1]
+        began = self._clock()
+        if is_time or (has_changed and began >= self._rests_until):
             self._seen = seen
-            self._all_at = self._clock() if is_time else self._all_at
+            self._all_at = began if is_time else self._all_at
             await self._follow(is_time)
             await self._look_for_missing()
+            self._rests_until = self._clock() + _REST * (self._clock() - began)
         self._bring()
         await self._book.tell_problems(
             {str(one): wanted.why for (one, _), wanted in self._wanted.items() if wanted.why}

@@ -203,39 +203,26 @@ _FAILURES = ("403", "404", "500", "502", "503", "504", "cut")
 
 _BYTES, _SECONDS, _BUCKETS = 0, 1, 2
 
-_SORTED_AT_ONCE = 256
+SORTED_AT_ONCE = 64
 """Requests that are sorted together, so that each of them costs little more than a line in a list."""
 
 
 class Answers:
     """Requests by their answers. Each is noted as it ends, and sorted later, with others.
 
-    A row for each kind of answer has all the numbers: bytes, seconds; how many requests fell into each bucket, and into
-    none.
+    ``noted`` takes what `Answer` is made of, then the seconds that the request took and the bytes of the body; who has
+    noted `SORTED_AT_ONCE` calls `sort`. A row for each kind of answer has all the numbers: bytes, seconds; how many
+    requests fell into each bucket, and into none.
     """
 
     def __init__(self) -> None:
-        self._noted: list[tuple[str, int | str, str | None, str | None, float, int]] = []
+        self.noted: list[tuple[str, int | str, str | None, str | None, float, int]] = []
         self._rows: dict[Answer, list[float]] = {}
 
-    def add(
-        self,
-        operation: str,
-        status: int | str,
-        upstream: str | None,
-        lookup: str | None,
-        seconds: float,
-        size: int,
-    ) -> None:
-        """Count a request that took ``seconds``, and whose answer (see `Answer`) had a body of ``size`` bytes."""
-        noted = self._noted
-        noted.append((operation, status, upstream, lookup, seconds, size))
-        if len(noted) >= _SORTED_AT_ONCE:
-            self._sort()
-
-    def _sort(self) -> None:
+    def sort(self) -> None:
+        """Take up what was noted."""
         rows = self._rows
-        for operation, status, upstream, lookup, seconds, size in self._noted:
+        for operation, status, upstream, lookup, seconds, size in self.noted:
             answer = operation, status, upstream, lookup
             row = rows.get(answer)
             if row is None:
@@ -243,11 +230,11 @@ class Answers:
             row[_BYTES] += size
             row[_SECONDS] += seconds
             row[_BUCKETS + bisect_left(BUCKETS, seconds)] += 1
-        self._noted.clear()
+        self.noted.clear()
 
     def told(self) -> Snapshot:
         """The metrics that are made of it."""
-        self._sort()
+        self.sort()
         found: list[Snapshot] = []
         for (operation, status, upstream, lookup), row in self._rows.items():
             count = (sum(row[_BUCKETS:]),)

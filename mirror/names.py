@@ -81,9 +81,18 @@ class Names:
             first, slash, rest = text.partition("/")
         if slash and not self._begins(text) and (named := self._at(first.lower())) is not None:
             text = f"{named}/{rest}"
+        elif self._may_be_a_mirror(first) and not self._begins(text) and self._begins(rest):
+            raise NameUnknown(
+                f"no upstream {first[:80]!r} is configured; if that is this mirror, add it to `names` in its settings",
+                detail={"upstream": first[:80], "setting": "names"},
+            )
         parsed = parse_reference(text)
         place = self.place(parsed.name, ns=None, host="")
         return Reference(place.upstream, place.repository, parsed.tag, parsed.digest)
+
+    def _may_be_a_mirror(self, first: str) -> bool:
+        """Whether it looks like a host, and is no part of a repository's name."""
+        return ":" in first or ("." in first and self._default is None)
 
     def _begins(self, text: str) -> bool:
         """Whether a reference begins with the name of an upstream, or with that of what is hosted."""

@@ -125,7 +125,9 @@ class Book:
         """Merge what ``decide`` gives; whether that has changed anything. Durable then. Raises `StoreError`."""
         changed: list[bool] = []
         self._pending.append((decide, changed))
-        await asyncio.shield(self._commits.join())
+        commit = self._commits.join()
+        commit.add_done_callback(_heard)
+        await asyncio.shield(commit)
         return any(changed)
 
     async def tell_problems(self, problems: Mapping[str, str]) -> None:
@@ -142,7 +144,7 @@ class Book:
     async def aclose(self) -> None:
         """Write what was asked for."""
         while self._commits.busy:
-            await asyncio.wait([self._commits.join()])
+            await asyncio.gather(self._commits.join(), return_exceptions=True)
 
     async def _commit(self) -> None:
         pending, self._pending = self._pending, []
@@ -201,6 +203,12 @@ class Book:
         if not isinstance(told, dict):
             return {}, found
         return {reference: why for reference, why in told.items() if isinstance(why, str)}, found
+
+
+def _heard(commit: "asyncio.Task[None]") -> None:
+    """Whoever asked for it may have left; a failure that nobody hears is no error of the loop."""
+    if not commit.cancelled():
+        commit.exception()
 
 
 def _words(error: OSError) -> str:

@@ -21,6 +21,7 @@ from mirror.warming import AGENTS, Progress, Result, Warmed, Warmer
 
 log = logging.getLogger(__name__)
 
+_OUR_FAULT = "the mirror failed; its log says why"
 _PARALLEL = 8
 _SHOWN = 5
 _LEAD_EVERY = 1.0
@@ -60,7 +61,7 @@ class Prewarming:
             warmed = await self._warmer.warm(reference, platforms, progress)
         except Exception:
             log.exception("%s could not be warmed", reference)
-            warmed = Warmed(Result.FAILED, None, 0, 0.0, "the mirror failed; its log says why")
+            warmed = Warmed(Result.FAILED, None, 0, 0.0, _OUR_FAULT)
         self._metrics.prewarmed[(warmed.result.value,)] += 1
         return warmed
 
@@ -70,7 +71,13 @@ class Prewarming:
 
         async def take() -> None:
             for number in left:
-                await self._one(running, number)
+                try:
+                    await self._one(running, number)
+                except Exception:
+                    log.exception("%s could not be warmed everywhere", running.order.references[number])
+                    failed = Warmed(Result.FAILED, None, 0, 0.0, _OUR_FAULT)
+                    running.add(Outcome(number, running.order.references[number], failed))
+                running.done(number)
 
         async with asyncio.TaskGroup() as group:
             for _ in range(running.order.parallel):
@@ -84,7 +91,6 @@ class Prewarming:
         except MirrorError as error:
             if None not in heard:
                 running.add(Outcome(number, text, Warmed(Result.FAILED, None, 0, 0.0, error.message)))
-            running.done(number)
             return
         if None not in heard:
             warmed = await self.here(reference, order.platforms, _tells(running, number, None))
@@ -94,7 +100,6 @@ class Prewarming:
         if self._fellows is not None:
             others = [address for address in self._fellows.alive if address not in heard]
             await asyncio.gather(*(self._there(running, number, reference, address) for address in others))
-        running.done(number)
 
     async def _there(self, running: Running, number: int, reference: Reference, address: str) -> None:
         assert self._fellows is not None

@@ -5,6 +5,7 @@ replica. The span goes along with the work, in the context that asyncio gives to
 there is none, and all that is here does nothing; who makes spans, and sends them, is `mirror.telemetry`.
 """
 
+import asyncio
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -91,6 +92,9 @@ def inside(span: Span | None) -> Iterator[None]:
         yield
     except MirrorError as failure:
         span.fail(type(failure).__name__, failure.message)
+        raise
+    except asyncio.CancelledError:  # nobody needed it any more
+        span.say({"wasm_mirror.abandoned": True})
         raise
     except BaseException as failure:
         span.fail(type(failure).__name__)  # a message of somebody else's may hold anything

@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from mirror.accesses import Accesses
 from mirror.answer import Answer, Collapsed, Filled, Flowing, Stale
 from mirror.digest import Digest
 from mirror.errors import ManifestUnknown, MirrorError, StoreError, UpstreamInvalid
@@ -34,7 +35,8 @@ Progress = Callable[[int, int | None], None]
 
 _BLOBS_AT_ONCE = 4
 _MOST_MANIFESTS = 500
-"""Manifests to which an index may lead."""
+_MOST_OF_THEM = 64 << 20
+"""Manifests to which an index may lead, and their bytes."""
 
 _TICK = 0.01
 """Seconds by which the date of a file may lie before its last byte: the kernel looks at the clock that often."""
@@ -115,6 +117,7 @@ class Warmer:
         manifests: Manifests,
         modules: Modules,
         store: BlobStore,
+        accesses: Accesses,
         now: Callable[[], float] = time.time,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -123,6 +126,7 @@ class Warmer:
         self._manifests = manifests
         self._modules = modules
         self._store = store
+        self._accesses = accesses
         self._now = now
         self._clock = clock
 
@@ -166,8 +170,7 @@ class Warmer:
             level, depth = [], depth + 1
             for child in children:
                 if child.digest not in content.manifests:
-                    if len(content.manifests) >= _MOST_MANIFESTS:
-                        raise UpstreamInvalid(f"{reference} leads to more than {_MOST_MANIFESTS} manifests")
+                    _refuse_many(reference, content)
                     found = await self._pull.manifest(reference.at(child.digest))
                     level.append(await self._kept(reference, found, content))
         content.total = sum(len(one.body) for one in content.manifests.values())
@@ -186,6 +189,7 @@ class Warmer:
 
     async def _kept(self, reference: Reference, answer: Answer, content: _Content) -> Manifest:
         """A manifest, which may have been in memory only: it is to lie on the disk."""
+        self._accesses.unasked(answer.digest)
         manifest = self._manifests.of(answer)
         came = isinstance(answer.outcome, Filled | Collapsed) or self._came(manifest.digest, content)
         if not self._store.holds(manifest.digest):
@@ -275,6 +279,15 @@ def child_for(index: Manifest, platform: str) -> Descriptor | None:
         if child.platform is None or f"{child.platform.os}/{child.platform.architecture}" == platform:
             return child
     return None
+
+
+def _refuse_many(reference: Reference, content: _Content) -> None:
+    """Raise `UpstreamInvalid` before one more manifest is too much to be held in memory."""
+    size = sum(content.here.values())
+    if len(content.manifests) >= _MOST_MANIFESTS or size >= _MOST_OF_THEM:
+        raise UpstreamInvalid(
+            f"{reference} is an index that leads to {len(content.manifests)} manifests with {size:,} bytes, and to more"
+        )
 
 
 def _refuse_lack(index: Manifest, platforms: Collection[str]) -> None:

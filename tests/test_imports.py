@@ -116,7 +116,8 @@ HOUSE = """
     auth: rules htpasswd failures keyed remembered verdicts
     edge: ranges headers account respond basic passthrough auth body uploads manifest push forward metrics registry
     edge: peers peerhosted peerpins peeruploads peerwarm peerchores modules app traced
-    edge.api: guard operation results openapi asked described modules pins prewarm housekeeping archive upstreams fills replicas reference admin
+    edge.api: guard operation results openapi asked described modules pins prewarm housekeeping archive upstreams fills
+    edge.api: replicas reference admin
     around
     replicated
     wiring: ground answering scrubbing housekeeping warming pinning publishers passthrough layouts admin __init__
@@ -128,8 +129,7 @@ HOUSE = """
     doctor: subjects __init__
     references: named documents urls kinds lines files kubeconfig cluster __init__
     commands: text token spelling client sse options screen tables answers outcomes bars following sources chores
-    commands: sweeping
-    commands: listing exporting importing prewarming menu deliveries
+    commands: sweeping listing exporting importing prewarming menu deliveries
     inspector: told layout local remote report command
     cli
     commands: reference

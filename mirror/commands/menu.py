@@ -113,7 +113,8 @@ def ls(
 def refresh(asked: Asked, references: Sequence[str]) -> None:
     """Ask upstream now what each tag names.
 
-    RESULT is unchanged or moved; gone when upstream has it no more. Status 1 when something is gone, or fails.
+    However fresh its record is. A tag is unchanged, or has moved, or was fetched where nothing was known of it; a
+    digest is held or fetched. Status 1 when something is gone there, or fails.
     """
     from mirror.commands import chores
 
@@ -181,8 +182,8 @@ def purge(asked: Asked, references: Sequence[str]) -> None:
 def gc(asked: Asked) -> None:
     """Remove now what nothing needs any more.
 
-    That is hosted blobs, uploads and records. The mirror does so by itself, too. It is done at the replica that
-    answers.
+    That is files that nothing names, uploads that nobody went on with, and records of what is not here. The mirror does
+    so by itself, too. It is done at the replica that answers.
     """
     from mirror.commands import sweeping
 

@@ -5,11 +5,10 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Concatenate, Final, ParamSpec, TypeVar
+from typing import Any, Concatenate, Final, TypeVar
 
 import click
 
-P = ParamSpec("P")
 R = TypeVar("R")
 
 STANDARD: Final = "-"
@@ -64,14 +63,13 @@ class Asked:
     in_json: bool
 
 
-def of_a_mirror(command: Callable[Concatenate[Asked, P], R]) -> Callable[P, R]:
+def of_a_mirror(command: Callable[Concatenate[Asked, ...], R]) -> Callable[..., R]:
     """Give a command ``--mirror``, ``--token-file`` and ``--json``; it gets them as one `Asked`, before all else."""
 
     @functools.wraps(command)
-    def asking(*args: P.args, **options: P.kwargs) -> R:
-        rest = dict(options)
-        asked = Asked(rest.pop("url"), rest.pop("token_file"), rest.pop("json_"))  # type: ignore[arg-type]
-        return command(asked, *args, **rest)  # type: ignore[arg-type]
+    def asking(**given: Any) -> R:
+        asked = Asked(given.pop("url"), given.pop("token_file"), given.pop("json_"))
+        return command(asked, **given)
 
     in_json = click.option("--json", "json_", is_flag=True, help="For programs: JSON, an object a line.")
     return url(token_file(in_json(asking)))

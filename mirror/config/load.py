@@ -58,6 +58,12 @@ def _oddities(settings: Settings) -> list[str]:
             f"auth: clients send passwords to {settings.listen} in plain text; set tls.certificate, unless something "
             "in front of this mirror has TLS"
         )
+    admin = settings.admin
+    if admin.token_file is not None and settings.tls.certificate is None and not is_loopback(settings.admin_host):
+        found.append(
+            f"admin: the token travels to {admin.listen or settings.listen} in plain text; set tls.certificate, unless "
+            "something in front of this mirror has TLS, or admin.listen to a loopback address"
+        )
     for name, upstream in settings.upstreams.items():
         secret = [endpoint for endpoint in upstream.endpoints if endpoint.credentials is not None]
         found += [

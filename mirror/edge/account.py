@@ -6,7 +6,7 @@ from time import perf_counter
 from starlette.types import Scope
 
 from mirror.errors import AbsenceRemembered, MirrorError, ModuleUnknown, NameUnknown, RequestError
-from mirror.metrics import Metrics
+from mirror.metrics import SORTED_AT_ONCE, Metrics
 
 # Keys of a scope, for who answers the request to set.
 OPERATION = "mirror.operation"
@@ -35,10 +35,12 @@ def settle(metrics: Metrics, scope: Scope, began: float, status: int, sent: int,
 
     ``status`` is 0 when there was none.
     """
-    seconds, of = perf_counter() - began, scope.get
+    of, answers = scope.get, metrics.answers
     told = (status or _NONE) if finished or not status else _CUT
     operation = of(OPERATION) or _operation(scope["path"])
-    metrics.answers.add(operation, told, of(UPSTREAM), of(LOOKUP), seconds, sent)
+    answers.noted.append((operation, told, of(UPSTREAM), of(LOOKUP), perf_counter() - began, sent))
+    if len(answers.noted) >= SORTED_AT_ONCE:
+        answers.sort()
 
 
 def of_failure(failure: MirrorError) -> str | None:

@@ -15,6 +15,9 @@ _SHOWN = frozenset({"manifests", "blobs", "tags", "referrers", "modules"})
 """The operations whose path is told. That of an upload is a secret of whoever has begun it."""
 
 
+_CARRIERS = frozenset(name.encode() for name in CARRIERS)
+
+
 class Traces(Protocol):
     """Who begins traces: `mirror.telemetry.Telemetry`."""
 
@@ -61,14 +64,13 @@ class TracedApp:
 
 
 def _carriers(scope: Scope) -> dict[str, str]:
-    """What the client says of its trace; nothing where it says it twice."""
-    found: dict[str, list[str]] = {}
+    """What the client says of its trace. A field that comes twice is one of two values, and as a traceparent none."""
+    found: dict[str, str] = {}
     for name, value in scope["headers"]:
-        if name in (b"traceparent", b"tracestate"):
-            found.setdefault(name.decode(), []).append(value.decode("latin-1"))
-    if len(found.get("traceparent", ())) != 1:
-        return {}
-    return {name: ",".join(found[name]) for name in CARRIERS if name in found}
+        if name in _CARRIERS:
+            text, before = value.decode("latin-1"), found.get(name.decode())
+            found[name.decode()] = text if before is None else f"{before},{text}"
+    return found
 
 
 def _known(scope: Scope, status: int) -> Attributes:

@@ -33,7 +33,7 @@ class Warming:
 
 def warmer_of(ground: Ground, pulls: Pulls) -> Warmer:
     """Who brings what references name to this disk."""
-    return Warmer(pulls.everything, pulls.manifests, pulls.modules, ground.store)
+    return Warmer(pulls.everything, pulls.manifests, pulls.modules, ground.store, ground.accesses)
 
 
 def warming_of(stack: contextlib.AsyncExitStack, ground: Ground, names: Names, warmer: Warmer, pins: Pins) -> Warming:

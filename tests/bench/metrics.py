@@ -1,6 +1,6 @@
 """What it costs a warm request to be counted: the same mirror with its metrics and without them, in turns.
 
-Both are one process, whose loop goes over from one to the other every few hundred requests: so neither has the better
+Both are one process, whose loop goes over from one to the other every hundred requests or so: so neither has the better
 addresses, hashes or neighbours. What counts is the processor time of the loop's thread, sockets included.
 """
 
@@ -18,6 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mirror.config import Settings
 from mirror.edge.app import App
+from mirror.metrics import SORTED_AT_ONCE
 from mirror.store.directory import DataDirectory
 from mirror.wiring import wired
 from tests.bench.client import ACCEPT
@@ -26,8 +27,8 @@ from tests.bench.table import Row
 from tests.support.asking import ask
 from tests.support.waiting import eventually
 
-_BLOCK = 256
-"""Requests of a turn: as many as are sorted together."""
+_BLOCK = 2 * SORTED_AT_ONCE
+"""Requests of a turn: so many that all of them sort equally often."""
 
 _SECONDS = 10
 _ROUNDS = 3

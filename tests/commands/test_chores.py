@@ -113,7 +113,9 @@ def test_what_is_no_reference_is_said_without_asking_and_the_others_are_done(fak
 
 def test_many_references_are_asked_for_in_batches(fake: FakeMirror) -> None:
     def answer(request: Request) -> Answer:
-        return told(*(one(str(name), "pinned") for name in request.document["references"]))  # type: ignore[attr-defined]
+        references = request.document["references"]
+        assert isinstance(references, list)
+        return told(*(one(name, "pinned") for name in references))
 
     fake.on("POST", "pins", answer)
     names = [f"up/team/{number}:1" for number in range(45)]

@@ -40,7 +40,7 @@ def test_an_event_is_given_out_before_the_stream_goes_on() -> None:
     assert next(events(pieces())).data == "1"
 
 
-@pytest.mark.parametrize("endless", [b"data: " + b"x" * 4096, b"data: " + b"x" * 4096 + b"\n"])
+@pytest.mark.parametrize("endless", [b"data: " + b"x" * 65536, b"data: " + b"x" * 65536 + b"\n"])
 def test_an_event_without_end_is_not_read(endless: bytes) -> None:
     pieces = (endless if not number or endless.endswith(b"\n") else endless[6:] for number in range(MAX_EVENT))
     with pytest.raises(CommandError, match=r"an event of more than 1,048,576 bytes"):

@@ -318,6 +318,28 @@ def test_passwords_that_can_be_read_on_the_way_are_a_warning(tmp_path: Path, aut
     assert warnings == [told] * far
 
 
+@pytest.mark.parametrize(
+    ("listen", "admin", "more", "to"),
+    [
+        ("0.0.0.0:80", "token_file: token", "", "0.0.0.0:80"),
+        ("127.0.0.1:80", "token_file: token, listen: '0.0.0.0:90'", "", "0.0.0.0:90"),
+        ("0.0.0.0:80", "token_file: token, listen: '127.0.0.1:90'", "", None),
+        ("127.0.0.1:80", "token_file: token", "", None),
+        ("0.0.0.0:80", "listen: '0.0.0.0:90'", "", None),
+        ("0.0.0.0:80", "token_file: token", "tls: {certificate: c, key: k}\n", None),
+    ],
+)
+def test_a_token_that_can_be_read_on_the_way_is_a_warning(
+    tmp_path: Path, listen: str, admin: str, more: str, to: str | None
+) -> None:
+    warnings: list[str] = []
+    load_text(
+        tmp_path, f"listen: {listen}\nadmin: {{{admin}}}\n{more}upstreams: {{ghcr.io: {{}}}}\n", warnings=warnings
+    )
+    told = [f"admin: the token travels to {to} in plain text"] if to is not None else []
+    assert [warning.partition(";")[0] for warning in warnings] == told
+
+
 def test_an_upstream_that_is_never_asked_cannot_say_who_may_pull(tmp_path: Path) -> None:
     warnings: list[str] = []
     text = f"auth: {_PLAIN}\nupstreams: {{ghcr.io: {{offline: true, push: through}}, quay.io: {{}}}}\n"

@@ -243,3 +243,11 @@ def test_any_text_is_a_reference_or_is_refused(text: str) -> None:
     except (RequestError, NameUnknown):
         return
     assert one.of_text(str(found)) == found
+
+
+@pytest.mark.parametrize("host", ["wasm-mirror.istio-system:8080", "wasm-mirror.corp.example", "localhost:8080"])
+def test_a_mirror_whose_name_is_not_set_is_told_where_to_set_it(host: str) -> None:
+    with pytest.raises(NameUnknown, match="if that is this mirror, add it to `names`") as caught:
+        names().of_text(f"oci://{host}/ghcr.io/team/plugin:1.0")
+    assert caught.value.detail == {"upstream": host, "setting": "names"}
+    assert str(names(names=[host]).of_text(f"oci://{host}/ghcr.io/team/plugin:1.0")) == "ghcr.io/team/plugin:1.0"

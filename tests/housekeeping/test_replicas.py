@@ -56,6 +56,7 @@ async def test_what_is_purged_where_it_does_not_lie_is_gone_where_it_does(tmp_pa
             assert held(one, artifact) == set()
 
 
+@pytest.mark.shows("a replica is away while something is purged")
 async def test_a_replica_that_does_not_answer_is_named(tmp_path: Path) -> None:
     """What it holds may still be there: whoever purges has to know."""
     artifact = raw(wasm_module(5_000, seed=4))
@@ -108,6 +109,7 @@ async def test_a_tag_that_one_replica_refreshes_is_new_at_all_within_a_second(tm
                 assert bodies == [version.body] * 3, "all of them, at once"
 
 
+@pytest.mark.shows("one bit of a file on the disk flips, or the disk cannot read it any more")
 async def test_of_20_flipped_bits_a_scrub_finds_all_and_each_blob_is_served_rightly_or_not_at_all(
     tmp_path: Path,
 ) -> None:

@@ -43,6 +43,7 @@ async def until_results(url: str, job: str, count: int) -> list[str]:
     return found
 
 
+@pytest.mark.shows("the mirror, or the worker that does it, is killed in the middle of pre-warming")
 async def test_a_job_goes_on_after_a_kill_and_fetches_nothing_twice(tmp_path: Path) -> None:
     gate = Gate()
     with FaultyUpstream() as up, MirrorProcess(tmp_path, {"up": up.url}, SETTINGS) as mirror:
@@ -64,6 +65,7 @@ async def test_a_job_goes_on_after_a_kill_and_fetches_nothing_twice(tmp_path: Pa
         assert (await shown(mirror.url, job))["state"] == "done"
 
 
+@pytest.mark.shows("the mirror, or the worker that does it, is killed in the middle of pre-warming")
 async def test_another_worker_goes_on_where_one_was_killed(tmp_path: Path) -> None:
     gate = Gate()
     settings = {**SETTINGS, "workers": 3}

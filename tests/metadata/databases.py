@@ -96,7 +96,7 @@ while connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
 with open(sys.argv[1], "r+b") as file:
     file.seek((root - 1) * size)
     file.write(bytes(size))
-connection.execute("INSERT OR REPLACE INTO access VALUES ('sha256:" + "0" * 64 + "', 1.0)")
+connection.execute("INSERT OR REPLACE INTO access (digest, at) VALUES ('sha256:" + "0" * 64 + "', 1.0)")
 """
 
 

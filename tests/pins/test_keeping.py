@@ -37,6 +37,20 @@ class Word:
     why: str | None = None
 
 
+class Others:
+    """The other replicas: how often they were told, and read."""
+
+    def __init__(self) -> None:
+        self.told = 0
+        self.read = 0
+
+    def changed(self) -> None:
+        self.told += 1
+
+    def turn(self) -> None:
+        self.read += 1
+
+
 class World:
     """A disk, and all that a keeper asks."""
 
@@ -52,6 +66,9 @@ class World:
         self.word = Word("failed", "it is away")
         self.held_up: asyncio.Event | None = None
         self.slept = 0
+        self.others = Others()
+        self.looked = 0
+        self.takes = 0.0
         self.keeper = Keeper(
             self.book,
             self,
@@ -60,7 +77,7 @@ class World:
             self._leaves_no_record,
             Holdings(self.directory),
             self,
-            None,
+            self.others,
             Leases(self.directory.leases),
             lambda: self.now,
             lambda: self.now,
@@ -72,6 +89,8 @@ class World:
         return self.moved, 0
 
     async def get(self, reference: Reference) -> TagRecord | None:
+        self.looked += 1
+        self.now += self.takes
         return self.records.get(reference)
 
     async def manifest(self, reference: Reference) -> Answer:
@@ -131,6 +150,8 @@ async def test_a_tag_that_moves_is_followed_without_asking_anybody(tmp_path: Pat
     await world.turns()
     assert world.protected(TAG) == [TWO.digest, ONE.digest]
     assert (world.asked, world.warmed) == ([], [])
+    assert world.others.told == 1
+    assert world.others.read == 6
 
 
 async def test_what_is_missing_is_brought_by_its_name_and_what_was_before_by_its_digest(tmp_path: Path) -> None:
@@ -207,6 +228,21 @@ async def test_a_hosted_tag_is_looked_up_once_a_minute(tmp_path: Path) -> None:
     world.now += 60
     await world.turns()
     assert len(world.asked) == 4
+
+
+async def test_a_look_that_takes_long_is_followed_by_a_long_rest(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.put(ONE, TWO)
+    await world.pin(TAG, ONE)
+    world.takes = 0.5
+    await world.turns()
+    world.names(TWO, 12.0)
+    await world.turns()
+    assert world.looked == 1
+    world.now += 10
+    await world.turns(1)
+    assert world.looked == 2
+    assert world.protected(TAG) == [TWO.digest, ONE.digest]
 
 
 async def test_one_worker_keeps_and_when_it_ends_another_does(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import gc
 import json
 import logging
 import os
@@ -152,6 +153,24 @@ async def test_a_full_disk_is_said_and_nothing_is_changed(tmp_path: Path, monkey
     assert names(book) == []
     await pin(book, NAME)
     assert names(book) == [NAME]
+
+
+async def test_what_fails_after_its_caller_has_left_troubles_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    book = book_in(tmp_path)
+
+    def save(*_: object) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(PinFile, "save", save)
+    leaving = asyncio.create_task(pin(book, NAME))
+    await asyncio.sleep(0)
+    leaving.cancel()
+    await asyncio.gather(leaving, return_exceptions=True)
+    await book.aclose()
+    assert names(book) == []
+    gc.collect()
 
 
 async def test_what_is_missing_is_told_by_all_workers(tmp_path: Path) -> None:

@@ -50,20 +50,26 @@ def all_of(artifact: Artifact) -> list[Digest]:
     return [artifact.digest, *artifact.blobs]
 
 
-@pytest.mark.parametrize("artifact", LAYOUTS.values(), ids=LAYOUTS.keys())
-async def test_what_is_warm_is_served_without_upstream(tmp_path: Path, artifact: Artifact) -> None:
+async def test_what_is_warm_is_served_without_upstream(tmp_path: Path) -> None:
     with FaultyUpstream() as up:
-        publish(up, "team/plugin", "v1", artifact)
+        for layout, artifact in LAYOUTS.items():
+            publish(up, f"team/{layout}", "v1", artifact)
         async with running(tmp_path, {"up": up}) as mirror:
-            result = await warm(url(mirror), TAG)
-            assert (result["result"], result["digest"]) == ("fetched", str(artifact.digest))
-            needed = {artifact.digest, *all_of(artifact.children[0] if artifact.children else artifact)}
-            assert all(map(mirror.holds, needed))
-            assert result["bytes"] == sum(mirror.directory.blob(digest).stat().st_size for digest in needed)
+            for layout, artifact in LAYOUTS.items():
+                image = artifact.children[0] if artifact.children else artifact
+                needed = {artifact.digest, *all_of(image)}
+                missing = {digest for digest in needed if not mirror.holds(digest)}
+                result = await warm(url(mirror), f"up/team/{layout}:v1")
+                assert (result["result"], result["digest"]) == ("fetched", str(artifact.digest))
+                assert all(map(mirror.holds, needed))
+                came = sum(mirror.directory.blob(digest).stat().st_size for digest in missing)
+                assert result["bytes"] == came
             up.refuse()
-            assert (await mirror.get("/v2/up/team/plugin/manifests/v1")).body == artifact.body
-            for digest, content in (artifact.children[0] if artifact.children else artifact).blobs.items():
-                assert (await mirror.get(f"/v2/up/team/plugin/blobs/{digest}")).body == content
+            for layout, artifact in LAYOUTS.items():
+                image = artifact.children[0] if artifact.children else artifact
+                assert (await mirror.get(f"/v2/up/team/{layout}/manifests/v1")).body == artifact.body
+                for digest, content in image.blobs.items():
+                    assert (await mirror.get(f"/v2/up/team/{layout}/blobs/{digest}")).body == content
 
 
 async def test_upstream_is_asked_once_for_each_thing_however_often_and_parallel_it_is_warmed(tmp_path: Path) -> None:
@@ -260,6 +266,19 @@ async def test_what_is_hosted_is_warm(tmp_path: Path) -> None:
             absent = await warm(url(mirror), "hosted/team/absent:v1")
             assert absent["result"] == "failed"
             assert "nothing was pushed to it" in absent["why"]
+
+
+async def test_what_is_warm_counts_as_used_and_not_as_asked_for(tmp_path: Path) -> None:
+    with FaultyUpstream() as up:
+        publish(up, "team/plugin", "v1", index(raw(MODULE)))
+        async with running(tmp_path, {"up": up}) as mirror:
+            for _ in range(3):
+                await warm(url(mirror), TAG)
+            (module,) = [one for one in (await mirror.get("/api/v1/modules")).json["modules"] if one["tag"] == "v1"]
+            assert (module["hits"], module["used_at"] is not None) == (0, True)
+            await mirror.get("/v2/up/team/plugin/manifests/v1")
+            (module,) = [one for one in (await mirror.get("/api/v1/modules")).json["modules"] if one["tag"] == "v1"]
+            assert module["hits"] == 1
 
 
 async def test_every_warming_is_counted_by_its_result(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """A pin at one replica is a pin at all: on every disk, through outages, and the newest word counts."""
 
+import json
 from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
@@ -9,8 +10,10 @@ from urllib.parse import quote
 import httpx
 import pytest
 
+from tests.replicas.test_hosted import town
 from tests.support.artifacts import Artifact, publish, raw, wasm_module
 from tests.support.process import MirrorProcess
+from tests.support.pushing import Author
 from tests.support.replicas import replicated
 from tests.support.waiting import wait_until
 
@@ -87,6 +90,18 @@ def test_a_pin_at_one_replica_is_on_every_disk_and_follows_its_tag_there(tmp_pat
         assert pin(replicas[2], f"{NAME}:v1") == ["already"]
         unpin(replicas[2], f"{NAME}:v1")
         until_all_say(replicas, {})
+
+
+async def test_what_is_hosted_and_pinned_lies_on_every_disk(tmp_path: Path) -> None:
+    async with town(tmp_path, 3, hosted={"replicas": 1}) as here:
+        one, other, _ = here.replicas
+        await Author(one).push(ONE, "v1")
+        body = json.dumps({"references": ["hosted/team/plugin:v1"]}).encode()
+        reply = await other.ask("POST", "/api/v1/pins", {"content-type": "application/json"}, body)
+        assert reply.json["results"][0]["result"] == "pinned"
+        for mirror in here.replicas:
+            for digest in (ONE.digest, *ONE.blobs):
+                await mirror.until_held(digest)
 
 
 @pytest.mark.shows("something is pinned while Redis is away")

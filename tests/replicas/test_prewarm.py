@@ -95,6 +95,7 @@ async def test_a_job_is_followed_and_cancelled_at_any_replica(tmp_path: Path) ->
         assert (await At(there).ask("GET", "/api/v1/prewarm/nothing")).status == 404
 
 
+@pytest.mark.shows("a replica dies while it is pre-warmed")
 async def test_a_replica_that_dies_is_named_and_the_others_are_warm(tmp_path: Path) -> None:
     gate = Gate()
     with replicated(tmp_path, settings=LASTING) as (up, _, replicas):

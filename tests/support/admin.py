@@ -73,6 +73,15 @@ def hold(method: str, target: str, status: int, headers: Sequence[tuple[str, str
             assert f"`{value['errors'][0]['code']}`" in codes, f"{method} {target}: {value} is none of {codes}"
 
 
+def hold_event(path: str, kind: str, data: object) -> None:
+    """Raise `AssertionError` unless the operation at ``path`` may send such an event."""
+    of = _operation("GET", f"{ROOT}{path}")
+    assert of is not None, path
+    events = of["responses"]["200"]["content"]["text/event-stream"]["x-events"]
+    assert kind in events, f"{path} sends an event {kind}, and the document has {list(events)}"
+    _check(events[kind]["data"], data, f"the event {kind} of {path}")
+
+
 @functools.cache
 def the_document() -> dict[str, Any]:
     """The OpenAPI document that any mirror gives."""

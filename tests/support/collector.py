@@ -7,6 +7,7 @@
         spans = collector.spans()
 """
 
+import contextlib
 import gzip
 import threading
 from collections.abc import Iterable, Iterator, Mapping
@@ -49,6 +50,7 @@ class Collector:
     def __init__(self) -> None:
         self.bodies: list[bytes] = []
         self.paths: list[str] = []
+        self.headers: list[Mapping[str, str]] = []
         self.holding = threading.Event()
         self.held = threading.Event()
         self._let_go = threading.Event()
@@ -61,15 +63,16 @@ class Collector:
                 if collector.holding.is_set():
                     collector.held.set()
                     collector._let_go.wait(60)
-                    return
                 if self.headers.get("content-encoding") == "gzip":
                     body = gzip.decompress(body)
                 collector.paths.append(self.path)
+                collector.headers.append({name.lower(): value for name, value in self.headers.items()})
                 collector.bodies.append(body)
-                self.send_response(200)
-                self.send_header("content-type", "application/x-protobuf")
-                self.send_header("content-length", "0")
-                self.end_headers()
+                with contextlib.suppress(ConnectionError):  # who was kept waiting may have left
+                    self.send_response(200)
+                    self.send_header("content-type", "application/x-protobuf")
+                    self.send_header("content-length", "0")
+                    self.end_headers()
 
             def log_message(self, *_: object) -> None:
                 """Nothing."""
@@ -83,6 +86,11 @@ class Collector:
         """All that have come."""
         return [span for body in list(self.bodies) for span in _parsed(body)]
 
+    def let_go(self) -> None:
+        """Answer those who were kept waiting, and all others."""
+        self.holding.clear()
+        self._let_go.set()
+
     def __enter__(self) -> Self:
         self._thread.start()
         return self
@@ -90,7 +98,7 @@ class Collector:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._let_go.set()
+        self.let_go()
         self._server.shutdown()
         self._thread.join()
         self._server.server_close()

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tests.integration.client import ask
+from tests.support.admin import hold_event
 from tests.support.pushing import At
 
 WITHIN = 60.0
@@ -54,11 +55,9 @@ async def following(url: str, job: str, last: str | None = None) -> AsyncGenerat
                 fields = dict(line.split(b": ", 1) for line in one.split(b"\n"))
                 if b"event" in fields:
                     number = fields.get(b"id")
-                    yield Event(
-                        fields[b"event"].decode(),
-                        json.loads(fields[b"data"]),
-                        None if number is None else number.decode(),
-                    )
+                    kind, content = fields[b"event"].decode(), json.loads(fields[b"data"])
+                    hold_event(f"prewarm/{job}/events", kind, content)
+                    yield Event(kind, content, None if number is None else number.decode())
 
 
 async def followed(url: str, job: str, last: str | None = None) -> list[Event]:

@@ -19,6 +19,7 @@ class Noted:
     def __init__(self, name: str = "root") -> None:
         self.called = name
         self.failed: tuple[str, str] | None = None
+        self.said: dict[str, str | int | bool] = {}
         self.ended = False
 
     def child(self, name: str, kind: Kind, attributes: Attributes) -> "Noted":
@@ -27,7 +28,8 @@ class Noted:
     def name(self, name: str) -> None:
         self.called = name
 
-    def say(self, attributes: Attributes) -> None: ...
+    def say(self, attributes: Attributes) -> None:
+        self.said.update(attributes)
 
     def link(self, other: Span) -> None: ...
 
@@ -71,6 +73,22 @@ def test_a_failure_is_told_and_of_others_errors_only_the_kind() -> None:
     assert (ours.failed, theirs.failed) == (("UpstreamDenied", "it refuses us"), ("KeyError", ""))
     assert ours.ended
     assert theirs.ended
+
+
+async def test_what_is_abandoned_has_not_failed() -> None:
+    span, begun = Noted(), asyncio.Event()
+
+    async def work() -> None:
+        with inside(span):
+            begun.set()
+            await asyncio.Event().wait()
+
+    task = asyncio.create_task(work())
+    await begun.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert (span.failed, span.said, span.ended) == (None, {"wasm_mirror.abandoned": True}, True)
 
 
 def settings(**tracing: Any) -> Settings:

@@ -15,7 +15,7 @@ from mirror.edge.api.openapi import described
 from mirror.edge.api.operation import JSON, ROOT, Call, Operation, Streamed
 from mirror.edge.headers import encode
 from mirror.edge.respond import Cut, challenging, send_error
-from mirror.errors import MirrorError, NotFound, Unauthorized, Unsupported
+from mirror.errors import MirrorError, NotFound, Unauthorized, Unsupported, UpstreamUnavailable
 from mirror.names import Names
 from mirror.publish import BodyCut
 
@@ -46,26 +46,34 @@ class Admin:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
+        guarded = _Guarded(send)
+        try:
+            await self._answer(scope, receive, guarded)
+        except asyncio.CancelledError:  # the time to finish is over
+            if guarded.begun:
+                raise
+            await send_error(guarded, scope["method"], UpstreamUnavailable("the mirror is stopping; ask again"))
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         method = scope["method"]
-        guarded = _guarded(send)
         try:
             who = await self._guard.check(scope)
             operation, path = self._operation(method, scope["path"].removeprefix(ROOT))
         except Unauthorized as error:
-            await send_error(challenging(guarded, CHALLENGE), method, error)
+            await send_error(challenging(send, CHALLENGE), method, error)
             return
         except MirrorError as error:
-            await send_error(guarded, method, error)
+            await send_error(send, method, error)
             return
         call = Call(scope, receive, self._names, path, who)
         if operation.changes:
-            guarded = _noted(guarded, call)
+            send = _noted(send, call)
         try:
-            await self._carry_out(operation, call, receive, guarded)
+            await self._carry_out(operation, call, receive, send)
         except BodyCut as cut:
             raise Cut from cut
         except MirrorError as error:
-            await send_error(guarded, method, error)
+            await send_error(send, method, error)
 
     async def _carry_out(self, operation: Operation, call: Call, receive: Receive, send: Send) -> None:
         """Answer. Raises `MirrorError` only while the status line has not been sent."""
@@ -157,17 +165,20 @@ async def _send_model(
     await send({"type": "http.response.body", "body": b"" if method == "HEAD" else body})
 
 
-def _guarded(send: Send) -> Send:
+class _Guarded:
     """``send`` with what every answer of the admin API carries: nothing keeps it, and nothing guesses what it is."""
 
-    async def guarded(message: Message) -> None:
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self.begun = False
+
+    async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
+            self.begun = True
             own = {name for name, _ in message["headers"]}
             more = [(name, value) for name, value in encode(_HEADERS) if name not in own]
             message = {**message, "headers": [*message["headers"], *more]}
-        await send(message)
-
-    return guarded
+        await self._send(message)
 
 
 def _noted(send: Send, call: Call) -> Send:

@@ -104,7 +104,8 @@ _Named = Mapping[tuple[type[BaseModel], JsonSchemaMode], dict[str, Any]]
 def _schemas(operations: Sequence[Operation]) -> tuple[dict[str, Any], _Named]:
     """The schemas by their names, and what each model is in the document."""
     asked = [(model, "validation") for one in operations if (model := one.body) is not None]
-    told = [(model, "serialization") for one in operations if (model := one.answer) is not None]
+    answers = [model for one in operations for model in (one.answer, *one.events.values()) if model is not None]
+    told = [(model, "serialization") for model in answers]
     wanted: list[tuple[type[BaseModel], JsonSchemaMode]]
     wanted = list(dict.fromkeys([*asked, *told, (Errors, "serialization")]))  # type: ignore[list-item]  # of literals
     named, found = models_json_schema(wanted, ref_template=_REFERENCE)
@@ -139,7 +140,10 @@ def _described(one: Operation, named: _Named) -> dict[str, Any]:
 def _content(one: Operation, named: _Named) -> dict[str, Any]:
     if one.answer is not None:
         return {"schema": named[one.answer, "serialization"]}
-    return {"schema": {"type": "string"}} if one.gives.startswith("text/") else {}
+    if not one.events:
+        return {}
+    told = {name: {"data": named[model, "serialization"]} for name, model in one.events.items()}
+    return {"schema": {"type": "string", "description": "Server-sent events, as HTML has them."}, "x-events": told}
 
 
 def _failures(one: Operation, named: _Named) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from mirror.oci import Reference
 ROOT: Final = "/api/v1/"
 JSON: Final = "application/json"
 
+_LONGEST_NOTE = 2000
 _PARAMETER = re.compile(r"\{([a-z_]+)(:path)?\}")
 
 
@@ -89,8 +90,9 @@ class Call:
         return pieces_of(self._receive)
 
     def note(self, text: str) -> None:
-        """Have the line that logs this change say so, too."""
-        self.notes.append(text)
+        """Have the line that logs this change say so, too; as much of it as a line should have."""
+        text = text if len(text) <= _LONGEST_NOTE else f"{text[:_LONGEST_NOTE]}…"
+        self.notes.append(text if text.isprintable() else repr(text))
 
 
 Handler = Callable[[Call], Awaitable[BaseModel | Streamed]]
@@ -104,7 +106,8 @@ class Operation:
     ``{name:path}`` all that is left. ``answer`` is the model of the JSON answer, None for what streams. ``query`` and
     ``body`` are models, of `Asked`; ``takes`` is the media type of a body that the handler reads itself, ``gives`` that
     of the answer. ``reads`` are headers of a request that the handler looks at, ``tells`` those that a success always
-    has, with what each means. ``errors`` are those beyond what any operation may answer. ``status`` is that of success.
+    has, with what each means. ``events`` are those of a ``text/event-stream``, by their names, with the models of their
+    data. ``errors`` are those beyond what any operation may answer. ``status`` is that of success.
     """
 
     method: str
@@ -119,6 +122,7 @@ class Operation:
     status: int = 200
     reads: Mapping[str, str] = field(default_factory=dict)
     tells: Mapping[str, str] = field(default_factory=dict)
+    events: Mapping[str, type[BaseModel]] = field(default_factory=dict)
     errors: Sequence[type[MirrorError]] = ()
 
     @property

@@ -155,6 +155,7 @@ def operations(desk: Desk, clock: Callable[[], float]) -> Sequence[Operation]:
             answer=None,
             handler=followed,
             gives=_EVENTS,
+            events={"progress": Progress, "result": Warmed, "end": Job},
             reads={"Last-Event-ID": "The id of the last result that came before: go on after it."},
             errors=(RequestInvalid, NotFound, *_ELSEWHERE),
         ),

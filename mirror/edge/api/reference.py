@@ -107,11 +107,19 @@ def _answers(one: dict[str, Any]) -> Iterator[str]:
     for status, answer in one["responses"].items():
         ((media_type, content),) = answer["content"].items()
         if status < "300":
-            shape = _type(content["schema"]) if "schema" in content else ""
+            shape = _shape(content)
             headers = [f"`{name}`: {_cell(told['description'])}" for name, told in answer["headers"].items()]
             yield f"| {status} | {'; '.join([f'`{media_type}` {shape}'.rstrip(), *headers])} |"
         else:
             yield f"| {status} | {answer['description']} |"
+
+
+def _shape(content: dict[str, Any]) -> str:
+    """What an answer holds: events, JSON, or nothing that has a shape."""
+    events = [f"`{name}`: {_type(told['data'])}" for name, told in content.get("x-events", {}).items()]
+    if events:
+        return f"events {', '.join(events)}"
+    return _type(content["schema"]) if "schema" in content else ""
 
 
 def _schema(name: str, schema: dict[str, Any]) -> Iterator[str]:

@@ -116,6 +116,7 @@ class Stand:
             method="POST", path="each", summary="Do it to each", answer=Results, handler=self._each, body=References
         )
         yield Operation(method="GET", path="broken", summary="Break", answer=Echo, handler=_break)
+        yield Operation(method="POST", path="wait", summary="Wait", answer=Echo, handler=self._wait)
         yield Operation(
             method="POST", path="raw", summary="Take", answer=Echo, handler=self._take, takes="application/x-tar"
         )
@@ -145,6 +146,11 @@ class Stand:
         call.headers.append(("location", "/api/v1/things/1"))
         query, body = (None if model is None else model.model_dump() for model in (call.query, call.body))
         return Echo(path=dict(call.path), who=call.who, query=query, body=body)
+
+    async def _wait(self, call: Call) -> Echo:
+        self.calls.append(call)
+        await asyncio.get_running_loop().create_future()
+        return await self._echo(call)
 
     async def _each(self, call: Call) -> Results:
         async def act(text: str, reference: Reference) -> Result:

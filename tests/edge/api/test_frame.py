@@ -4,15 +4,20 @@ import asyncio
 import json
 import logging
 from collections.abc import Mapping
+from urllib.parse import quote
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from mirror.edge.api.asked import MAX_BODY
+from mirror.edge.api.operation import Call
 from mirror.edge.api.results import MOST
 from mirror.edge.respond import Cut
 from mirror.errors import UpstreamUnavailable
-from tests.edge.api.stand import HERE, JSON, Stand, fault
-from tests.edge.asgi import Sent
+from mirror.names import Names
+from tests.edge.api.stand import HERE, JSON, SETTINGS, Stand, fault
+from tests.edge.asgi import Sent, nothing_more
 from tests.support.waiting import eventually
 
 GOOD = b'{"references": ["a", "b"], "pin": true}'
@@ -122,6 +127,25 @@ async def test_a_body_that_is_wrong_has_one_error_that_names_the_fields(body: by
     assert words in error["message"]
     assert len(sent.body) < 8000
     assert error["message"].isprintable()
+
+
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["references", "pin", "x\n"]), inner),
+    max_leaves=8,
+)
+
+
+@settings(deadline=None)
+@given(_JSON.map(lambda value: json.dumps(value).encode()) | st.binary(max_size=50), st.text(max_size=20))
+def test_whatever_is_sent_is_taken_or_has_one_error(body: bytes, query: str) -> None:
+    one = Stand()
+    for sent in (
+        asyncio.run(one.ask("POST", "things", body, headers=JSON)),
+        asyncio.run(one.ask("GET", "things", query=quote(query, safe="=&"))),
+    ):
+        assert sent.status in (200, 202) or (sent.status, fault(sent)["code"]) == (400, "REQUEST_INVALID")
+        assert sent.status < 400 or fault(sent)["message"].isprintable()
 
 
 async def test_a_body_of_more_than_a_mebibyte_is_refused_unread() -> None:
@@ -310,6 +334,26 @@ async def test_every_change_is_logged_with_who_and_what(
     note = "" if status == 400 else "; it was a test"
     assert record.getMessage() == f"{method} {f'/api/v1/{path}'!r} by who is on loopback, at 127.0.0.1: {status}{note}"
     assert record.getMessage().isprintable()
+
+
+def test_a_note_is_one_line_of_bounded_length() -> None:
+    call = Call({"type": "http", "headers": []}, nothing_more, Names(SETTINGS), {}, "somebody")
+    call.note("pinned a\nb\x1b[2J")
+    call.note("x" * 1_000_000)
+    assert all(note.isprintable() and len(note) < 2100 for note in call.notes)
+
+
+async def test_when_the_time_to_finish_is_over_a_request_is_told_so() -> None:
+    one = Stand()
+    asking = asyncio.create_task(one.ask("POST", "wait"))
+    await eventually(lambda: one.calls)
+    asking.cancel()
+    sent = await asking
+    assert (sent.status, fault(sent)["code"], sent.headers["cache-control"]) == (
+        503,
+        "UPSTREAM_UNAVAILABLE",
+        "no-store",
+    )
 
 
 async def test_what_is_only_read_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:

@@ -12,7 +12,7 @@ from mirror.edge.api.openapi import document
 from mirror.edge.api.operation import JSON, Asked
 from mirror.edge.api.reference import all_operations, page
 from tests.edge.api.stand import Stand
-from tests.support.admin import hold, operated, the_document
+from tests.support.admin import hold, hold_event, operated, the_document
 from tests.support.artifacts import compat, publish, wasm_module
 from tests.support.running import Running, running
 from tests.support.upstream import FaultyUpstream
@@ -122,6 +122,14 @@ def told(status: int, value: object, **headers: str) -> None:
     always = {"content-type": JSON, "cache-control": "no-store", "x-content-type-options": "nosniff"}
     fields = [(name.replace("_", "-"), text) for name, text in {**always, **headers}.items()]
     hold("GET", "/api/v1/modules/ghcr.io/a/b:1", status, fields, json.dumps(value).encode())
+
+
+def test_an_event_that_is_something_else_is_found() -> None:
+    progress = {"reference": "ghcr.io/a/b:1", "replica": None, "bytes": 1, "total": None}
+    hold_event("prewarm/1/events", "progress", progress)
+    for kind, data in (("result", progress), ("begin", progress), ("progress", {**progress, "bytes": "1"})):
+        with pytest.raises(AssertionError):
+            hold_event("prewarm/1/events", kind, data)
 
 
 def test_an_answer_that_is_something_else_is_found() -> None:
