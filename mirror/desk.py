@@ -49,9 +49,11 @@ class Desk:
         """How a job stands, and what has become of its references by now. Raises `NotFound`, `UpstreamError`."""
         place = await self.place(job)
         found: list[Outcome] = []
-        while (portion := await self._portion(place, job, len(found), 0.0)).outcomes:
+        while True:
+            portion = await self._portion(place, job, len(found), 0.0)
             found += portion.outcomes
-        return portion.summary, found
+            if not portion.outcomes or portion.summary.state != "running":
+                return portion.summary, found
 
     async def place(self, job: str) -> str | None:
         """The address of the replica whose job it is, None for this one. Raises `NotFound`."""

@@ -22,7 +22,9 @@ from mirror.store.directory import sync_folder, write_whole
 
 _ID = re.compile(r"[0-9a-z][0-9a-z-]{0,63}")
 _LOG, _CANCEL, _NOW = ".jsonl", ".cancel", ".now"
-_PORTION = 1 << 20
+_PORTION = 256 << 10
+"""Bytes that are read in one go; to make something of the lines in them takes a loop some 10 ms."""
+
 _LAST = 4096
 """Bytes at the end of a log in which its last line lies, where that says that it ended."""
 

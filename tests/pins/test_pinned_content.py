@@ -25,7 +25,7 @@ PINS = "/api/v1/pins"
 @pytest.fixture(autouse=True)
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """Eviction looks often, and blobs are old as soon as they are there."""
-    monkeypatch.setattr(evictor, "_LOOK_EVERY", 0.02)
+    monkeypatch.setattr(evictor, "_LOOK_EVERY", 0.1)
     monkeypatch.setattr(survey, "YOUNG", 0.0)
 
 

@@ -83,7 +83,7 @@ async def test_a_cancelled_job_ends_for_all_who_follow_it(tmp_path: Path) -> Non
         published(up)
         up.inject(Fault(hold=gate), path="manifests/v3")
         async with running(tmp_path, {"up": up}) as mirror:
-            job = await begin(url(mirror), NAMED[:5], parallel=1)
+            job = await begin(url(mirror), NAMED, parallel=1)
             followers = [asyncio.create_task(followed(url(mirror), job)) for _ in range(2)]
             await gate.reached()
             reply = await At(url(mirror)).ask("DELETE", f"/api/v1/prewarm/{job}")

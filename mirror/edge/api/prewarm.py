@@ -1,5 +1,6 @@
 """``/api/v1/prewarm``: references brought to the disks of all replicas before anybody asks for them."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Annotated, Any, Final, Literal
 
@@ -115,7 +116,9 @@ def operations(desk: Desk, clock: Callable[[], float]) -> Sequence[Operation]:
 
     async def shown(call: Call) -> JobInFull:
         summary, outcomes = await desk.job(call.path["job"])
-        return JobInFull(**_fields(summary), results=[_result(outcome) for outcome in outcomes])
+        return await asyncio.to_thread(
+            lambda: JobInFull(**_fields(summary), results=[_result(outcome) for outcome in outcomes])
+        )
 
     async def followed(call: Call) -> Streamed:
         job, after = call.path["job"], _after(call)
