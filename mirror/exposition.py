@@ -121,7 +121,6 @@ class Exposition:
         numbers = total([*own, *self._of_others(measured=True)])
         return generate_latest(_Families([_family(one, numbers.get(one.name, {})) for one in DECLARED]))
 
-
     def _of_others(self, *, measured: bool) -> Iterator[Snapshot]:
         others = self._tally.others() if self._tally is not None else ()
         return (_read(written, alive=alive and measured) for written, alive in others)
