@@ -11,6 +11,9 @@ from mirror.tracing import CARRIERS, Attributes, Span, inside
 _TRACED = ("/v2", "/modules/", "/peer/", "/api/")
 """Where requests are traced; probes and scrapes are not."""
 
+_OF_REPLICAS = "/peer/"
+"""Where other replicas ask. What they ask for nobody's request, many times a second, begins no trace."""
+
 _SHOWN = frozenset({"manifests", "blobs", "tags", "referrers", "modules"})
 """The operations whose path is told. That of an upload is a secret of whoever has begun it."""
 
@@ -35,7 +38,8 @@ class TracedApp:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        if scope["type"] != "http" or not scope["path"].startswith(_TRACED):
+        carriers = _carriers(scope) if scope["type"] == "http" and scope["path"].startswith(_TRACED) else None
+        if carriers is None or ("traceparent" not in carriers and scope["path"].startswith(_OF_REPLICAS)):
             await self._app(scope, receive, send)
             return
         status, whole = 0, False
@@ -49,7 +53,7 @@ class TracedApp:
             return send(message)
 
         method = scope["method"]
-        span = self._traces.begin(method, {"http.request.method": method}, _carriers(scope))
+        span = self._traces.begin(method, {"http.request.method": method}, carriers)
         with inside(span):
             try:
                 await self._app(scope, receive, watched)

@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+import pytest
+
 from tests.housekeeping.support import act, call, held, pull, rows
 from tests.support.artifacts import Artifact, compat, image, index, publish, raw, wasm_module
 from tests.support.faults import Fault, Gate
@@ -195,6 +197,7 @@ async def test_a_download_of_what_is_purged_goes_on_to_its_end(tmp_path: Path) -
             await writer.wait_closed()
 
 
+@pytest.mark.integration
 async def test_while_upstream_is_away_it_is_gone_all_the_same(tmp_path: Path) -> None:
     """Whoever purges knows: there is no other copy."""
     artifact = plugin(12)

@@ -38,6 +38,7 @@ async def test_one_trace_leads_from_the_clients_request_over_the_fill_to_the_ups
         async with running(tmp_path, {"up": up}, to(collector)) as mirror:
             assert (await mirror.get(f"{NAME}/manifests/1", OURS)).status == 200
             assert (await mirror.get(f"{NAME}/blobs/{LAYER}", OURS)).whole
+            await mirror.get("/peer/v1/blobs/x")  # as a replica that asks by itself: that is no trace
             asked = [request for request in up.requests if f"/blobs/{LAYER}" in request.path]
         spans = collector.spans()  # all that waited was sent as it stopped
     assert set(collector.paths) == {"/v1/traces"}

@@ -1,0 +1,132 @@
+"""The list as it is made, without a mirror around it: of any order, and of ten thousand tags."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Iterable
+from dataclasses import replace
+from itertools import count
+from pathlib import Path
+
+import pytest
+
+from mirror.contents import Contents
+from mirror.digest import Digest
+from mirror.freshness import Policy
+from mirror.inventory import Inventory, Sort, Wanted
+from mirror.metadata.base import TagRecord
+from mirror.metadata.sqlite import SqliteMetadata
+from mirror.oci import OCI_MANIFEST, Reference
+from mirror.store.blobs import BlobStore
+from tests.store.disk import data_in
+from tests.support.artifacts import OCI_LAYER, image
+
+
+class NoPins:
+    """Nothing is pinned."""
+
+    def is_pinned(self, upstream: str, repository: str, tag: str | None, digest: Digest) -> bool:
+        return False
+
+    def by_digest(self) -> Iterable[Reference]:
+        return ()
+
+
+class Shelf:
+    """A disk with some tags, and the list of them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.directory = data_in(folder)
+        self.store = BlobStore(self.directory)
+        self.known = SqliteMetadata.open(self.directory.database)
+        self.moment = count(1)
+        self.inventory = Inventory(
+            self.known,
+            None,
+            "hosted",
+            {"up": Policy()},
+            Contents(self.directory),
+            NoPins(),
+            lambda digest: None,
+            self._nothing,
+        )
+
+    async def _nothing(self) -> None:
+        """All is written already."""
+
+    async def put(self, tag: str, size: int) -> TagRecord:
+        """Have a tag, whose artifact has about so many bytes."""
+        artifact = image([(OCI_LAYER, tag.encode().ljust(size, b"!"))])
+        for digest, content in (*artifact.blobs.items(), (artifact.digest, artifact.body)):
+            if not self.store.holds(digest):
+                self.store.put(digest, content)
+        record = TagRecord("up", "team/plugin", tag, artifact.digest, OCI_MANIFEST, len(artifact.body), self._now())
+        await self.known.put_tag(record)
+        await self.use(record, size)
+        return record
+
+    async def use(self, record: TagRecord, times: int) -> None:
+        """Have it been asked for, now and so often."""
+        await self.known.touch({record.digest: self._now()}, {record.digest: times})
+
+    def _now(self) -> float:
+        return float(next(self.moment))
+
+
+@contextlib.asynccontextmanager
+async def shelf(folder: Path) -> AsyncIterator[Shelf]:
+    """Such a disk, for a while."""
+    one = Shelf(folder)
+    try:
+        yield one
+    finally:
+        await one.known.aclose()
+
+
+@pytest.mark.parametrize("sort", ["reference", "size", "hits", "used", "fetched"])
+@pytest.mark.parametrize("descending", [False, True])
+async def test_pages_have_each_row_once_while_everything_changes(tmp_path: Path, sort: Sort, descending: bool) -> None:
+    async with shelf(tmp_path) as one:
+        records = [await one.put(f"v{number}", 100 * (number + 1)) for number in range(7)]
+        wanted = Wanted(sort=sort, descending=descending, limit=2)
+        found: list[str] = []
+        for number in count():
+            page = await one.inventory.listed(wanted)
+            found += [module.row.reference for module in page.modules]
+            if page.next is None:
+                break
+            wanted = replace(wanted, after=page.next)
+            for record in (records[0], records[-1], records[number % 7]):  # what was last is first now
+                await one.use(record, 10_000)
+                await one.known.put_tag(replace(record, fetched_at=1e6 + number))
+            await one.put(f"new-{number}", 50 + 1000 * number)
+        assert len(found) == len(set(found))
+        expected = [f"up/team/plugin:v{number}" for number in range(7)]
+        told = [reference for reference in found if not reference.startswith("up/team/plugin:new")]
+        assert told == (expected[::-1] if descending else expected)
+
+
+@pytest.mark.integration
+async def test_ten_thousand_tags_are_listed_while_the_loop_goes_on(tmp_path: Path) -> None:
+    async with shelf(tmp_path) as one:
+        template = await one.put("one", 10)
+        tags = [replace(template, tag=f"v{number}", fetched_at=float(number)) for number in range(10_000)]
+        await one.known.merge_tags(tags)
+        longest, ends = 0.0, False
+
+        async def beat() -> None:
+            nonlocal longest
+            while not ends:
+                began = time.monotonic()
+                await asyncio.sleep(0.001)
+                longest = max(longest, time.monotonic() - began)
+
+        beating = asyncio.ensure_future(beat())
+        for sort in ("reference", "size", "hits"):
+            began, used = time.monotonic(), time.process_time()
+            page = await one.inventory.listed(Wanted(sort=sort, limit=1000))
+            assert (len(page.modules), page.total) == (1000, 10_001)
+            assert time.process_time() - used < 3.0, "half a second, where nobody else is at work"
+            assert longest < 0.5 * max(1.0, time.monotonic() - began), "it is made in a thread"
+        ends = True
+        await beating
