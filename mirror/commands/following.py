@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
 from mirror.commands.client import Client, path_of
@@ -33,11 +33,19 @@ def follow(
     last: str | None = None
     heard = clock()
     tries = 0
+
+    def noted(pieces: Iterable[bytes]) -> Iterator[bytes]:
+        """The same; a comment that only keeps the connection open is a word of the mirror too."""
+        nonlocal heard
+        for piece in pieces:
+            heard = clock()
+            yield piece
+
     while True:
         try:
             with client.receive(path_of("prewarm", job, "events"), media_type=_MEDIA_TYPE, last_event=last) as incoming:
-                for event in events(incoming.pieces):
-                    heard, tries = clock(), 0
+                for event in events(noted(incoming.pieces)):
+                    tries = 0
                     last = event.id if event.id is not None else last
                     yield event.kind, _data(event)
                     if event.kind == END:

@@ -144,8 +144,9 @@ def test_a_mirror_that_stays_silent_is_given_up_and_the_job_is_named(
     )
 
 
-def test_silence_is_counted_from_the_last_word_on(fake: FakeMirror) -> None:
-    fake.on("GET", "prewarm/j1/events", streaming(EVENTS[1]), streaming(EVENTS[1]), streaming())
+@pytest.mark.parametrize(("word", "paused"), [(EVENTS[1], [0.1, 0.1, 0.5]), (b": still there\n\n", [0.1, 0.5, 1.0])])
+def test_silence_is_counted_from_the_last_word_on(fake: FakeMirror, word: bytes, paused: list[float]) -> None:
+    fake.on("GET", "prewarm/j1/events", streaming(EVENTS[1]), streaming(word), streaming())
     now = 0.0
     pauses: list[float] = []
 
@@ -156,7 +157,7 @@ def test_silence_is_counted_from_the_last_word_on(fake: FakeMirror) -> None:
 
     with Client(fake.url, None) as client, pytest.raises(MirrorUnreachable, match="before the job has ended"):
         list(follow(client, "j1", clock=lambda: now, pause=pause))
-    assert pauses == [0.1, 0.1, 0.5]
+    assert pauses == paused
 
 
 def test_what_is_no_event_of_a_mirror_is_said(fake: FakeMirror) -> None:
