@@ -141,7 +141,7 @@ class ManifestInvalid(RequestError):
 
 
 class ArchiveInvalid(RequestError):
-    """What is imported is no tar archive of an OCI image layout, is damaged, or is over a limit; nothing is taken in."""
+    """What is imported is no tar archive of an OCI image layout, is damaged or over a limit; nothing is taken in."""
 
     code = "ARCHIVE_INVALID"
 
