@@ -170,7 +170,7 @@ class ScrubSettings(Section):
     every: Duration = Field(
         7 * 86400.0,
         description="How often each blob on the disk is read and held against what was noted when it came. What has "
-        "rotted is taken out of service, and fetched again. 0: never.",
+        "rotted is taken out of service, and fetched again. 0: only when somebody asks for it.",
     )
     rate: Size = Field(20 << 20, ge=1 << 10, description="How many bytes a second are read for it at most.")
 
