@@ -21,6 +21,8 @@ from tests.test_documentation import block
 from tests.test_failures_page import tables
 from tests.wasm.modules import COMPONENT, module, plugin
 
+pytestmark = pytest.mark.integration
+
 _ROOT = Path(__file__).parents[1]
 _PAGE = (_ROOT / "docs" / "authors.md").read_text()
 _MODULE = (_ROOT / "demo" / "plugin" / "basic_auth.wasm").read_bytes()

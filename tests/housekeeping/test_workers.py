@@ -1,7 +1,6 @@
 """What one of several workers purges, refreshes or scrubs is so for all of them at once."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +75,10 @@ def test_any_worker_begins_a_scrub_and_any_tells_of_it_and_it_goes_on_after_a_re
             return told
 
         blobs = mirror.data_dir / "blobs"
-        files: Callable[[], int] = lambda: sum(1 for file in blobs.rglob("*") if file.is_file())  # noqa: E731
+
+        def files() -> int:
+            return sum(1 for file in blobs.rglob("*") if file.is_file())
+
         wait_until(lambda: files() == 2 * len(artifacts) + 1, what="all is held")
         last = max(artifact.layers[0] for artifact in artifacts)
         rot(blobs / "sha256" / last.hex[:2] / last.hex)

@@ -35,6 +35,7 @@ def up() -> Iterator[FaultyUpstream]:
         yield server
 
 
+@pytest.mark.integration
 @pytest.mark.needs("openssl")
 def test_the_program_asks_a_running_mirror_over_https(tmp_path: Path, up: FaultyUpstream) -> None:
     artifact = index(raw(MODULE))

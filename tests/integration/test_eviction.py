@@ -20,6 +20,8 @@ from tests.support.scrape import Scrape
 from tests.support.upstream import FaultyUpstream
 from tests.support.waiting import eventually
 
+pytestmark = pytest.mark.integration
+
 KIB = 1024
 MIB = 1024 * KIB
 NAME = "/v2/up/team/plugin"

@@ -20,6 +20,7 @@ MODULE = wasm_module(300_000)
 LAYOUTS = {"raw": raw(MODULE), "docker": docker(MODULE), "compat": compat(MODULE)}
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("layout", [raw, compat], ids=["raw", "compat"])
 @pytest.mark.parametrize("workers", WORKERS)
 async def test_two_hundred_cold_clients_cost_upstream_one_get_of_each(

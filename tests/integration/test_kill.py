@@ -94,7 +94,7 @@ class Story:
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize(
     ("workers", "rounds"),
-    [(1, 3), *(pytest.param(*many, marks=pytest.mark.integration) for many in [(1, 15), (1, 16), (2, 10)])],
+    [pytest.param(*many, marks=pytest.mark.integration) for many in [(1, 3), (1, 15), (1, 16), (2, 10)]],
 )
 @pytest.mark.shows("the mirror is killed at any instant")
 async def test_a_kill_at_any_instant_leaves_a_store_to_go_on_with(tmp_path: Path, workers: int, rounds: int) -> None:

@@ -5,6 +5,8 @@ import json
 from datetime import datetime
 from pathlib import Path
 
+import pytest
+
 from mirror.digest import Digest
 from tests.integration.client import get, manifest, pull
 from tests.support.artifacts import OCI_LAYER, image, publish, raw, tar_gz, wasm_module
@@ -74,6 +76,7 @@ async def test_lines_in_json_can_be_parsed(tmp_path: Path) -> None:
             assert entry["message"]
 
 
+@pytest.mark.integration
 async def test_no_secret_is_in_the_log_or_in_an_answer_at_any_level(tmp_path: Path) -> None:
     password, other = "Tr0ub4dor-und-3", "correct-horse-battery"
     signature = "X-Amz-Signature=0123456789abcdef0123456789abcdef"

@@ -187,6 +187,7 @@ def _all_of(artifact: Artifact) -> list[Artifact]:
     return [artifact, *(below for child in artifact.children for below in _all_of(child))]
 
 
+@pytest.mark.integration
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("seed", [1, pytest.param(2, marks=pytest.mark.integration)])
 @pytest.mark.shows("a registry refuses connections, hangs, or answers with errors or what is not HTTP")

@@ -91,6 +91,7 @@ async def test_the_same_module_is_served_in_a_layout_that_agents_take(tmp_path: 
         assert original.body == artifact.body, "under its own name it is what it was"
 
 
+@pytest.mark.integration
 async def test_whatever_agents_refuse_they_take_afterwards_or_are_told_why_not(tmp_path: Path) -> None:
     refused = [case for case in cases() if case.module is None and not case.large]
     made = 0

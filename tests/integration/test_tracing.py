@@ -187,6 +187,7 @@ async def test_only_the_part_that_is_sampled_is_sent_and_what_clients_trace(tmp_
     assert [(span.name, span.trace) for span in spans] == [("GET manifests", TRACE)]
 
 
+@pytest.mark.integration
 async def test_a_collector_that_hangs_or_is_away_costs_no_request_and_no_stop(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

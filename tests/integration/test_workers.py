@@ -17,6 +17,8 @@ from tests.support.process import MirrorProcess, process_group
 from tests.support.upstream import FaultyUpstream
 from tests.support.waiting import eventually
 
+pytestmark = pytest.mark.integration
+
 NAME = "up/team/plugin"
 MODULE = wasm_module(1_000_000)
 ARTIFACT = raw(MODULE)

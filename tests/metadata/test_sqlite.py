@@ -259,6 +259,7 @@ async def test_the_loop_goes_on_and_reads_are_answered_while_another_process_hol
         assert await store.tag("ghcr.io", "team/filter", "v2") is not None
 
 
+@pytest.mark.integration
 async def test_a_lock_that_is_never_released_is_an_error_in_bounded_time(tmp_path: Path) -> None:
     """The caller goes on without the database."""
     async with opened(tmp_path) as store:

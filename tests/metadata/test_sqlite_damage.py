@@ -409,6 +409,7 @@ async def test_a_damaged_backup_gives_what_can_be_read_of_it(tmp_path: Path) -> 
         await works(store)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("moment", ["before the new one is made", "while the new one is made"])
 async def test_a_recovery_that_is_killed_is_done_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str

@@ -120,6 +120,7 @@ def results(found: Sequence[dict[str, object]]) -> list[object]:
     return [one["result"] for one in found]
 
 
+@pytest.mark.integration
 @pytest.mark.shows("the disk is full, and all on it is pinned")
 async def test_what_is_pinned_stays_when_all_else_has_to_go(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with FaultyUpstream() as up:

@@ -9,7 +9,7 @@ from tests.support.artifacts import publish, raw, wasm_module
 from tests.support.certificates import self_signed
 from tests.support.replicas import replicated
 
-pytestmark = pytest.mark.needs("redis-server", "openssl")
+pytestmark = [pytest.mark.integration, pytest.mark.needs("redis-server", "openssl")]
 
 ARTIFACT = raw(wasm_module(200_000))
 

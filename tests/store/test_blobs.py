@@ -213,6 +213,7 @@ def watch(patch: pytest.MonkeyPatch, name: str, seen: list[str]) -> None:
     patch.setattr(os, name, watched)
 
 
+@pytest.mark.integration
 def test_a_store_of_100_000_blobs_is_opened_without_looking_at_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -9,7 +9,7 @@ from mirror.digest import Digest
 from mirror.shared import keys
 from tests.support.replicas import replicated
 
-pytestmark = pytest.mark.needs("redis-server")
+pytestmark = [pytest.mark.integration, pytest.mark.needs("redis-server")]
 
 
 def test_replicas_know_of_one_another_before_a_test_begins(tmp_path: Path) -> None:
