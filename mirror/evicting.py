@@ -6,6 +6,7 @@ the disk.
 """
 
 import asyncio
+import gc
 import json
 import os
 import sys
@@ -126,6 +127,7 @@ class Here:
 
 async def _serve(folder: Path) -> None:
     """Answer the lines that come, until none does."""
+    gc.disable()  # it makes a million objects that all stay, and ends
     directory = DataDirectory.attach(folder)
     known = SqliteMetadata.open(directory.database)
     hosted = Catalogue.of(directory) if directory.hosted.exists() else None

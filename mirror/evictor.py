@@ -29,7 +29,7 @@ from mirror.survey import Protected, nothing
 log = logging.getLogger(__name__)
 
 _LOOK_EVERY = 2.0
-_BATCH = 100
+_BATCH = 200
 """Blobs that go together: some milliseconds, for which pushes wait."""
 
 _REST = 20.0

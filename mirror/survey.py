@@ -161,7 +161,8 @@ class Survey:
         names: dict[str, Collection[str]] = {}
         made: set[str] = set()
         for first in range(0, len(left), _READ_AT_ONCE):
-            bodies = await asyncio.to_thread(self._read, left[first : first + _READ_AT_ONCE])
+            some = {digest: files[digest].size for digest in left[first : first + _READ_AT_ONCE]}
+            bodies = await asyncio.to_thread(self._read, some)
             for digest, (named, was_made) in bodies.items():
                 if was_made:
                     made.add(digest)
@@ -169,22 +170,22 @@ class Survey:
                     names[digest] = named
         return names, made
 
-    def _read(self, digests: Sequence[str]) -> dict[str, tuple[Collection[str], bool]]:
+    def _read(self, sizes: Mapping[str, int]) -> dict[str, tuple[Collection[str], bool]]:
         """What manifests name, and whether they were made here; without what is none. Blocks: for a thread."""
         found: dict[str, tuple[Collection[str], bool]] = {}
-        for text in digests:
+        for text, size in sizes.items():
             with contextlib.suppress(FileNotFoundError, DigestInvalid):
                 digest = Digest.parse(text)
-                body = _content(self._directory.file_of(digest))
+                body = _content(self._directory.file_of(digest), size)
                 found[text] = _named_in(body), _was_made(body, digest)
         return found
 
 
-def _content(file: str) -> bytes:
-    """Up to as many bytes as a manifest may have."""
+def _content(file: str, size: int) -> bytes:
+    """The bytes of a file that has ``size``: room for more would be got from the kernel and given back each time."""
     fd = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        return os.read(fd, MAX_MANIFEST_SIZE)
+        return os.read(fd, size)
     finally:
         os.close(fd)
 
