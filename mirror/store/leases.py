@@ -42,14 +42,15 @@ class Leases:
 
     @contextlib.contextmanager
     def attempt(self, name: str) -> Iterator[bool]:
-        """Hold the lease, if nobody else does now; gives whether it is held. Raises `OSError`."""
+        """Hold the lease, if nobody else does now; gives whether it is held. Raises `OSError`, but not at the end."""
         path = self._path(name)
         fd = try_lock(path)
         try:
             yield fd is not None
         finally:
             if fd is not None:
-                path.unlink(missing_ok=True)
+                with contextlib.suppress(OSError):  # or it would take the place of what has ended the work
+                    path.unlink()
                 os.close(fd)
 
     def _path(self, name: str) -> Path:

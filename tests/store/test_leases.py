@@ -143,3 +143,28 @@ def test_a_lock_on_a_file_that_has_lost_its_name_does_not_count(
     assert len(took) == 2
     assert os.fstat(fd).st_ino == path.stat().st_ino
     os.close(fd)
+
+
+async def test_a_disk_that_fails_meanwhile_does_not_hide_that_the_work_is_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    leases, held = Leases(tmp_path), asyncio.Event()
+
+    def failing(path: Path, missing_ok: bool = False) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    async def work() -> None:
+        with leases.attempt("x") as mine:
+            assert mine
+            held.set()
+            await asyncio.Event().wait()
+
+    task = asyncio.create_task(work())
+    await held.wait()
+    monkeypatch.setattr(Path, "unlink", failing)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    monkeypatch.undo()
+    with leases.attempt("x") as mine:
+        assert mine, "it is free"
