@@ -79,7 +79,7 @@ def test_on_a_file_system_that_is_full_pulls_stream_through_and_nothing_is_lost(
         disk.fill()
         pull(mirror, NAME, "other", OTHER)
         pull(mirror, NAME, "other", OTHER)
-        assert up.count(path=f"/blobs/{OTHER.layers[0]}") == 2, "it is not kept"
+        assert up.count(path=f"/blobs/{OTHER.layers[0]}") >= 2, "it is not kept"
         all_that_is_held_comes(mirror)
         with httpx.Client(base_url=mirror.url, trust_env=False, timeout=30) as client:
             begun = client.post(f"{HOSTED}/blobs/uploads/?digest={OTHER.layers[0]}", content=b"x")
