@@ -276,6 +276,7 @@ async def test_what_is_made_here_is_as_readable_as_what_it_is_made_of(made: str,
 
 async def test_a_thousand_pulls_with_one_secret_are_one_question() -> None:
     async with scene() as (it, verdicts):
+        it.behind.policy = Policy(hold_for=30.0)
         it.registry.gate = asyncio.Event()
         pulls = [asyncio.create_task(pull(verdicts, what=str(number))) for number in range(1000)]
         await eventually(lambda: it.registry.asked)
