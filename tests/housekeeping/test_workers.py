@@ -86,9 +86,8 @@ def test_any_worker_begins_a_scrub_and_any_tells_of_it_and_it_goes_on_after_a_re
         reply = httpx.post(f"{mirror.url}/api/v1/scrub")
         assert (reply.status_code, reply.json()["state"]) == (202, "running")
         assert all(state()["state"] == "running" for _ in range(8)), "whichever worker is asked"
-        wait_until(
-            lambda: b'"read": 0' not in (mirror.data_dir / "scrubbed").read_bytes(), what="some is read", timeout=30
-        )
+        noted = mirror.data_dir / "scrubbed"
+        wait_until(lambda: noted.exists() and b'"read": 0' not in noted.read_bytes(), what="some is read", timeout=30)
         mirror.stop()
         before = json.loads((mirror.data_dir / "scrubbed").read_bytes())
         assert not before["ended"]
