@@ -5,6 +5,7 @@ import contextlib
 import json
 import subprocess
 import sys
+import threading
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -26,7 +27,8 @@ class Apart:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._process: subprocess.Popen[str] | None = None
-        self._busy = False
+        self._busy = self._over = False
+        self._starting = threading.Lock()
 
     async def look(self, wanted: Wanted) -> Plan:
         """As `Hand.look`."""
@@ -37,24 +39,36 @@ class Apart:
         return Unlinked(**self._ask({"unlink": list(digests)}))
 
     async def aclose(self) -> None:
-        """End it, also in the middle of something."""
-        process, self._process = self._process, None
+        """End it, also in the middle of something, and also where a thread is about to start it."""
+        await asyncio.to_thread(self._end)
+
+    def _end(self) -> None:
+        with self._starting:
+            self._over, process = True, self._process
         if process is not None:
             if self._busy:
                 process.kill()
-            await asyncio.to_thread(_end, process)
+            _end(process)
+
+    def _started(self) -> "subprocess.Popen[str]":
+        """The process, which is being asked from now on."""
+        with self._starting:
+            if self._over:
+                raise OSError("the round is over")
+            if self._process is None:
+                command = [sys.executable, "-P", "-m", "mirror.evicting", str(self._folder)]
+                self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+            self._busy = True
+            return self._process
 
     def _ask(self, question: dict[str, object]) -> dict[str, Any]:
         """Raises `StoreError`, `OSError`."""
-        if self._process is None:
-            command = [sys.executable, "-P", "-m", "mirror.evicting", str(self._folder)]
-            self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._busy = True
-        self._process.stdin.write(json.dumps(question) + "\n")
-        self._process.stdin.flush()
-        line = self._process.stdout.readline()
+        process = self._started()
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(json.dumps(question) + "\n")
+        process.stdin.flush()
+        line = process.stdout.readline()
         self._busy = False
         if not line.endswith("\n"):
             raise OSError("the process that evicts has ended before its time")

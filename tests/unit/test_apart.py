@@ -93,3 +93,12 @@ async def test_a_round_that_is_given_up_leaves_no_process(tmp_path: Path) -> Non
     await apart.aclose()
     assert process.returncode == -signal.SIGKILL
     await asyncio.gather(looking, return_exceptions=True)
+
+
+async def test_a_round_that_is_over_starts_no_process(tmp_path: Path) -> None:
+    data_in(tmp_path)
+    apart = Apart(tmp_path)
+    await apart.aclose()
+    with pytest.raises(OSError, match="the round is over"):
+        await apart.look(ALL)  # as a thread does that had not come to it when the round was given up
+    assert apart._process is None
