@@ -33,7 +33,7 @@ HOUSE = """
     store: growing leftovers
     store: staging
     store: intake session uploads tallies jobs
-    shared: keys connect topology client
+    shared: keys patience connect topology client
     metadata: base schema salvage recovery backups session statements linked uses thread sqlite records scripts redis
     metadata: behind resilient
     hosted: records together entries schema ledger reads rows writes merge database backup access exchange catalogue gc

@@ -5,7 +5,6 @@ succeeds (`mirror.cluster.beat` sends one a few times a second).
 """
 
 import asyncio
-import contextlib
 import functools
 import hashlib
 import logging
@@ -20,13 +19,12 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from mirror.config.models import MetadataSettings
 from mirror.errors import StoreError
 from mirror.shared.connect import Command, Server, Word
+from mirror.shared.patience import limit
 from mirror.shared.topology import Topology, topology_of
 
 log = logging.getLogger(__name__)
 
 _WITHIN = 0.5
-_STEP = 0.05
-_FREELY = 0.02
 _PORTION = 500
 
 # Answers that mean: not this server, or not now. Older ones put the code into the middle of a script's error.
@@ -129,7 +127,7 @@ class RedisClient:
         returns, began = self._returns, asyncio.get_running_loop().time()
         self._running += 1
         try:
-            async with _limit(within):
+            async with limit(within):
                 result = await work()
         except TimeoutError as error:
             silent = probe or any(server.silent_since(began) for server in self._topology.masters())
@@ -180,31 +178,3 @@ async def _single(server: Server, command: Command) -> Any:
     if isinstance(answer, ResponseError):
         raise answer
     return answer
-
-
-@contextlib.asynccontextmanager
-async def _limit(seconds: float) -> AsyncIterator[None]:
-    """Raise `TimeoutError` after ``seconds`` in which this loop ran freely.
-
-    A time in which it did not counts a quarter: what a busy machine takes from this loop is hardly the server's fault,
-    whose answer may lie there unread.
-    """
-    loop = asyncio.get_running_loop()
-    left, step = seconds, min(_STEP, seconds)
-    timer: asyncio.TimerHandle
-
-    def look(due: float) -> None:
-        nonlocal left, timer
-        now = loop.time()
-        left -= step if now - due <= _FREELY else step / 4
-        if left < step / 8:
-            limit.reschedule(now)
-        else:
-            timer = loop.call_at(now + step, look, now + step)
-
-    timer = loop.call_at(loop.time() + step, look, loop.time() + step)
-    async with asyncio.timeout(None) as limit:
-        try:
-            yield
-        finally:
-            timer.cancel()

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import ssl
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -23,8 +23,10 @@ from redis.backoff import NoBackoff
 from redis.credentials import CredentialProvider
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from mirror.config.models import MetadataSettings
+from mirror.shared.patience import limit
 
 Word = str | bytes | int | float
 Command = Sequence[Word]
@@ -60,7 +62,7 @@ class Server:
             db=database,
             protocol=2,
             retry=Retry(NoBackoff(), 0),
-            socket_timeout=_SILENT_FOR,
+            socket_timeout=None,  # `limit` counts more fairly
             socket_connect_timeout=_CONNECT_WITHIN,
             socket_keepalive=True,
             **options,
@@ -122,12 +124,15 @@ class Server:
 
     async def _travel(self, batch: Sequence["_Journey"]) -> None:
         """Send all of ``batch`` at once, and hand out each answer as it comes."""
-        connection: Connection = await self._pool.get_connection()  # type: ignore[no-untyped-call]  # as redis-py left it
+        async with _patience("does not let us in"):
+            connection: Connection = await self._pool.get_connection()  # type: ignore[no-untyped-call]  # as redis-py left it
         try:
             commands = [command for journey in batch for command in journey.commands]
-            await connection.send_packed_command(connection.pack_commands(commands))
+            async with _patience("takes no commands"):
+                await connection.send_packed_command(connection.pack_commands(commands))
             for journey in batch:
-                answers = [await _answer(connection) for _ in journey.commands]
+                async with _patience("does not answer"):
+                    answers = [await _answer(connection) for _ in journey.commands]
                 self._heard_at = asyncio.get_running_loop().time()
                 if not journey.answers.done():
                     journey.answers.set_result(answers)
@@ -147,6 +152,16 @@ def _fail(journeys: Iterable[_Journey], error: Exception) -> None:
     for journey in journeys:
         if not journey.answers.done():
             journey.answers.set_exception(error)
+
+
+@contextlib.asynccontextmanager
+async def _patience(trouble: str) -> AsyncIterator[None]:
+    """Raise redis-py's error after `_SILENT_FOR`; redis-py closes a connection that is left in the middle of a word."""
+    try:
+        async with limit(_SILENT_FOR):
+            yield
+    except TimeoutError:
+        raise RedisTimeoutError(f"it {trouble} for {_SILENT_FOR:g} s") from None
 
 
 async def _answer(connection: Connection) -> Any:

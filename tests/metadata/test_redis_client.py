@@ -161,12 +161,15 @@ async def test_a_slow_answer_is_not_an_outage_while_others_come(server: RedisSer
         assert client.up
 
 
-async def test_a_loop_that_stood_still_does_not_take_the_server_for_gone(server: RedisServer) -> None:
+@pytest.mark.parametrize("seconds", [0.5, 2.5], ids=["longer than a call waits", "longer than a connection waits"])
+async def test_a_loop_that_stood_still_does_not_take_the_server_for_gone(server: RedisServer, seconds: float) -> None:
     async with connected(settings(server)) as client:
+        with server.client() as raw:
+            raw.client_pause(200, all=True)
         call = asyncio.create_task(client.call("GET", "key", within=0.2))
-        await asyncio.sleep(0)
-        await asyncio.sleep(0)
-        time.sleep(0.5)  # noqa: ASYNC251 - this is what is tested
+        for _ in range(50):  # the command is on its way, the answer cannot be
+            await asyncio.sleep(0)
+        time.sleep(seconds)  # noqa: ASYNC251 - this is what is tested
         assert await call is None
         assert client.up
 
