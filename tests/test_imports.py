@@ -27,7 +27,7 @@ HOUSE = """
     metrics
     tracing
     wasm: sections signatures custom module inflate tar archive
-    wasm: artifact functions hosts fields reasons agents description examine repackage
+    wasm: artifact functions hosts fields reasons agents description facts examine repackage
     layouts: source tar layout assembly writing
     store: generation leases overflow directory census eviction naming board blobs reading scrubbed pins pinfile spool
     store: growing leftovers
@@ -116,19 +116,21 @@ HOUSE = """
     auth: rules htpasswd failures keyed remembered verdicts
     edge: ranges headers account respond basic passthrough auth body uploads manifest push forward metrics registry
     edge: peers peerhosted peerpins peeruploads peerwarm peerchores modules app traced
-    edge.api: guard operation results openapi asked described modules pins prewarm housekeeping archive upstreams fills
-    edge.api: replicas reference admin
+    edge.dashboard: app
+    edge.api: guard operation results openapi asked described modules askers pins prewarm housekeeping archive upstreams
+    edge.api: fills replicas reference admin
     around
     replicated
     wiring: ground answering scrubbing housekeeping warming pinning publishers passthrough layouts admin __init__
     tls
     listening
+    health
     server
     supervisor
     doctor: report visit heard reach asking remedies upstreams info refused shared probes disk cluster machine
     doctor: subjects __init__
     references: named documents urls kinds lines files kubeconfig cluster __init__
-    commands: text token spelling client sse options screen tables answers outcomes bars following sources chores
+    commands: text token spelling client waiting sse options screen tables answers outcomes bars following sources chores
     commands: sweeping listing exporting importing prewarming menu deliveries
     inspector: told layout local remote report command
     cli

@@ -32,7 +32,14 @@ from mirror.commands.options import Asked
     help="References, one a line, or Kubernetes YAML: WasmPlugins, EnvoyFilters, EnvoyExtensionPolicies.",
 )
 @click.option("--cluster", is_flag=True, help="The modules that objects of a Kubernetes cluster name.")
-@click.option("-n", "--namespace", metavar="NS", help="With --cluster: of this namespace alone.")
+@click.option(
+    "-n",
+    "--namespace",
+    "namespaces",
+    multiple=True,
+    metavar="NS",
+    help="With --cluster: of this namespace alone, or of these.",
+)
 @click.option("--kubeconfig", type=click.Path(path_type=Path), metavar="FILE", help="With --cluster; as for kubectl.")
 @click.option("--context", metavar="NAME", help="With --cluster; as for kubectl.")
 @click.option("--pin", is_flag=True, help="Pin what is held then.")
@@ -45,6 +52,13 @@ from mirror.commands.options import Asked
     metavar="P",
     help="Of an index: such as linux/arm64, or all. Without it as agents choose.",
 )
+@click.option(
+    "--wait",
+    type=options.Duration(),
+    default=0.0,
+    metavar="DURATION",
+    help="Ask again for this long, such as 5m, while no mirror answers.",
+)
 @click.option("--follow", metavar="JOB", help="Watch a job that runs, from its first reference on.")
 @click.option("--cancel", metavar="JOB", help="End a job.")
 @click.option("--jobs", is_flag=True, help="List the mirror's jobs, newest first.")
@@ -54,12 +68,13 @@ def prewarm(
     references: Sequence[str],
     files: Sequence[str],
     cluster: bool,
-    namespace: str | None,
+    namespaces: Sequence[str],
     kubeconfig: Path | None,
     context: str | None,
     pin: bool,
     parallel: int | None,
     platforms: Sequence[str],
+    wait: float,
     follow: str | None,
     cancel: str | None,
     jobs: bool,
@@ -73,9 +88,9 @@ def prewarm(
     sourced = bool(references or files or cluster)
     if sum([sourced, follow is not None, cancel is not None, jobs]) > 1:
         raise click.UsageError("name one of: what to warm, --follow, --cancel, --jobs")
-    if not cluster and (namespace is not None or kubeconfig is not None or context is not None):
+    if not cluster and (namespaces or kubeconfig is not None or context is not None):
         raise click.UsageError("--namespace, --kubeconfig and --context go with --cluster")
-    if not sourced and (pin or parallel is not None or platforms):
+    if not sourced and (pin or parallel is not None or platforms or wait):
         raise click.UsageError("name what to warm: references, -f or --cluster")
 
     from mirror.commands import prewarming
@@ -91,8 +106,8 @@ def prewarm(
 
     from mirror.commands.sources import Cluster, Sources
 
-    asked_of = Cluster(kubeconfig, context, namespace) if cluster else None
-    how = prewarming.How(pin, parallel, platforms)
+    asked_of = Cluster(kubeconfig, context, namespaces) if cluster else None
+    how = prewarming.How(pin, parallel, platforms, wait)
     sys.exit(prewarming.prewarm(asked, Sources(references, files, asked_of), how))
 
 

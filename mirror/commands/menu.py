@@ -22,18 +22,6 @@ class _Size(click.ParamType[int]):
             self.fail(str(error), param, ctx)
 
 
-class _Duration(click.ParamType[float]):
-    name = "DURATION"
-
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        from mirror.config.values import parse_duration
-
-        try:
-            return parse_duration(value)
-        except ValueError as error:
-            self.fail(str(error), param, ctx)
-
-
 @click.command(
     "ls",
     epilog=options.examples(
@@ -49,7 +37,7 @@ class _Duration(click.ParamType[float]):
 @click.option("--hosted", is_flag=True, help="What was pushed here.")
 @click.option("--min-size", type=_Size(), metavar="SIZE", help="This large at least, such as 10MiB.")
 @click.option("--max-size", type=_Size(), metavar="SIZE", help="This large at most.")
-@click.option("--older-than", type=_Duration(), metavar="DURATION", help="Not used for this long, such as 7d.")
+@click.option("--older-than", type=options.Duration(), metavar="DURATION", help="Not used for this long, such as 7d.")
 @click.option("--min-hits", type=click.IntRange(min=0), metavar="N", help="Pulled this often at least.")
 @click.option(
     "--sort",

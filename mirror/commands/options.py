@@ -46,6 +46,21 @@ class Platform(click.ParamType[str]):
         return text
 
 
+class Duration(click.ParamType[float]):
+    """Seconds, as the settings write them: ``30s``, ``7d``."""
+
+    name = "DURATION"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """The value in seconds."""
+        from mirror.config.values import parse_duration
+
+        try:
+            return parse_duration(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
 references = click.argument("references", metavar="REF…", nargs=-1, required=True)
 
 

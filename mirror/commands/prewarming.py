@@ -14,6 +14,7 @@ from mirror.commands.outcomes import Outcomes
 from mirror.commands.screen import DONE, FAILED, INTERRUPTED, Screen, run
 from mirror.commands.sources import Sources
 from mirror.commands.spelling import all_asked_for, asked_for, batches
+from mirror.commands.waiting import until_up
 from mirror.errors import CommandError, MirrorRefused
 
 GOOD: Final = frozenset({"held", "fetched"})
@@ -24,11 +25,12 @@ _MOST = 10_000  # references of one job
 
 @dataclass(frozen=True, slots=True)
 class How:
-    """How to warm; what is None, or empty, the mirror decides."""
+    """How to warm; what is None, or empty, the mirror decides. ``wait``: seconds, for a mirror that is not up yet."""
 
     pin: bool
     parallel: int | None
     platforms: Sequence[str]
+    wait: float = 0.0
 
 
 def prewarm(asked: Asked, sources: Sources, how: How) -> int:
@@ -103,7 +105,7 @@ def _warmed(client: Client, screen: Screen, how: How, batch: Sequence[str], wher
     if how.platforms:
         body["platforms"] = list(how.platforms)
     try:
-        job = read(Job, client.call("POST", "prewarm", body=body))
+        job = read(Job, until_up(lambda: client.call("POST", "prewarm", body=body), how.wait, screen.note))
     except KeyboardInterrupt:
         screen.note("")  # behind the ^C
         screen.complain(

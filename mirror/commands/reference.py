@@ -15,8 +15,8 @@ _HEAD = """\
 
 <!-- Made by `python -m mirror.commands.reference > docs/commands.md`; a test asserts that it is up to date. -->
 
-`wasm-mirror COMMAND --help` says the same of one command. `serve`, `check-config` and `doctor` read the settings; all
-others but `inspect` of a file talk to a running mirror, over its admin API.
+`wasm-mirror COMMAND --help` says the same of one command. `serve`, `check-config`, `doctor` and `health` read the
+settings; all others but `inspect` of a file talk to a running mirror, over its admin API.
 
 - **Which mirror**: `--mirror URL`, or `WASM_MIRROR_URL`; `http://127.0.0.1:8080` without either. An authority of your
   own is named by `SSL_CERT_FILE`.

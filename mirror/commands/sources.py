@@ -16,11 +16,11 @@ _TYPED = "the command line"
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """Which cluster is asked for its objects; what is None is as kubectl has it."""
+    """Which cluster is asked for its objects; what is None is as kubectl has it. No ``namespaces`` are all of them."""
 
     kubeconfig: Path | None
     context: str | None
-    namespace: str | None
+    namespaces: Sequence[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,22 +36,21 @@ class Sources:
 
         Blocks.
         """
-        objects: Sequence[ClusterObject] = ()
-        problems: list[str] = []
-        if self.cluster is not None:
-            try:
-                found = listed(
-                    os.environ,
-                    kubeconfig=self.cluster.kubeconfig,
-                    context=self.cluster.context,
-                    namespace=self.cluster.namespace,
-                )
-            except ClusterError as error:
-                problems.append(error.message)
-            else:
-                objects = found.objects
-                problems += found.problems
+        objects, problems = _of_cluster(self.cluster) if self.cluster is not None else ((), [])
         files: list[Path | Literal["-"]] = ["-" if name == "-" else Path(name) for name in self.files]
         collected = collect(files, self.texts, objects)
         found_at = {named.text: None if named.where == _TYPED else named.where for named in collected.references}
         return found_at, [*problems, *collected.problems]
+
+
+def _of_cluster(cluster: Cluster) -> tuple[Sequence[ClusterObject], list[str]]:
+    objects: list[ClusterObject] = []
+    problems: list[str] = []
+    for namespace in cluster.namespaces or (None,):
+        try:
+            found = listed(os.environ, kubeconfig=cluster.kubeconfig, context=cluster.context, namespace=namespace)
+        except ClusterError as error:  # nobody can be asked, for none of them
+            return objects, [*problems, error.message]
+        objects += found.objects
+        problems += found.problems
+    return objects, problems
