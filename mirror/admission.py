@@ -10,7 +10,6 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from mirror.checks import verdict_of
 from mirror.digest import Digest
 from mirror.errors import ManifestInvalid, StoreError
 from mirror.oci import IMAGES, Manifest, Reference
@@ -20,6 +19,7 @@ from mirror.wasm import artifact
 from mirror.wasm.artifact import Verdict
 from mirror.wasm.description import Description
 from mirror.wasm.examine import examine
+from mirror.wasm.facts import verdict_of
 from mirror.wasm.module import looks_like_wasm
 
 log = logging.getLogger(__name__)

@@ -19,9 +19,9 @@ from mirror.oci import Manifest, Reference
 from mirror.store.blobs import Blob, BlobStore
 from mirror.tags import Lru
 from mirror.wasm import artifact
-from mirror.wasm.artifact import Layout
 from mirror.wasm.description import Description
 from mirror.wasm.examine import examine
+from mirror.wasm.facts import Facts, facts_of
 
 log = logging.getLogger(__name__)
 
@@ -32,9 +32,6 @@ _BEGINS_WITHIN = 5.0
 """Seconds in which layers are sent for after their manifest has come, if they are."""
 
 _LOOK_EVERY = 0.1
-
-_IMAGES = frozenset({Layout.DOCKER, Layout.COMPAT, Layout.OTHER})
-"""Layouts in which containers come too."""
 
 
 class Checks:
@@ -49,7 +46,7 @@ class Checks:
         self._indexes: Lru[Digest, Manifest] = Lru(100)
         self._pinned: Lru[Digest, tuple[Reference, Manifest]] = Lru(100)
         self._warned: Lru[Digest, bool] = Lru(10_000)
-        self._verdicts: Lru[Digest, str] = Lru(10_000)
+        self._facts: Lru[Digest, Facts] = Lru(10_000)
         self._looks: Flights[str | None] = Flights()
         self._one = asyncio.Semaphore()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -84,9 +81,9 @@ class Checks:
         elif first is not None and not manifest.manifests and self._may_be_wasm(manifest):
             self._begin(self._warn_of_index(*first, manifest), manifest)
 
-    def known(self, digest: Digest) -> str | None:
-        """What was found of a manifest, as one of `mirror.metrics.VERDICTS`; None: it was not looked at here."""
-        return self._verdicts.get(digest)
+    def known(self, digest: Digest) -> Facts | None:
+        """What was found of a manifest; None: it was not looked at here."""
+        return self._facts.get(digest)
 
     async def aclose(self) -> None:
         """Stop looking; a thread that is at work ends by itself."""
@@ -136,9 +133,9 @@ class Checks:
 
     async def _verdict(self, reference: Reference, manifest: Manifest) -> str | None:
         """One of `mirror.metrics.VERDICTS`, None when it cannot be told; said in the log the first time."""
-        known = self._verdicts.get(manifest.digest)
+        known = self._facts.get(manifest.digest)
         if known is not None:
-            return known
+            return known.verdict
         task, _ = self._looks.join(manifest.digest, lambda: self._look(reference, manifest))
         return await asyncio.shield(task)
 
@@ -162,10 +159,10 @@ class Checks:
             return None
         if not description.complete:
             return None
-        verdict = verdict_of(description)
-        self._verdicts.put(manifest.digest, verdict)
-        _tell(reference, manifest, description, verdict)
-        return verdict
+        facts = facts_of(description)
+        self._facts.put(manifest.digest, facts)
+        _tell(reference, manifest, description, facts.verdict)
+        return facts.verdict
 
     def _indexes_of(self, manifest: Manifest) -> list[Manifest]:
         """The indexes that have led to a manifest, from the first on."""
@@ -193,13 +190,6 @@ class Checks:
                 return None
             await asyncio.sleep(_LOOK_EVERY)
         return blob
-
-
-def verdict_of(description: Description) -> str:
-    """One of `mirror.metrics.VERDICTS`."""
-    if description.agent.accepted:
-        return "accepted"
-    return "not_wasm" if description.layout in _IMAGES and not description.found else "refused"
 
 
 def _tell(reference: Reference, manifest: Manifest, description: Description, verdict: str) -> None:

@@ -26,6 +26,7 @@ from mirror.leafing import Key, Notes, Orders, Place, place_of
 from mirror.metadata.base import Link, LinkEntry
 from mirror.metadata.uses import Tagged, Used
 from mirror.oci import Reference
+from mirror.wasm.facts import Facts, Verdict
 
 Sort = Literal["reference", "size", "hits", "used", "fetched"]
 
@@ -73,20 +74,21 @@ class Row(NamedTuple):
 class Module(NamedTuple):
     """A row, with what is ``here`` of it on this disk. ``fresh``: it is served without a question to its upstream.
 
-    ``verdict``: one of `mirror.metrics.VERDICTS`, where it is known.
+    ``facts``: what was found of it, where it was looked at.
     """
 
     row: Row
     here: Here
     fresh: bool
     pinned: bool
-    verdict: str | None
+    facts: Facts | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
     """Which modules, in which order. ``repository`` is a glob; sizes are in bytes; ``older_than``: seconds since it was
-    used, or since it came, where nobody has used it. ``after`` is the `Listed.next` of the page before.
+    used, or since it came, where nobody has used it; ``search``: what stands somewhere in the reference, in whatever
+    case. ``after`` is the `Listed.next` of the page before.
     """
 
     upstream: str | None = None
@@ -97,6 +99,8 @@ class Wanted:
     max_size: int | None = None
     older_than: float | None = None
     min_hits: int | None = None
+    search: str | None = None
+    verdict: Verdict | None = None
     sort: Sort = "reference"
     descending: bool = False
     limit: int = 100
@@ -133,7 +137,7 @@ class _Chosen(NamedTuple):
 
 class Inventory:
     """Lists modules. ``policies`` are by their upstreams, ``prefix`` stands before hosted repositories, ``hosted`` is
-    None where there are none. ``flush`` writes down what this worker knows of uses. ``verdict`` gives what is known of
+    None where there are none. ``flush`` writes down what this worker knows of uses. ``facts`` gives what was found of
     a manifest. ``now``: seconds since the epoch.
     """
 
@@ -145,7 +149,7 @@ class Inventory:
         policies: Mapping[str, Policy],
         contents: Contents,
         pins: Pins,
-        verdict: Callable[[Digest], str | None],
+        facts: Callable[[Digest], Facts | None],
         flush: Callable[[], Awaitable[None]],
         now: Callable[[], float] = time.time,
     ) -> None:
@@ -155,7 +159,7 @@ class Inventory:
         self._policies = policies
         self._contents = contents
         self._pins = pins
-        self._verdict = verdict
+        self._facts = facts
         self._flush = flush
         self._now = now
         self._orders = Orders(known, now)
@@ -178,8 +182,8 @@ class Inventory:
                 kept = "" if wanted.sort == "reference" else await self._orders.keep([one.reference for one in chosen])
                 last = page[-1]
                 further = Place(wanted.list, last.key, last.reference, begins + len(page), kept)
-        verdicts = [self._verdict(one.row.digest) for one in page]
-        modules = await asyncio.to_thread(self._modules, [await self._typed(one) for one in page], verdicts)
+        facts = [self._facts(one.row.digest) for one in page]
+        modules = await asyncio.to_thread(self._modules, [await self._typed(one) for one in page], facts)
         return Listed(modules, None if further is None else str(further), total)
 
     async def _rows(self) -> list[Row]:
@@ -217,16 +221,19 @@ class Inventory:
     def _chosen(self, rows: Iterable[Row], wanted: Wanted) -> list[_Chosen]:
         """Those that are wanted, in their order. Blocks on the disk where sizes matter."""
         globs = None if wanted.repository is None else Globs([wanted.repository])
+        sought = None if wanted.search is None else wanted.search.casefold()
         used_before = None if wanted.older_than is None else self._now() - wanted.older_than
         chosen = []
         for row in rows:
             if (
                 (wanted.upstream is not None and row.upstream != wanted.upstream)
+                or (sought is not None and sought not in row.reference.casefold())
                 or (globs is not None and row.repository not in globs)
                 or (wanted.hosted is not None and (row.upstream == self._prefix) != wanted.hosted)
                 or (wanted.min_hits is not None and row.hits < wanted.min_hits)
                 or (used_before is not None and (row.used_at or row.fetched_at or 0.0) > used_before)
                 or (wanted.pinned is not None and self._is_pinned(row) != wanted.pinned)
+                or (wanted.verdict is not None and self._verdict_of(row) != wanted.verdict)
             ):
                 continue
             here = self._contents.here(row.digest) if wanted.by_size else None
@@ -261,16 +268,16 @@ class Inventory:
                 return one._replace(row=row._replace(media_type=link.media_type))
         return one
 
-    def _modules(self, page: Sequence[_Chosen], verdicts: Sequence[str | None]) -> list[Module]:
+    def _modules(self, page: Sequence[_Chosen], facts: Sequence[Facts | None]) -> list[Module]:
         return [
             Module(
                 one.row,
                 self._contents.here(one.row.digest) if one.here is None else one.here,
                 self._is_fresh(one.row),
                 self._is_pinned(one.row),
-                verdict,
+                found,
             )
-            for one, verdict in zip(page, verdicts, strict=True)
+            for one, found in zip(page, facts, strict=True)
         ]
 
     def _is_fresh(self, row: Row) -> bool:
@@ -278,6 +285,10 @@ class Inventory:
         if policy is None or row.tag is None:
             return True
         return freshness.of(_Dated(row.fetched_at or 0.0), policy, self._now()) is Freshness.FRESH
+
+    def _verdict_of(self, row: Row) -> Verdict | None:
+        facts = self._facts(row.digest)
+        return None if facts is None else facts.verdict
 
     def _is_pinned(self, row: Row) -> bool:
         return self._pins.is_pinned(row.upstream, row.repository, row.tag, row.digest)

@@ -37,6 +37,7 @@ from mirror.store.leases import Leases
 from mirror.survey import Survey
 from mirror.suspicion import Suspicion
 from mirror.unpack import Unpacker
+from mirror.wasm.facts import Facts
 from mirror.wiring.ground import Ground
 
 _COLLECT_EVERY = 600.0
@@ -56,7 +57,7 @@ class Pulls:
     """Who answers for manifests and blobs: ``pull`` for those of upstreams, ``everything`` for hosted ones too.
 
     ``together`` is what replicas agree on about the latter, ``peer_rooms`` where they do; ``begun`` says whether that
-    is known here. ``memories`` are of manifests; ``verdict`` gives what is known of what agents make of one. ``disk``
+    is known here. ``memories`` are of manifests; ``facts`` gives what was found of one. ``disk``
     is whence files go; ``unneeded`` lets go of what is hosted and not needed, where there is any.
     """
 
@@ -72,7 +73,7 @@ class Pulls:
     suspicion: Suspicion
     memories: Sequence[Memory]
     original: Callable[[Reference], Awaitable[Reference | None]] | None
-    verdict: Callable[[Digest], str | None]
+    facts: Callable[[Digest], Facts | None]
     disk: Disk
     unneeded: Unneeded | None
 

@@ -69,7 +69,7 @@ def housekeeping_of(stack: contextlib.AsyncExitStack, ground: Ground, pulls: Pul
         policies,
         contents,
         _Pins(ground.book, contents),
-        pulls.verdict,
+        pulls.facts,
         ground.accesses.flush,
     )
     refreshing = Refreshing(

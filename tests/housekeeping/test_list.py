@@ -51,7 +51,10 @@ async def test_a_row_says_what_is_known_and_held(tmp_path: Path) -> None:
                 "fetched_at": cached["fetched_at"],
                 "fresh": True,
                 "pinned": False,
+                "layout": cached["layout"],
+                "abi": cached["abi"],
                 "verdict": cached["verdict"],
+                "why": cached["why"],
             }
             assert (hosted["reference"], hosted["hits"], hosted["fresh"]) == ("hosted/team/plugin:1.0", 1, True)
             config = next(digest for digest in artifact.blobs if digest not in artifact.layers)

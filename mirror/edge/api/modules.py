@@ -23,6 +23,7 @@ from mirror.errors import (
 from mirror.inventory import Inventory, Module, Sort, Wanted
 from mirror.modules import Modules
 from mirror.wasm.description import as_json
+from mirror.wasm.facts import Verdict
 
 
 class ListQuery(Asked):
@@ -40,6 +41,10 @@ class ListQuery(Asked):
         None, ge=0, description="Seconds since it was last asked for, or since it came, if nobody ever has."
     )
     min_hits: int | None = Field(None, ge=0, description="How often it was asked for at this replica, at least.")
+    search: str | None = Field(
+        None, min_length=1, max_length=255, description="What stands somewhere in the reference, in whatever case."
+    )
+    verdict: Verdict | None = Field(None, description="Only those of which agents make this.")
     sort: Sort = Field("reference", description="By what the rows are sorted.")
     order: Literal["asc", "desc"] = Field("asc", description="Which of them comes first.")
     limit: int = Field(100, ge=1, le=1000, description="Rows on a page.")
@@ -66,7 +71,10 @@ class ModuleTold(Told):
     )
     fresh: bool = Field(description="Whether it is served without a question to its upstream.")
     pinned: bool
-    verdict: str | None = Field(description="What agents make of it: accepted, refused, not_wasm; null: not known.")
+    layout: str | None = Field(description="Of the artifact, as its description has it; null: nobody has looked yet.")
+    abi: list[str] = Field(description="The versions of the Proxy-Wasm ABI; none where nobody has looked yet.")
+    verdict: Verdict | None = Field(description="What agents make of it; null: nobody has looked yet.")
+    why: str | None = Field(description="One sentence, where agents would not take it, or else Envoy would not run it.")
 
 
 class ModulesTold(Told):
@@ -122,7 +130,7 @@ def operations(modules: Modules, inventory: Inventory) -> Sequence[Operation]:
 
 
 def _told(module: Module) -> ModuleTold:
-    row = module.row
+    row, facts = module.row, module.facts
     return ModuleTold(
         reference=row.reference,
         upstream=row.upstream,
@@ -137,5 +145,8 @@ def _told(module: Module) -> ModuleTold:
         fetched_at=row.fetched_at,
         fresh=module.fresh,
         pinned=module.pinned,
-        verdict=module.verdict,
+        layout=facts.layout if facts is not None else None,
+        abi=list(facts.abi) if facts is not None else [],
+        verdict=facts.verdict if facts is not None else None,
+        why=facts.why if facts is not None else None,
     )

@@ -1,0 +1,44 @@
+"""What is kept of a description: enough to say in a list what an artifact is, and who would not take it."""
+
+from typing import Final, Literal, NamedTuple, get_args
+
+from mirror.wasm.artifact import Layout
+from mirror.wasm.description import Description
+
+Verdict = Literal["accepted", "refused", "not_wasm"]
+"""What agents would do with an artifact; not_wasm: an image without any module."""
+
+VERDICTS: Final[tuple[str, ...]] = get_args(Verdict)
+
+_MOST_VERSIONS, _LONGEST_VERSION = 8, 32
+
+_IMAGES = frozenset({Layout.DOCKER, Layout.COMPAT, Layout.OTHER})
+"""Layouts in which containers come too."""
+
+
+class Facts(NamedTuple):
+    """What was found of an artifact.
+
+    ``layout``: one of `Layout`'s values. ``abi``: the versions of the Proxy-Wasm ABI that its module exports.
+    ``why``: one sentence that says why agents would not take it, or else why Envoy would not run it; None: both do.
+    """
+
+    layout: str
+    abi: tuple[str, ...]
+    verdict: Verdict
+    why: str | None
+
+
+def facts_of(description: Description) -> Facts:
+    """What is kept of a description that is `Description.complete`."""
+    against = next((one for one in (description.agent, description.envoy) if not one.accepted), None)
+    versions = () if description.module is None else description.module.abi_versions[:_MOST_VERSIONS]
+    abi = tuple(version[:_LONGEST_VERSION] for version in versions)  # which are a stranger's words
+    return Facts(description.layout.value, abi, verdict_of(description), None if against is None else against.reason)
+
+
+def verdict_of(description: Description) -> Verdict:
+    """What agents would do with it."""
+    if description.agent.accepted:
+        return "accepted"
+    return "not_wasm" if description.layout in _IMAGES and not description.found else "refused"
