@@ -19,6 +19,11 @@ from mirror.errors import StartError
 
 log = logging.getLogger(__name__)
 
+_NO_FILE = (
+    "-> no file of settings was given: name one with --config, or WASM_MIRROR_CONFIG; all it needs is one line, "
+    "`upstreams: {ghcr.io: {}}`"
+)
+
 
 class _Commands(click.Group):
     """Those that talk to a running mirror are looked up when no other has the name, or when all are listed."""
@@ -42,7 +47,11 @@ def main() -> None:
 
 
 _config = click.option(
-    "--config", type=click.Path(dir_okay=False, path_type=Path), required=True, help="The settings, a YAML file."
+    "--config",
+    envvar="WASM_MIRROR_CONFIG",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="The settings, a YAML file; or WASM_MIRROR_CONFIG. Without one they come from the environment alone.",
 )
 
 
@@ -51,7 +60,7 @@ _config = click.option(
 @click.option("--listen", metavar="HOST:PORT", help="Instead of the setting `listen`.")
 @click.option("--data-dir", metavar="DIR", help="Instead of the setting `data_dir`.")
 @click.option("--workers", type=int, metavar="N", help="Instead of the setting `workers`.")
-def serve_command(config: Path, listen: str | None, data_dir: str | None, workers: int | None) -> None:
+def serve_command(config: Path | None, listen: str | None, data_dir: str | None, workers: int | None) -> None:
     """Run the mirror until SIGTERM or Ctrl-C."""
     import uvloop
 
@@ -106,7 +115,7 @@ def serve_command(config: Path, listen: str | None, data_dir: str | None, worker
 
 @main.command("check-config")
 @_config
-def check_config(config: Path) -> None:
+def check_config(config: Path | None) -> None:
     """Print the settings as they take effect, with secrets masked. Status 2 when they are wrong."""
     try:
         settings = _load(config, {})
@@ -118,7 +127,7 @@ def check_config(config: Path) -> None:
 @main.command("doctor")
 @_config
 @click.option("--json", "json_", is_flag=True, help="For programs: one JSON object.")
-def doctor_command(config: Path, json_: bool) -> None:
+def doctor_command(config: Path | None, json_: bool) -> None:
     """Reach every endpoint, the shared store, the other replicas and the disk; say what would fail, and how to mend it.
 
     Status 1 when something would fail. The mirror may run meanwhile.
@@ -139,6 +148,25 @@ def doctor_command(config: Path, json_: bool) -> None:
     sys.exit(1 if worst(subjects) is Mark.FAIL else 0)
 
 
+@main.command("health")
+@_config
+def health_command(config: Path | None) -> None:
+    """Ask the mirror that runs on this machine with these settings whether it is ready. Status 1 when it is not.
+
+    For a container's health check; Kubernetes asks /readyz and /healthz by itself.
+    """
+    from mirror.health import fault
+
+    try:
+        settings = _load(config, {})
+    except StartError as error:
+        _refuse(error)
+    if (why := fault(settings)) is not None:
+        click.echo(f"wasm-mirror: {why}", err=True)
+        sys.exit(1)
+    click.echo("ready")
+
+
 @main.command("inspect")
 @click.argument("references", metavar="REF…", nargs=-1, required=True)
 @options.url
@@ -157,9 +185,14 @@ def inspect_command(references: tuple[str, ...], url: str, token_file: Path | No
     sys.exit(command.run(references, url, token_file, in_json=json_))
 
 
-def _load(config: Path, overrides: dict[str, object]) -> Settings:
+def _load(config: Path | None, overrides: dict[str, object]) -> Settings:
     warnings: list[str] = []
-    settings = load(config, os.environ, overrides, warnings)
+    try:
+        settings = load(config, os.environ, overrides, warnings)
+    except StartError as error:
+        if config is not None:
+            raise
+        raise StartError(f"{error.message}\n{_NO_FILE}") from error
     for warning in warnings:
         click.echo(f"wasm-mirror: warning: {warning}", err=True)
     return settings

@@ -118,7 +118,7 @@ HOUSE = """
     edge: peers peerhosted peerpins peeruploads peerwarm peerchores modules app traced
     edge.dashboard: app
     edge.api: guard operation results openapi asked described modules askers pins prewarm housekeeping archive upstreams
-    edge.api: fills replicas reference admin
+    edge.api: fills replicas overview events reference admin
     around
     replicated
     wiring: ground answering scrubbing housekeeping warming pinning publishers passthrough layouts admin __init__

@@ -19,7 +19,7 @@ PREFIX: Final = "WASM_MIRROR_"
 _UPSTREAM = "UPSTREAMS__"
 
 # Of the commands, and of this project's own tests.
-_OWNED = frozenset({"URL", "TOKEN", "TOKEN_FILE", "TEST_CACHE", "REQUIRE_TOOLS"})
+_OWNED = frozenset({"CONFIG", "URL", "TOKEN", "TOKEN_FILE", "TEST_CACHE", "REQUIRE_TOOLS"})
 # What a Kubernetes Service, whose name begins with wasm-mirror, puts into every pod beside it.
 _INJECTED = re.compile(r"(.*_)?(SERVICE_HOST|SERVICE_PORT(_.*)?|PORT|PORT_[0-9]+_.*)")
 _LIKENESS = 0.72  # TLS__CERT is nearly TLS__CERTIFICATE; the keys of later releases are no nearer than 0.71 to any

@@ -46,7 +46,8 @@ with `_` for dots and dashes: `WASM_MIRROR_UPSTREAMS__GHCR_IO__CREDENTIALS__PASS
 
 A variable that is nearly one of these is an error, one that is unknown otherwise a warning. Those that Kubernetes
 injects for a Service (`*_SERVICE_HOST`, `*_SERVICE_PORT*`, `*_PORT`, `*_PORT_<n>_*`) and those of the commands
-(`WASM_MIRROR_URL`, `WASM_MIRROR_TOKEN`, `WASM_MIRROR_TOKEN_FILE`) are passed over.
+(`WASM_MIRROR_CONFIG`, the file itself, `WASM_MIRROR_URL`, `WASM_MIRROR_TOKEN`, `WASM_MIRROR_TOKEN_FILE`) are passed
+over.
 
 `HTTPS_PROXY`, `HTTP_PROXY` and `NO_PROXY`, or the same in lower case, which wins, say through which proxy upstreams are
 asked, as they do for docker, containerd and curl: `http://` or `https://` URLs, with credentials where the proxy wants
