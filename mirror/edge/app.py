@@ -20,6 +20,8 @@ from mirror.metrics import Metrics
 log = logging.getLogger(__name__)
 access = logging.getLogger("mirror.access")
 
+_FRONT = "/"
+
 
 @dataclass(frozen=True, slots=True)
 class Beside:
@@ -33,9 +35,9 @@ class App:
     """What the server runs.
 
     ``rooms`` are the applications, each under the beginning of the paths that it answers; the first that fits is
-    asked. Those of ``beside`` are asked in place of these at another port. ``draining`` tells whether the mirror is
-    about to stop, ``begun`` whether it knows what it has to know before it is asked. Each request is counted in
-    ``metrics``.
+    asked. The one under ``/`` answers that path alone. Those of ``beside`` are asked in place of these at another port.
+    ``draining`` tells whether the mirror is about to stop, ``begun`` whether it knows what it has to know before it is
+    asked. Each request is counted in ``metrics``.
     """
 
     def __init__(
@@ -49,9 +51,9 @@ class App:
         beside: Beside | None = None,
     ) -> None:
         self._begun = begun
-        self._rooms = tuple(rooms.items())
+        self._rooms, self._front = _arranged(rooms)
         self._beside = beside
-        self._rooms_beside = () if beside is None else tuple(beside.rooms.items())
+        self._rooms_beside, self._front_beside = _arranged({} if beside is None else beside.rooms)
         self._draining = draining
         self._metrics = metrics or Metrics()
         self._log_access = log_access
@@ -104,7 +106,8 @@ class App:
         for beginning, room in self._rooms_beside if is_beside else self._rooms:
             if path.startswith(beginning):
                 return room
-        return self._machines
+        front = self._front_beside if is_beside else self._front
+        return front if front is not None and path == _FRONT else self._machines
 
     async def _alive(self, request: Request) -> Response:
         return PlainTextResponse("alive\n")
@@ -118,12 +121,21 @@ class App:
 
     async def _nothing_here(self, request: Request, error: Exception) -> Response:
         if self._beside is not None and self._beside.takes(request.scope):
-            there = "the admin API is under /api/v1/, metrics are at /metrics; the registry has another port"
+            there = (
+                "the dashboard is at /, the admin API is under /api/v1/, metrics are at /metrics; the registry has "
+                "another port"
+            )
         else:
-            apart = "; the admin API and /metrics have another port" if self._beside is not None else ""
-            there = f"the registry is under /v2/, modules are under /modules/{apart}"
+            apart = self._beside is not None
+            other = "the dashboard, the admin API and /metrics have another port" if apart else "the dashboard is at /"
+            there = f"the registry is under /v2/, modules are under /modules/; {other}"
         nothing = NotFound(f"there is nothing at this address; {there}")
         return JSONResponse({"errors": [{"code": nothing.code, "message": nothing.message}]}, 404)
+
+
+def _arranged(rooms: Mapping[str, ASGIApp]) -> tuple[tuple[tuple[str, ASGIApp], ...], ASGIApp | None]:
+    """The rooms that are found by how a path begins; and the one under `_FRONT`, if there is one."""
+    return tuple((beginning, room) for beginning, room in rooms.items() if beginning != _FRONT), rooms.get(_FRONT)
 
 
 def _closing(send: Send) -> Send:

@@ -13,6 +13,8 @@ from mirror.edge.api.guard import check_token
 from mirror.edge.api.operation import ROOT as ADMIN
 from mirror.edge.app import App, Beside
 from mirror.edge.auth import Gate
+from mirror.edge.dashboard.app import PAGE, DashboardApp
+from mirror.edge.dashboard.app import ROOT as DASHBOARD
 from mirror.edge.metrics import ROOT as METRICS
 from mirror.edge.metrics import MetricsApp
 from mirror.edge.modules import ROOT as MODULES
@@ -71,9 +73,12 @@ async def wired(
             "/v2": Registry(names, pulls.everything, pulls.everything, gate, pushes),
             MODULES: ModulesApp(names, pulls.modules, gate),
         }
+        dashboard = DashboardApp()
         of_admin: dict[str, ASGIApp] = {
             ADMIN: admin_of(ground, pulls, names, draining, pinning, warming, archives, keeping, scrubber),
             METRICS: MetricsApp(ground.exposition),
+            PAGE: dashboard,
+            DASHBOARD: dashboard,
         }
         beside = None if at_admin is None else Beside(of_admin, at_admin)
         if beside is None:

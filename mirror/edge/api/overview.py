@@ -42,7 +42,7 @@ class Lookups(Told):
 class LastHour(Told):
     """What was asked for within the last hour, or since the start, if that is less."""
 
-    hits: int = Field(description="Lookups that needed no upstream: hit, stale, collapsed and negative.")
+    hits: int = Field(description="Lookups that waited for no upstream: hit, stale and negative.")
     lookups: int
     ratio: float | None = Field(description="`hits` of `lookups`, from 0 to 1; null: there were none.")
     sent_bytes: int = Field(description="Bytes of bodies that clients were sent.")

@@ -1,1 +1,1 @@
-"""The dashboard: a page, and what it is made of, as they lie in the package."""
+"""The dashboard: a page, what it is made of, and who gives it to browsers."""
