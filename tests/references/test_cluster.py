@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
+from mirror.commands.sources import Cluster, Sources
 from mirror.errors import ClusterError
 from mirror.references import cluster, kubeconfig
 from mirror.references.cluster import RIGHTS, Listed, listed
@@ -94,6 +95,20 @@ def test_one_namespace_is_asked_for_by_its_name(api: FakeApi, tmp_path: Path) ->
     assert names(ask(api, tmp_path, "team-a")) == ["a"]
     ask(api, tmp_path, "../x")
     assert any("namespaces/..%2Fx/" in question.path for question in api.asked)
+
+
+def test_of_several_namespaces_each_is_asked_for_and_no_other(
+    api: FakeApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("KUBECONFIG", raising=False)
+    for name in ("team-a", "team-b"):
+        api.answers[PLUGINS.replace("/wasmplugins", f"/namespaces/{name}/wasmplugins")] = page([name])
+        api.answers[FILTERS.replace("/envoyfilters", f"/namespaces/{name}/envoyfilters")] = refusal(403)
+    file = api.kubeconfig(tmp_path / "config", {"token": "secret"})
+    references, broken = Sources([], [], Cluster(file, None, ["team-a", "team-b"])).read()
+    assert list(references) == ["ghcr.io/x/team-a", "ghcr.io/x/team-b"]
+    assert re.findall("in namespace (.+?) is lacking", "\n".join(broken)) == ["team-a", "team-b"]
+    assert not {question.path for question in api.asked} & {PLUGINS, FILTERS}
 
 
 def test_the_version_that_the_cluster_prefers_is_asked_for(api: FakeApi, tmp_path: Path) -> None:

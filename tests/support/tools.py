@@ -21,6 +21,9 @@ _AGENT = _ROOT / "tests" / "e2e" / "agent"
 _ISTIO = "istio.io/istio@v0.0.0-20260827124520-eed52ebb66ad"
 _POLICIES = "charts/gateway-helm/charts/crds/crds/generated/gateway.envoyproxy.io_envoyextensionpolicies.yaml"
 
+_PROMETHEUS = "github.com/prometheus-operator/prometheus-operator@v0.85.0"
+_MONITORING = "example/prometheus-operator-crd/monitoring.coreos.com_"
+
 PROGRAMS: dict[str, Packaged | Kept] = {
     program.name: program
     for program in (
@@ -43,6 +46,14 @@ PROGRAMS: dict[str, Packaged | Kept] = {
         Built("kube-apiserver", source=_ROOT / "tests" / "e2e" / "apiserver"),
         FromModule("istio-crds", _ISTIO, "manifests/charts/base/files/crd-all.gen.yaml"),
         FromModule("gateway-crds", "github.com/envoyproxy/gateway@v1.9.1", _POLICIES),
+        FromModule("servicemonitor-crd", _PROMETHEUS, f"{_MONITORING}servicemonitors.yaml"),
+        FromModule("podmonitor-crd", _PROMETHEUS, f"{_MONITORING}podmonitors.yaml"),
+        FromModule("prometheusrule-crd", _PROMETHEUS, f"{_MONITORING}prometheusrules.yaml"),
+        FromModule(
+            "certificate-crd",
+            "github.com/cert-manager/cert-manager@v1.21.2",
+            "deploy/crds/cert-manager.io_certificates.yaml",
+        ),
         Built("archives", source=_ROOT / "tests" / "e2e" / "archives"),
         Built("plugin-in-go", source=_ROOT / "tests" / "e2e" / "plugins" / "go", wasm=True),
         Wheel("oras", lock=Path(__file__).with_name("oras.lock"), path="oras/__init__.py"),
