@@ -25,6 +25,7 @@ def _list(items: Schema) -> Schema:
     return {"type": "array", "items": items}
 
 
+_PORT: Schema = {"type": "integer", "minimum": 1, "maximum": 65535}
 _STRINGS = _list({"type": "string", "minLength": 1})
 
 KINDS: Final[dict[str, Schema]] = {
@@ -36,12 +37,17 @@ KINDS: Final[dict[str, Schema]] = {
     "named": _list(mapping({"name": _text(_NAME)}, ("name",))),
     # as the mirror reads them: mirror/config/values.py
     "duration": _text(rf"^(0|({_NUMBER}(d|h|m|s|ms))+)$"),
+    "optional-duration": _text(rf"^(0|({_NUMBER}(d|h|m|s|ms))+)?$"),
     "redis-url": _text(r"^(rediss?(\+(sentinel|cluster))?://[^@?]+)?$"),
     # as Kubernetes and its kin read them
     "quantity": _text(rf"^{_NUMBER}(Ki|Mi|Gi|Ti|Pi|k|M|G|T|P)?$"),
     "go-duration": _text(rf"^({_NUMBER}(h|m|s))+$"),
     "digest": _text(r"^(sha256:[0-9a-f]{64})?$"),
-    "port": {"type": "integer", "minimum": 1, "maximum": 65535},
+    "port": _PORT,
+    "ports": _list(_PORT) | {"uniqueItems": True},
+    "names": _list(_text(_NAME)) | {"uniqueItems": True},
+    # https://prometheus.io/docs/prometheus/latest/configuration/configuration/
+    "prometheus-duration": _text(r"^([0-9]+(d|h|m|s|ms))*$"),
     # https://redis.io/docs/latest/operate/oss_and_stack/management/config/
     "redis-size": _text(r"^[0-9]+([kmg]b?)?$"),
     # the chart's own: names that can stand in an htpasswd file and as keys of a Secret
