@@ -49,6 +49,8 @@ _COUNT_EVERY = 15.0
 _ANSWER_WITHIN = 2.0
 """Seconds for what must be measured; Prometheus gives 10 s for all."""
 
+_ALONE = "0"
+
 Rows = Mapping[tuple[str, ...], tuple[float, ...]]
 
 
@@ -85,7 +87,22 @@ class Exposition:
     async def counted(self) -> Snapshot:
         """What all workers have counted by now, the counters and histograms alone."""
         own = await self._written()
-        return await asyncio.to_thread(lambda: total([own, *self._of_others(measured=False)]))
+        return await asyncio.to_thread(lambda: total([own, *self._of_others(measured=False).values()]))
+
+    async def by_worker(self) -> Mapping[str, Snapshot]:
+        """The same for each worker, by a name that whoever is started in its place has too."""
+        own = await self._written()
+        name = _ALONE if self._tally is None else self._tally.name
+        return await asyncio.to_thread(lambda: {**self._of_others(measured=False), name: own})
+
+    async def numbers(self) -> Snapshot:
+        """What all workers have counted by now, and what they measure."""
+        own = [await self._written(), self._metrics.measured()]
+        return await asyncio.to_thread(lambda: total([*own, *self._of_others(measured=True).values()]))
+
+    async def up(self, store: str) -> bool:
+        """Whether one of the stores answers now."""
+        return await _answers(self._stores[store])
 
     async def run(self) -> None:
         """Tell the other workers what this one counts, until cancelled."""
@@ -118,12 +135,12 @@ class Exposition:
         return {METADATA_UP.name: {(name,): (float(up),) for name, up in zip(self._stores, ups, strict=True)}}
 
     def _rendered(self, own: Iterable[Snapshot]) -> bytes:
-        numbers = total([*own, *self._of_others(measured=True)])
+        numbers = total([*own, *self._of_others(measured=True).values()])
         return generate_latest(_Families([_family(one, numbers.get(one.name, {})) for one in DECLARED]))
 
-    def _of_others(self, *, measured: bool) -> Iterator[Snapshot]:
+    def _of_others(self, *, measured: bool) -> dict[str, Snapshot]:
         others = self._tally.others() if self._tally is not None else ()
-        return (_read(written, alive=alive and measured) for written, alive in others)
+        return {name: _read(written, alive=alive and measured) for name, written, alive in others}
 
 
 class _Held:

@@ -45,6 +45,11 @@ class Tally:
         except OSError as error:
             log.error("the disk fails (%s): the metrics are those of one worker", error.strerror or error)
 
+    @property
+    def name(self) -> str:
+        """What tells this worker's numbers from those of the others: its slot, which outlives it."""
+        return str(self._slot) if self._slot >= 0 else f"process {os.getpid()}"
+
     def write(self, numbers: object) -> None:
         """Replace what this worker tells; nothing is written when that has not changed."""
         content = json.dumps(numbers).encode()
@@ -59,12 +64,12 @@ class Tally:
         except OSError as error:
             log.debug("the disk fails (%s): other workers do not see the numbers of this one", error.strerror or error)
 
-    def others(self) -> Iterator[tuple[Any, bool]]:
-        """What the other workers told last, and whether they live."""
+    def others(self) -> Iterator[tuple[str, Any, bool]]:
+        """The names of the other workers, what they told last, and whether they live."""
         with contextlib.suppress(OSError):
             for slot in sorted(int(file.stem) for file in self._folder.glob("*.json") if file.stem.isdecimal()):
                 if slot != self._slot and (numbers := _read(self._file(slot))) is not None:
-                    yield numbers, self._lives(slot)
+                    yield str(slot), numbers, self._lives(slot)
 
     def close(self) -> None:
         """Leave the slot with the numbers that were written last."""

@@ -5,6 +5,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from mirror.errors import MirrorError, UpstreamTimeout, UpstreamUnavailable
 from mirror.metrics import UPSTREAM_HEALTHY, UPSTREAM_RATE_LIMIT, Snapshot
@@ -30,7 +31,7 @@ class Standing:
 
     ``cool_until``: it sent wrong bytes. ``rests_until``: it asked to be left alone (``Retry-After``). ``remaining`` is
     the part of its rate limit that is left, to be believed until ``resets_at``. ``last_error`` is what failed last,
-    however long ago.
+    however long ago; ``last_error_at``: when that was, in seconds since the epoch, 0 where nobody noted it.
     """
 
     breaker: Breaker = CLOSED
@@ -39,6 +40,7 @@ class Standing:
     remaining: float = 1.0
     resets_at: float = 0.0
     last_error: str = ""
+    last_error_at: float = 0.0
 
     def is_scarce(self, now: float) -> bool:
         """Whether what can wait should not use up its rate limit."""
@@ -68,7 +70,9 @@ class Standing:
 
 @dataclass(frozen=True, slots=True)
 class EndpointState:
-    """The same for people and metrics. ``…_for`` are seconds from now, 0 when over; ``rate_limit`` is a part of 1."""
+    """The same for people and metrics. ``…_for`` are seconds from now, 0 when over; ``rate_limit`` is a part of 1;
+    ``last_error_at`` is in seconds since the epoch, None where it is not known.
+    """
 
     host: str
     breaker: State
@@ -77,6 +81,7 @@ class EndpointState:
     cools_for: float
     rate_limit: float | None
     last_error: str
+    last_error_at: float | None
 
 
 def as_metrics(upstream: str, states: Iterable[EndpointState]) -> Snapshot:
@@ -94,10 +99,14 @@ def as_metrics(upstream: str, states: Iterable[EndpointState]) -> Snapshot:
 class Standings:
     """How the endpoints of one upstream stand. Reading costs no system call, nor does a success after a success."""
 
-    def __init__(self, upstream: str, board: Board, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, upstream: str, board: Board, clock: Callable[[], float], now: Callable[[], float] = time.time
+    ) -> None:
+        """``clock`` is the loop's, ``now`` gives seconds since the epoch."""
         self._upstream = upstream
         self._board = board
         self._clock = clock
+        self._now = now
 
     def of(self, host: str) -> Standing:
         """How this endpoint stands."""
@@ -114,6 +123,7 @@ class Standings:
             max(0.0, one.cool_until - now),
             one.remaining if now < one.resets_at else None,
             one.last_error,
+            one.last_error_at or None,
         )
 
     def against(self, host: str, *, pressing: bool, yielding: bool) -> NotAsked | None:
@@ -141,10 +151,8 @@ class Standings:
 
     def failed(self, host: str, failure: MirrorError, asked_at: float) -> None:
         """A request that was sent at ``asked_at`` found the endpoint out of order."""
-        self._change(
-            host,
-            lambda one, now: replace(one, breaker=one.breaker.failed(now, asked_at), last_error=failure.message),
-        )
+        failed: dict[str, Any] = {"last_error": failure.message, "last_error_at": self._now()}
+        self._change(host, lambda one, now: replace(one, breaker=one.breaker.failed(now, asked_at), **failed))
 
     def abandoned(self, host: str, asked_at: float) -> None:
         """A request was stopped before its answer."""
@@ -153,10 +161,8 @@ class Standings:
 
     def rest(self, host: str, seconds: float, failure: MirrorError) -> None:
         """Leave it alone, as it asked for."""
-        self._change(
-            host,
-            lambda one, now: replace(one, rests_until=max(one.rests_until, now + seconds), last_error=failure.message),
-        )
+        failed: dict[str, Any] = {"last_error": failure.message, "last_error_at": self._now()}
+        self._change(host, lambda one, now: replace(one, rests_until=max(one.rests_until, now + seconds), **failed))
 
     def cool_down(self, host: str) -> None:
         """It sent wrong bytes: it is asked after all others for a while."""
@@ -165,7 +171,7 @@ class Standings:
 
     def observe(self, host: str, headers: Mapping[str, str]) -> None:
         """Note the rate limit that an answer tells, if it does."""
-        limit = ratelimit.read(headers, time.time())
+        limit = ratelimit.read(headers, self._now())
         if limit is not None:
             known = limit
             self._change(
@@ -223,13 +229,14 @@ def _written(one: Standing) -> Note:
         one.rests_until,
         one.remaining,
         one.resets_at,
+        one.last_error_at,
     )
     return Note(numbers + (0.0,) * (NUMBERS - len(numbers)), one.last_error)
 
 
 def _read(note: Note, now: float) -> Standing:
     """What was noted; nothing where a time lies so far ahead that it is of another clock."""
-    failures, rest, open_until, next_probe, cool_until, rests_until, remaining, resets_at, *_ = note.numbers
+    failures, rest, open_until, next_probe, cool_until, rests_until, remaining, resets_at, failed_at, *_ = note.numbers
     ahead = (
         (open_until, breaker.LONGEST_REST),
         (next_probe, breaker.PROBE_WITHIN),
@@ -244,7 +251,7 @@ def _read(note: Note, now: float) -> Standing:
     ):
         return _FRESH
     state = Breaker(int(failures), rest, open_until, next_probe)
-    return Standing(state, cool_until, rests_until, remaining, resets_at, note.text)
+    return Standing(state, cool_until, rests_until, remaining, resets_at, note.text, failed_at)
 
 
 _NOTHING = Note()

@@ -30,6 +30,7 @@ class Endpoint(Told):
     cools_for: float = Field(description="Seconds for which it is asked after the others, for it sent wrong bytes.")
     rate_limit: float | None = Field(description="The part of its rate limit that is left, from 0 to 1, if it says so.")
     last_error: str | None = Field(description="What failed there last, however long ago; null: nothing has.")
+    last_error_at: float | None = Field(description="When that was, in seconds since the epoch; null: not known.")
     requests: int = Field(description="Questions that were put to it, those left out that nobody needed any more.")
     failures: int = Field(description="Those of them that failed; that something is not there is no failure.")
 
@@ -108,6 +109,7 @@ def _endpoint(state: EndpointState, requests: int, failures: int) -> Endpoint:
         cools_for=state.cools_for,
         rate_limit=state.rate_limit,
         last_error=state.last_error or None,
+        last_error_at=state.last_error_at,
         requests=requests,
         failures=failures,
     )
