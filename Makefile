@@ -70,9 +70,11 @@ $(VENV):
 	  echo "$(PYTHON) cannot make virtual environments; on Debian and Ubuntu: apt-get install python3-venv"; exit 1; }
 	@$(PYTHON) -m venv --clear $(VENV)
 
-lock: setup ## write requirements.lock anew from pyproject.toml; newer versions: make lock UPGRADE=--upgrade
+COMPILE = $(VENV)/lock/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+  --no-emit-index-url --no-annotate --custom-compile-command "make lock"
+
+lock: setup ## write requirements.lock, and runtime.lock out of it, anew from pyproject.toml; newer versions: make lock UPGRADE=--upgrade
 	@$(PY) -m venv $(VENV)/lock
 	@$(VENV)/lock/bin/pip install --quiet --disable-pip-version-check uv==0.13.8
-	@$(VENV)/lock/bin/uv pip compile --quiet --universal --python-version 3.11 --extra dev --generate-hashes \
-	  --no-emit-index-url --no-annotate --custom-compile-command "make lock" $(UPGRADE) \
-	  --output-file requirements.lock pyproject.toml
+	@$(COMPILE) $(UPGRADE) --extra dev --output-file requirements.lock pyproject.toml
+	@$(COMPILE) --constraint requirements.lock --extra cluster --extra tracing --output-file runtime.lock pyproject.toml
