@@ -1,0 +1,69 @@
+"""What stands in for programs while a block of a document is run: ``python -m tests.documents.stand_ins NAME WORDS…``.
+
+``REAL`` is the folder with the real ones, ``RECORD`` the file to which each call of a program is written that is not
+run at all, as a line of JSON.
+"""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+_OF_A_CLUSTER = ("get", "history", "list", "repo", "rollback", "status", "test", "uninstall", "dependency")
+_ONLY_THERE = {"--install", "-i", "--wait", "--atomic", "--create-namespace", "--reuse-values", "--debug"}
+
+
+def main(name: str, words: list[str]) -> int:
+    """Do what stands for the program; the exit status, unless another program has taken over."""
+    match name:
+        case "curl":  # a 404 is a failure
+            fails = any(re.fullmatch(r"-[a-zA-Z]*f[a-zA-Z]*|--fail.*", word) for word in words)
+            _run(name, *([] if fails else ["--fail-with-body"]), *words)
+        case "ssh":
+            os.execvp(words[1], words[1:])
+        case "sudo":
+            program = next(word for word in words if not word.startswith("-"))
+            stand_in = Path(os.environ["STAND_INS"]) / program
+            if stand_in.exists():
+                os.execv(stand_in, [program, *words[words.index(program) + 1 :]])
+        case "helm" if words[0] in ("install", "upgrade"):
+            kept = [word for word in words[1:] if word not in _ONLY_THERE]
+            _run(name, "template", "--kube-version", "1.31.0", *kept)
+        case "helm" if words[0] not in _OF_A_CLUSTER:
+            _run(name, *words)
+        case "wasm-mirror" if words[0] == "serve":
+            return _served(words)
+    _record(name, words)
+    return 0
+
+
+def _run(name: str, *words: str) -> NoReturn:
+    os.execv(Path(os.environ["REAL"]) / name, [name, *words])
+
+
+def _record(name: str, words: list[str]) -> None:
+    given = sys.stdin.read() if "-" in words or "/dev/stdin" in words else ""
+    with Path(os.environ["RECORD"]).open("a") as record:
+        record.write(json.dumps([[name, *words], given]) + "\n")
+
+
+def _served(words: list[str]) -> int:
+    """A mirror that is stopped as soon as it says that it serves, at whatever port is free."""
+    real = Path(os.environ["REAL"]) / "wasm-mirror"
+    command = [str(real), *words, "--listen", "127.0.0.1:0"]
+    environment = {**os.environ, "WASM_MIRROR_DRAIN_FOR": "0s"}
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            sys.stderr.write(line)
+            if " serves " in line:
+                process.send_signal(signal.SIGTERM)
+    return process.returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1], sys.argv[2:]))
