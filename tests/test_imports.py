@@ -34,8 +34,8 @@ HOUSE = """
     store: staging
     store: intake session uploads tallies jobs
     shared: keys patience connect topology client
-    metadata: base schema salvage recovery backups session statements linked uses thread sqlite records scripts redis
-    metadata: behind resilient
+    metadata: base schema salvage recovery backups session statements linked uses seen thread sqlite records scripts
+    metadata: redis behind resilient
     hosted: records together entries schema ledger reads rows writes merge database backup access exchange catalogue gc
     hosted: orphans
     cluster: alone secret documents beat leases moments

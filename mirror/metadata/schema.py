@@ -128,7 +128,33 @@ _HITS = """
 ALTER TABLE access ADD COLUMN hits INTEGER NOT NULL DEFAULT 0 CHECK (typeof(hits) = 'integer' AND hits >= 0);
 """
 
-STEPS: Sequence[str] = (_FIRST, _SERIALS, _UNPACKED, _DROPPED, _HITS)
+# Both can be learnt again, and so they are not salvaged. In `asker` an empty text stands for what a client did not say,
+# for there is no null in a key.
+_SEEN = f"""
+CREATE TABLE fact (
+    digest {_DIGEST},
+    layout TEXT NOT NULL CHECK (typeof(layout) = 'text'),
+    abi TEXT NOT NULL CHECK (typeof(abi) = 'text'),
+    verdict TEXT NOT NULL CHECK (typeof(verdict) = 'text'),
+    why TEXT NOT NULL CHECK (typeof(why) = 'text'),
+    rules TEXT NOT NULL CHECK (typeof(rules) = 'text'),
+    PRIMARY KEY (digest)
+) WITHOUT ROWID;
+
+CREATE TABLE asker (
+    digest {_DIGEST},
+    client TEXT NOT NULL CHECK (typeof(client) = 'text'),
+    agent TEXT NOT NULL CHECK (typeof(agent) = 'text'),
+    user TEXT NOT NULL CHECK (typeof(user) = 'text'),
+    count INTEGER NOT NULL CHECK (typeof(count) = 'integer' AND count > 0),
+    first_at REAL NOT NULL CHECK (typeof(first_at) = 'real'),
+    last_at REAL NOT NULL CHECK (typeof(last_at) = 'real'),
+    PRIMARY KEY (digest, client, agent, user)
+) WITHOUT ROWID;
+CREATE INDEX asker_by_age ON asker (last_at);
+"""
+
+STEPS: Sequence[str] = (_FIRST, _SERIALS, _UNPACKED, _DROPPED, _HITS, _SEEN)
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +170,7 @@ class Salvage:
     about_content: bool = False
 
 
-# Negative answers live for seconds: they are not salvaged.
+# Negative answers live for seconds: they are not salvaged, nor is what was seen of modules (`_SEEN`).
 SALVAGED: Mapping[str, Salvage] = {
     "tag": Salvage(("upstream", "repository", "tag"), newer=("serial", "fetched_at"), about_content=True),
     "tombstone": Salvage(("upstream", "repository", "tag"), newer=("serial", "deleted_at")),
@@ -155,7 +181,7 @@ SALVAGED: Mapping[str, Salvage] = {
     "access": Salvage(("digest",), newer=("at",)),
     "unpacked": Salvage(("layer", "entry"), about_content=True),
 }
-TABLES = frozenset({"meta", "negative", *SALVAGED})
+TABLES = frozenset({"meta", "negative", "fact", "asker", *SALVAGED})
 
 
 class Damaged(sqlite3.DatabaseError):

@@ -15,7 +15,7 @@ from typing import Generic, Self, TypeVar, cast
 
 from mirror.digest import Digest
 from mirror.errors import StartError, StoreError
-from mirror.metadata import linked, recovery, statements, uses
+from mirror.metadata import linked, recovery, seen, statements, uses
 from mirror.metadata.backups import Backups
 from mirror.metadata.base import (
     NO_HITS,
@@ -33,6 +33,7 @@ from mirror.metadata.base import (
 from mirror.metadata.salvage import Disk, Holds
 from mirror.metadata.session import Session
 from mirror.metadata.thread import Ticket, WorkThread
+from mirror.wasm.facts import Facts
 
 _READ_LIMIT = 2.0  # seconds after which a caller goes on without the database
 _WRITE_LIMIT = 10.0
@@ -281,8 +282,49 @@ class SqliteMetadata:
         return found
 
     async def forget_accesses(self, digests: Collection[Digest]) -> None:
-        """Drop the last accesses of what is gone from this disk."""
-        await self._write(Write(lambda connection: uses.forget_accesses(connection, digests)))
+        """Drop the last accesses of what is gone from this disk, and what was seen of it."""
+
+        def apply(connection: sqlite3.Connection) -> None:
+            uses.forget_accesses(connection, digests)
+            seen.forget_seen(connection, digests)
+
+        await self._write(Write(apply))
+
+    async def facts(self, digests: Sequence[str]) -> Mapping[str, Facts]:
+        """What was found of these digests, by their text; without those that nobody has looked at."""
+        found: dict[str, Facts] = {}
+        for first in range(0, len(digests), _ASKED_AT_ONCE):
+            portion = digests[first : first + _ASKED_AT_ONCE]
+            found |= await self._read(functools.partial(seen.facts, digests=portion))
+        return found
+
+    async def put_facts(self, found: Mapping[Digest, Facts], rules: str) -> None:
+        """Note what was found of digests on this disk, by these ``rules``."""
+        await self._write(Write(lambda connection: seen.put_facts(connection, found, rules)))
+
+    async def all_looked(self) -> AsyncIterator[Sequence[seen.Looked]]:
+        """All that was looked at, in portions."""
+        async for looked in self._portions(seen.looked_after):
+            yield looked
+
+    async def forget_seen(self, digests: Collection[Digest]) -> None:
+        """Drop what was seen of what is gone from this disk."""
+        await self._write(Write(lambda connection: seen.forget_seen(connection, digests)))
+
+    async def put_askers(self, asked: Mapping[Digest, Sequence[seen.Asker]], before: float) -> None:
+        """Note who has asked for manifests, in one transaction; who has not ``before`` is forgotten, and so are those
+        that are too many.
+        """
+
+        def apply(connection: sqlite3.Connection) -> None:
+            seen.put_askers(connection, asked)
+            seen.prune_askers(connection, before)
+
+        await self._write(Write(apply))
+
+    async def askers(self, digest: Digest) -> Sequence[seen.Asker]:
+        """Who has asked for a manifest at this replica, the latest first."""
+        return await self._read(lambda connection: seen.askers(connection, digest))
 
     async def all_unpacked_from(self) -> AsyncIterator[Sequence[tuple[str, str]]]:
         """The layer and the digest of all modules that were unpacked here, as text, in portions."""

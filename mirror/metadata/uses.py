@@ -11,6 +11,14 @@ _TAGGED_TYPES = (str, str, str, str, str, float, int, float)
 _PORTION = 2_000
 """Rows that are read at once: some milliseconds, for which other readers wait."""
 
+_FORGOTTEN = (
+    ("access", "AND at < ?2"),
+    ("blob", "AND stored_at < ?2"),
+    ("unpacked", "AND ?2 > 0"),
+    ("fact", "AND ?2 > 0"),
+    ("asker", "AND last_at < ?2"),
+)
+
 
 class Used(NamedTuple):
     """How often something was asked for as a manifest, and when last, in seconds since the epoch."""
@@ -85,7 +93,7 @@ def forget(connection: sqlite3.Connection, gone: Collection[str], before: float)
     links them: that is known of their upstream.
     """
     changes = connection.total_changes
-    for table, condition in (("access", "AND at < ?2"), ("blob", "AND stored_at < ?2"), ("unpacked", "AND ?2 > 0")):
+    for table, condition in _FORGOTTEN:
         rows = [(digest, before) for digest in gone]
         connection.executemany(f"DELETE FROM {table} WHERE digest = ?1 {condition}", rows)
     return connection.total_changes - changes
@@ -95,7 +103,8 @@ def noted_after(connection: sqlite3.Connection, after: Key) -> tuple[list[str], 
     """A portion of the digests beyond a key of which something was noted about this disk, and the key to go on."""
     rows = connection.execute(
         "SELECT digest FROM access WHERE digest > ?1 UNION SELECT digest FROM blob WHERE digest > ?1 "
-        "UNION SELECT digest FROM unpacked WHERE digest > ?1 ORDER BY digest LIMIT ?2",
+        "UNION SELECT digest FROM unpacked WHERE digest > ?1 UNION SELECT digest FROM fact WHERE digest > ?1 "
+        "UNION SELECT digest FROM asker WHERE digest > ?1 ORDER BY digest LIMIT ?2",
         (after[0], _PORTION),
     ).fetchall()
     return [digest for (digest,) in (typed(row, str) for row in rows)], _last(rows, 1)
