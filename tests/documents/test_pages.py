@@ -19,6 +19,7 @@ def by_page() -> dict[str, list[Block]]:
 
 
 @pytest.mark.integration
+@pytest.mark.timeout(280)
 @pytest.mark.parametrize("page", by_page())
 def test_every_command_of_a_page_does_what_the_page_says(page: str, tmp_path: Path) -> None:
     with world(tmp_path / "reader") as reader:

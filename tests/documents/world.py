@@ -30,7 +30,7 @@ _HOSTS = ("127.0.0.1:8080", "localhost:8080", "wasm-mirror.istio-system:8080")
 _REFERENCE = re.compile(rf"(?<![\w.-])(?:{'|'.join(map(re.escape, _UPSTREAMS))})/([\w./-]+?)(?::([\w.-]+)|@sha256:…)")
 _JOB = re.compile(r"\b\d{8}-\d{6}-[0-9a-f]{8}\b")
 _WRITING = ("cp", "install", "ln", "mkdir", "mv", "rm", "tee")
-_WITHIN = 60.0
+_WITHIN = 240.0
 _OURS = """\
 case "$1 $*" in
 "serve "* | *--cluster*) ;;
