@@ -1,0 +1,83 @@
+// What an operator looks at first, in numbers: hits, bytes, downloads, the disk.
+
+import { h, setAttribute, setText, show, svg } from "./dom.js";
+import { bytes, count, percent, plural, setWhen, when } from "./format.js";
+import { on, state } from "./state.js";
+
+/** A row of numbers; gives `{root, stop}`. */
+export function tiles() {
+  const hits = tile("Hit ratio");
+  const sent = tile("Sent to clients");
+  const fills = tile("Downloads");
+  const disk = tile("Disk");
+  const bar = diskBar();
+  disk.root.append(bar.root);
+  const root = h("dl", { class: "tiles" }, hits.root, sent.root, fills.root, disk.root);
+
+  const stop = on(["overview"], () => {
+    const { last_hour: hour, fills: running, waiters, disk: held } = state("overview");
+    hits.update(percent(hour.ratio), hour.lookups ? `${count(hour.hits)} of ${plural(hour.lookups, "lookup")} in the last hour` : "nothing was asked for in the last hour");
+    sent.update(bytes(hour.sent_bytes), `in the last hour; ${bytes(hour.upstream_bytes)} came from upstreams`);
+    fills.update(count(running), running ? `running, ${plural(waiters, "request")} waiting` : "none is running");
+    const part = held.limit ? ` of ${bytes(held.limit)} (${percent((held.bytes ?? 0) / held.limit)})` : "";
+    disk.update(bytes(held.bytes), `${part} in ${plural(held.blobs ?? 0, "blob")}`.trim());
+    bar.update(held);
+  });
+  return { root, stop };
+}
+
+function tile(title) {
+  const value = h("dd", { class: "value" });
+  const about = h("dd", { class: "about" });
+  const root = h("div", { class: "tile" }, h("dt", {}, title), value, about);
+  return { root, update(next, words) { setText(value, next); setText(about, words); } };
+}
+
+/** How the limit is divided: hosted, pinned, all else, and what is left. */
+function diskBar() {
+  const kinds = ["hosted", "pinned", "other"];
+  const rects = kinds.map((kind) => svg("rect", { class: kind, y: 0, height: 8 }));
+  const drawing = svg("svg", { class: "disk", viewBox: "0 0 100 8", preserveAspectRatio: "none", "aria-hidden": "true" },
+    svg("rect", { class: "left", x: 0, y: 0, width: 100, height: 8 }), ...rects);
+  const words = h("dd", { class: "about legend" });
+  const keys = Object.fromEntries(["pinned", "hosted"].map((kind) => [kind, h("span", { class: `key ${kind}` })]));
+  const free = h("span");
+  words.append(keys.pinned, keys.hosted, free);
+  const root = h("dd", { class: "division" }, drawing);
+  return {
+    root: h("div", { class: "division-of-disk" }, root, words),
+    update({ bytes: used, limit, pinned, hosted, free: left }) {
+      show(drawing, Boolean(limit));
+      if (limit) {
+        const sizes = { hosted: hosted ?? 0, pinned: pinned ?? 0 };
+        sizes.other = Math.max(0, (used ?? 0) - sizes.hosted - sizes.pinned);
+        let x = 0;
+        kinds.forEach((kind, i) => {
+          const width = Math.min(100 - x, (sizes[kind] / limit) * 100);
+          setAttribute(rects[i], "x", x.toFixed(2));
+          setAttribute(rects[i], "width", width.toFixed(2));
+          x += width;
+        });
+      }
+      setText(keys.pinned, `${bytes(pinned)} pinned`);
+      setText(keys.hosted, `${bytes(hosted)} hosted`);
+      setText(free, `${bytes(left)} free`);
+    },
+  };
+}
+
+/** Who this mirror is, at the top: its address, version, and since when it runs. */
+export function identity(root) {
+  const name = h("span", { class: "host" });
+  const version = h("span");
+  const began = when(null);
+  root.append(name, " ", version, " ", h("span", { class: "since" }, "started ", began));
+  show(root, false);
+  on(["overview"], () => {
+    const { own, names, version: number, began_at: at, workers } = state("overview");
+    setText(name, own ?? names[0] ?? location.host);
+    setText(version, `${number}${workers > 1 ? `, ${workers} workers` : ""}`);
+    setWhen(began, at);
+    show(root, true);
+  });
+}
