@@ -16,11 +16,14 @@ import pytest
 
 from tests.support.origins import Built, FromModule, FromNpm, Kept, MissingProgram, Packaged, Unpacked, Wheel
 
+KUBERNETES = "v1.35.4"
+"""The version of the API server, as tests/e2e/apiserver/go.mod has it."""
+
 _ROOT = Path(__file__).parents[2]
 _AGENT = _ROOT / "tests" / "e2e" / "agent"
 _ISTIO = "istio.io/istio@v0.0.0-20260827124520-eed52ebb66ad"
 _POLICIES = "charts/gateway-helm/charts/crds/crds/generated/gateway.envoyproxy.io_envoyextensionpolicies.yaml"
-
+_COMPONENT = "k8s.io/component-base/version"
 _PROMETHEUS = "github.com/prometheus-operator/prometheus-operator@v0.85.0"
 _MONITORING = "example/prometheus-operator-crd/monitoring.coreos.com_"
 
@@ -37,13 +40,18 @@ PROGRAMS: dict[str, Packaged | Kept] = {
         Packaged("redis-server", "redis-server"),
         Packaged("redis-sentinel", "redis-sentinel"),
         Packaged("redis-cli", "redis-tools"),
+        Packaged("chromium", "chromium"),
         Unpacked("promtool", package="prometheus", path="usr/bin/promtool"),
         Built("crane", "github.com/google/go-containerregistry/cmd/crane@v0.21.6"),
         Built("regctl", "github.com/regclient/regclient/cmd/regctl@v0.11.7"),
         Built("helm", "helm.sh/helm/v3/cmd/helm@v3.22.0"),
         Built("cosign", "github.com/sigstore/cosign/v2/cmd/cosign@v2.6.5"),
         Built("agent", source=_AGENT),
-        Built("kube-apiserver", source=_ROOT / "tests" / "e2e" / "apiserver"),
+        Built(
+            "kube-apiserver",
+            source=_ROOT / "tests" / "e2e" / "apiserver",
+            told=[f"{_COMPONENT}.gitVersion={KUBERNETES}"],
+        ),
         FromModule("istio-crds", _ISTIO, "manifests/charts/base/files/crd-all.gen.yaml"),
         FromModule("gateway-crds", "github.com/envoyproxy/gateway@v1.9.1", _POLICIES),
         FromModule("servicemonitor-crd", _PROMETHEUS, f"{_MONITORING}servicemonitors.yaml"),
@@ -57,6 +65,7 @@ PROGRAMS: dict[str, Packaged | Kept] = {
         Built("archives", source=_ROOT / "tests" / "e2e" / "archives"),
         Built("plugin-in-go", source=_ROOT / "tests" / "e2e" / "plugins" / "go", wasm=True),
         Wheel("oras", lock=Path(__file__).with_name("oras.lock"), path="oras/__init__.py"),
+        Wheel("playwright", lock=Path(__file__).with_name("playwright.lock"), path="playwright/__init__.py"),
         Packaged("node", "nodejs"),
         Packaged("npm", "npm"),
         FromNpm("asc", source=_ROOT / "demo" / "plugin"),
