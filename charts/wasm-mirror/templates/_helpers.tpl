@@ -32,15 +32,27 @@ app.kubernetes.io/instance: {{ .root.Release.Name }}
 app.kubernetes.io/component: {{ .component }}
 {{- end }}
 
+{{/* Those of an object; `labels` are its own. What selects it is never overridden. */}}
 {{- define "wasm-mirror.labels" -}}
-{{ include "wasm-mirror.selectorLabels" . }}
-app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}
-app.kubernetes.io/managed-by: {{ .root.Release.Service }}
-app.kubernetes.io/part-of: {{ include "wasm-mirror.name" .root }}
-helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" }}
-{{- with .root.Values.commonLabels }}
-{{ toYaml . }}
+{{- $usual := dict
+      "app.kubernetes.io/version" .root.Chart.AppVersion
+      "app.kubernetes.io/managed-by" .root.Release.Service
+      "app.kubernetes.io/part-of" (include "wasm-mirror.name" .root)
+      "helm.sh/chart" (printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-")
+-}}
+{{- $selector := include "wasm-mirror.selectorLabels" . | fromYaml -}}
+{{- toYaml (merge $selector (.labels | default dict) .root.Values.commonLabels $usual) -}}
 {{- end }}
+
+{{/* Those of a pod of this component, `labels` of its own too; without the version, so that only what matters rolls it. */}}
+{{- define "wasm-mirror.podLabels" -}}
+{{- $selector := include "wasm-mirror.selectorLabels" . | fromYaml -}}
+{{- $meshless := include "wasm-mirror.meshlessLabels" .root | fromYaml -}}
+{{- toYaml (merge $selector (.labels | default dict) .root.Values.commonLabels $meshless) -}}
+{{- end }}
+{{- define "wasm-mirror.podAnnotations" -}}
+{{- $meshless := include "wasm-mirror.meshlessAnnotations" .root | fromYaml -}}
+{{- toYaml (merge (dict) (.annotations | default dict) .root.Values.commonAnnotations $meshless) -}}
 {{- end }}
 
 {{/* The metadata of an object: (dict "root" $ "component" "mirror" "name" … ["annotations" (dict …)] ["labels" (dict …)]). */}}
@@ -54,9 +66,6 @@ namespace: {{ .root.Release.Namespace }}
 {{- define "wasm-mirror.unscoped" }}
 labels:
   {{- include "wasm-mirror.labels" . | nindent 2 }}
-  {{- with .labels }}
-  {{- toYaml . | nindent 2 }}
-  {{- end }}
 {{- with merge (dict) (.annotations | default dict) .root.Values.commonAnnotations }}
 annotations:
   {{- toYaml . | nindent 2 }}
@@ -85,7 +94,7 @@ imagePullSecrets:
 {{- end }}
 {{- end }}
 
-{{/* Labels and annotations of every pod that keep proxies of a mesh away from it. */}}
+{{/* Labels and annotations of every pod that keep proxies of a mesh away from it: agents start before them, and need it. */}}
 {{- define "wasm-mirror.meshlessLabels" -}}
 sidecar.istio.io/inject: "false"
 istio.io/dataplane-mode: none

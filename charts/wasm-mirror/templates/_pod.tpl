@@ -26,8 +26,10 @@
 {{- end }}
 {{- if include "wasm-mirror.tls" . }}
 {{- $items := dict "tls.crt" "tls/tls.crt" "tls.key" "tls/tls.key" }}
-{{- if and .Values.tls.caKey (include "wasm-mirror.replicated" .) }}{{ $_ := set $items .Values.tls.caKey "tls/ca.crt" }}{{ end }}
 {{- include "wasm-mirror.secretSource" (dict "name" (include "wasm-mirror.tlsSecretName" .) "items" $items) }}
+{{- with .Values.tls.caKey }}
+{{- include "wasm-mirror.secretSource" (dict "name" (include "wasm-mirror.tlsSecretName" $) "items" (dict . "tls/ca.crt") "optional" true) }}
+{{- end }}
 {{- end }}
 {{- $pulls := list }}
 {{- range .Values.credentials }}{{ $pulls = append $pulls .existingSecret }}{{ end }}
@@ -36,10 +38,13 @@
 {{- end }}
 {{- end }}
 
-{{/* One of them: (dict "name" … "items" (dict KEY PATH)). */}}
+{{/* One of them: (dict "name" … "items" (dict KEY PATH) ["optional" true]). */}}
 {{- define "wasm-mirror.secretSource" }}
 - secret:
     name: {{ .name }}
+    {{- if .optional }}
+    optional: true
+    {{- end }}
     items:
       {{- range $key, $path := .items }}
       - key: {{ $key }}
@@ -83,4 +88,14 @@ topologySpreadConstraints:
       matchLabels:
         {{- $selector | nindent 8 }}
 {{- end }}
+{{- end }}
+
+{{/* Where the mirror is for a command in its own pod. */}}
+{{- define "wasm-mirror.ownUrl" -}}
+{{- $port := .Values.admin.port | int | default (include "wasm-mirror.port" . | int) -}}
+{{- if include "wasm-mirror.tls" . -}}
+https://{{ include "wasm-mirror.host" . }}.svc:{{ include "wasm-mirror.adminPort" . }}
+{{- else -}}
+http://localhost:{{ $port }}
+{{- end -}}
 {{- end }}
