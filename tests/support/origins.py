@@ -144,12 +144,14 @@ class Unpacked(Kept):
 class Built(Kept):
     """What Go builds: a module's command, ``path@version``, or the module in the folder ``source``.
 
-    ``wasm``: it is no program for this machine, but a Proxy-Wasm plugin.
+    ``wasm``: it is no program for this machine, but a Proxy-Wasm plugin. ``told``: variables of its packages that are
+    set when it is linked, such as the version that it says it is.
     """
 
     command: str = "."
     source: Path | None = None
     wasm: bool = False
+    told: Sequence[str] = ()
     how: ClassVar[str] = "make e2e builds it, where Go is installed"
 
     def _key(self) -> Iterator[bytes]:
@@ -158,6 +160,7 @@ class Built(Kept):
             for file in ("go.mod", "go.sum", "main.go"):
                 if (self.source / file).exists():
                     yield (self.source / file).read_bytes()
+        yield from (f" {variable}".encode() for variable in self.told)
 
     def _make(self, folder: Path) -> Path:
         go = shutil.which("go")
@@ -166,7 +169,8 @@ class Built(Kept):
         if self.source is not None:
             more = ["-buildmode=c-shared"] if self.wasm else []
             target = {"GOOS": "wasip1", "GOARCH": "wasm"} if self.wasm else {}
-            small = ["-trimpath", "-ldflags=-s -w"]
+            linked = " ".join(["-s", "-w", *(f"-X {variable}" for variable in self.told)])
+            small = ["-trimpath", f"-ldflags={linked}"]
             self._run([go, "build", *more, *small, "-o", folder / self.name, self.command], self.source, **target)
         else:
             self._run([go, "install", self.command], folder, GOBIN=str(folder))

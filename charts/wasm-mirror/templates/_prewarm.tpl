@@ -14,8 +14,8 @@ restartPolicy: Never
 serviceAccountName: {{ .account }}
 automountServiceAccountToken: {{ .token }}
 enableServiceLinks: false
-{{- with include "wasm-mirror.imagePullSecrets" .root }}
-{{- . }}
+{{- with include "wasm-mirror.imagePullSecrets" .root | trim }}
+{{ . }}
 {{- end }}
 {{- with .root.Values.priorityClassName }}
 priorityClassName: {{ . }}
