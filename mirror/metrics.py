@@ -195,7 +195,7 @@ class Counts(dict[Labels, int]):
 Answer = tuple[str, int | str, str | None, str | None]
 """An answer as it is counted: operation, status, and where there are any upstream and result of the lookup."""
 
-_LOOKED_UP = frozenset({"manifests", "blobs", "modules"})
+LOOKED_UP = frozenset({"manifests", "blobs", "modules"})
 """The operations that look content up; the others ask upstream every time."""
 
 _FAILURES = ("403", "404", "500", "502", "503", "504", "cut")
@@ -242,7 +242,7 @@ class Answers:
             found.append({REQUEST_DURATION.name: {(operation,): (*row[_BUCKETS:], row[_SECONDS])}})
             if upstream is not None:
                 found.append({SENT_BYTES.name: {(upstream,): (row[_BYTES],)}})
-                if lookup is not None and operation in _LOOKED_UP:
+                if lookup is not None and operation in LOOKED_UP:
                     found.append({LOOKUPS.name: {(upstream, lookup): count}})
         return total(found)
 
@@ -304,7 +304,7 @@ class Metrics:
         self.scrubbed.update({(result,): 0 for result in RESULTS_OF_SCRUBS})
         self.prewarmed.update({(result,): 0 for result in RESULTS_OF_WARMING})
         self._zeros: Snapshot = {
-            REQUESTS.name: {(operation, status): (0,) for operation in _LOOKED_UP for status in _FAILURES},
+            REQUESTS.name: {(operation, status): (0,) for operation in LOOKED_UP for status in _FAILURES},
             LOOKUPS.name: {(upstream, result): (0,) for upstream in upstreams for result in RESULTS_OF_LOOKUPS},
             SENT_BYTES.name: {(upstream,): (0,) for upstream in upstreams},
         }

@@ -42,6 +42,8 @@ HOUSE = """
     tags
     links
     accesses
+    askers
+    findings
     leafing
     pinned
     holdings
@@ -112,6 +114,11 @@ HOUSE = """
     mending
     scrubbing
     exposition
+    steps
+    history
+    stock
+    moved
+    watching
     telemetry
     auth: rules htpasswd failures keyed remembered verdicts
     edge: ranges headers account respond basic passthrough auth body uploads manifest push forward metrics registry
@@ -121,7 +128,7 @@ HOUSE = """
     edge.api: fills replicas overview events reference admin
     around
     replicated
-    wiring: ground answering scrubbing housekeeping warming pinning publishers passthrough layouts admin __init__
+    wiring: ground answering scrubbing housekeeping warming pinning publishers passthrough layouts dashboard admin __init__
     tls
     listening
     health

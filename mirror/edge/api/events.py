@@ -1,9 +1,9 @@
 """``/api/v1/events``: what a page shows that is open, kept up to date."""
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Final
 
-from pydantic import Field
+from pydantic import BaseModel, Field
 
 from mirror.edge.api.fills import AllFills
 from mirror.edge.api.operation import Call, Operation, Streamed, Told
@@ -22,7 +22,7 @@ class ModulesMoved(Told):
     changed: int = Field(description="A number that grows with each change that was seen.")
 
 
-KINDS: Final = {
+KINDS: Final[Mapping[str, type[BaseModel]]] = {
     "overview": Overview,
     "upstreams": Upstreams,
     "fills": AllFills,

@@ -1,11 +1,19 @@
 """``/api/v1/overview``: how this replica stands, in one answer; ``/api/v1/history``: what it did in the last hour."""
 
-from collections.abc import Awaitable, Callable, Sequence
+import time
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 from pydantic import Field
 
+from mirror import __version__
+from mirror.config import Settings
 from mirror.edge.api.operation import Call, Operation, Told
+from mirror.exposition import Exposition
+from mirror.history import History
+from mirror.metrics import EVICTION_SHORT, FILL_WAITERS, FILLS_IN_FLIGHT, Declared, Snapshot
+from mirror.steps import MOST, STEP, Counts, Step, counts_of
+from mirror.stock import Stock, Stocktaking
 
 
 class Disk(Told):
@@ -17,7 +25,7 @@ class Disk(Told):
         description="What the mirror may take: `cache.max_size`, or what it takes and what is free, if that is less."
     )
     free: int | None = Field(description="What its file system has left for the mirror.")
-    pinned: int | None = Field(description="Of what is pinned, all that it names included.")
+    pinned: int | None = Field(description="Of what is pinned, with all that it names, and is not hosted.")
     hosted: int | None = Field(description="Of what was pushed here.")
     problem: str | None = Field(description="What is wrong with it, as a sentence; null: nothing that is known.")
 
@@ -88,19 +96,44 @@ class HistoryTold(Told):
     """The steps of the last hour, the oldest first; none from before the mirror was started."""
 
     step: float = Field(description="Seconds of a step.")
-    points: list[Point] = Field(max_length=120)
+    points: list[Point] = Field(max_length=MOST)
 
 
 def operations(
-    overview: Callable[[], Awaitable[Overview]], history: Callable[[], Awaitable[HistoryTold]]
+    settings: Settings,
+    exposition: Exposition,
+    stock: Stocktaking,
+    history: History,
+    draining: Callable[[], bool],
+    now: Callable[[], float] = time.time,
 ) -> Sequence[Operation]:
-    """What can be asked here."""
+    """What can be asked here. ``draining``: whether the mirror is about to stop; ``now``: seconds since the epoch."""
 
     async def shown(call: Call) -> Overview:
-        return await overview()
+        store: Literal["sqlite", "redis"] = "redis" if settings.metadata.shared else "sqlite"
+        numbers = await exposition.numbers()
+        short = {reason: size for (reason,), (size,) in numbers.get(EVICTION_SHORT.name, {}).items()}
+        disk, past = await stock.now(short), await history.past()
+        return Overview(
+            version=__version__,
+            own=settings.cluster.advertise,
+            began_at=past.began_at,
+            now=now(),
+            workers=settings.workers,
+            listen=settings.listen,
+            admin_listen=settings.admin.listen,
+            names=list(settings.names),
+            disk=_disk(disk, settings.cache.max_size),
+            metadata=MetadataStore(store=store, up=await exposition.up(store)),
+            lookups=_lookups(counts_of(numbers)),
+            last_hour=_last_hour(await history.last_hour()),
+            fills=_gauge(numbers, FILLS_IN_FLIGHT),
+            waiters=_gauge(numbers, FILL_WAITERS),
+            draining=draining(),
+        )
 
     async def told(call: Call) -> HistoryTold:
-        return await history()
+        return HistoryTold(step=STEP, points=[point_of(step) for step in (await history.past()).steps])
 
     return (
         Operation(
@@ -118,3 +151,43 @@ def operations(
             handler=told,
         ),
     )
+
+
+def point_of(step: Step) -> Point:
+    """A step as it is told."""
+    return Point(at=step.at, **step.counts._asdict())
+
+
+def _disk(stock: Stock, max_size: int) -> Disk:
+    usage, kept = stock.usage, stock.kept
+    return Disk(
+        bytes=None if usage is None else usage.size,
+        blobs=None if usage is None else usage.blobs,
+        limit=None if usage is None else usage.limit(max_size),
+        free=None if usage is None else usage.free,
+        pinned=None if kept is None else kept.pinned,
+        hosted=None if kept is None else kept.hosted,
+        problem=stock.problem,
+    )
+
+
+def _lookups(counts: Counts) -> Lookups:
+    return Lookups(
+        hit=counts.hit, stale=counts.stale, collapsed=counts.collapsed, miss=counts.miss, negative=counts.negative
+    )
+
+
+def _last_hour(counts: Counts) -> LastHour:
+    hits = counts.hit + counts.stale + counts.negative
+    lookups = hits + counts.collapsed + counts.miss
+    return LastHour(
+        hits=hits,
+        lookups=lookups,
+        ratio=hits / lookups if lookups else None,
+        sent_bytes=counts.sent_bytes,
+        upstream_bytes=counts.upstream_bytes,
+    )
+
+
+def _gauge(numbers: Snapshot, of: Declared) -> int:
+    return int(sum(number for (number,) in numbers.get(of.name, {}).values()))
