@@ -25,6 +25,9 @@
 {{- if and $values.tls.certManager.enabled (not $values.tls.certManager.issuerRef.name) -}}
 {{- fail "tls.certManager.issuerRef.name is missing: it says which issuer signs the certificate" -}}
 {{- end -}}
+{{- if and $values.redis.usernameKey (or $values.redis.bundled.enabled (not $values.redis.existingSecret)) -}}
+{{- fail "redis.usernameKey is a key of redis.existingSecret, for a Redis of redis.url; the bundled one has the default user" -}}
+{{- end -}}
 {{- if empty $values.redis.tls.certificateKey | ne (empty $values.redis.tls.privateKeyKey) -}}
 {{- fail "redis.tls.certificateKey and redis.tls.privateKeyKey belong together; one of them is missing" -}}
 {{- end -}}
