@@ -7,7 +7,7 @@ request: what is not held and not on its way here is not looked at. Nobody waits
 
 import asyncio
 import logging
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 
 from mirror.digest import Digest
 from mirror.errors import MirrorError
@@ -21,7 +21,7 @@ from mirror.tags import Lru
 from mirror.wasm import artifact
 from mirror.wasm.description import Description
 from mirror.wasm.examine import examine
-from mirror.wasm.facts import Facts, facts_of
+from mirror.wasm.facts import Facts, about, facts_of
 
 log = logging.getLogger(__name__)
 
@@ -37,16 +37,25 @@ _LOOK_EVERY = 0.1
 class Checks:
     """Looks at artifacts, one at a time. Wired once; `aclose` ends it."""
 
-    def __init__(self, store: BlobStore, fills: Fills, metrics: Metrics, max_module_size: int) -> None:
+    def __init__(
+        self,
+        store: BlobStore,
+        fills: Fills,
+        metrics: Metrics,
+        max_module_size: int,
+        noted: Callable[[Sequence[Digest], Facts], None],
+    ) -> None:
+        """``noted`` is told what was found, and of which manifests."""
         self._store = store
         self._fills = fills
         self._metrics = metrics
         self._max_module_size = max_module_size
+        self._noted = noted
         self._seen: Lru[Digest, bool] = Lru(10_000)
         self._indexes: Lru[Digest, Manifest] = Lru(100)
         self._pinned: Lru[Digest, tuple[Reference, Manifest]] = Lru(100)
         self._warned: Lru[Digest, bool] = Lru(10_000)
-        self._facts: Lru[Digest, Facts] = Lru(10_000)
+        self._verdicts: Lru[Digest, str] = Lru(10_000)
         self._looks: Flights[str | None] = Flights()
         self._one = asyncio.Semaphore()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -80,10 +89,6 @@ class Checks:
                 self._pinned.put(child.digest, first)
         elif first is not None and not manifest.manifests and self._may_be_wasm(manifest):
             self._begin(self._warn_of_index(*first, manifest), manifest)
-
-    def known(self, digest: Digest) -> Facts | None:
-        """What was found of a manifest; None: it was not looked at here."""
-        return self._facts.get(digest)
 
     async def aclose(self) -> None:
         """Stop looking; a thread that is at work ends by itself."""
@@ -133,9 +138,9 @@ class Checks:
 
     async def _verdict(self, reference: Reference, manifest: Manifest) -> str | None:
         """One of `mirror.metrics.VERDICTS`, None when it cannot be told; said in the log the first time."""
-        known = self._facts.get(manifest.digest)
+        known = self._verdicts.get(manifest.digest)
         if known is not None:
-            return known.verdict
+            return known
         task, _ = self._looks.join(manifest.digest, lambda: self._look(reference, manifest))
         return await asyncio.shield(task)
 
@@ -160,7 +165,8 @@ class Checks:
         if not description.complete:
             return None
         facts = facts_of(description)
-        self._facts.put(manifest.digest, facts)
+        self._verdicts.put(manifest.digest, facts.verdict)
+        self._noted(about((*indexes, manifest)), facts)
         _tell(reference, manifest, description, facts.verdict)
         return facts.verdict
 

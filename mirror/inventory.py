@@ -57,6 +57,16 @@ class Pins(Protocol):
         ...
 
 
+class Findings(Protocol):
+    """What was found of manifests: `mirror.findings`. May raise `StoreError`."""
+
+    async def of(self, digests: Iterable[Digest]) -> Mapping[Digest, Facts]: ...
+
+    async def verdicts(self) -> Mapping[str, str]:
+        """Of all that was looked at, by the digests' text."""
+        ...
+
+
 class Row(NamedTuple):
     """A module, as far as the database knows it. Times are in seconds since the epoch."""
 
@@ -137,8 +147,8 @@ class _Chosen(NamedTuple):
 
 class Inventory:
     """Lists modules. ``policies`` are by their upstreams, ``prefix`` stands before hosted repositories, ``hosted`` is
-    None where there are none. ``flush`` writes down what this worker knows of uses. ``facts`` gives what was found of
-    a manifest. ``now``: seconds since the epoch.
+    None where there are none. ``flush`` writes down what this worker knows of uses. ``findings`` are those of
+    manifests. ``now``: seconds since the epoch.
     """
 
     def __init__(
@@ -149,7 +159,7 @@ class Inventory:
         policies: Mapping[str, Policy],
         contents: Contents,
         pins: Pins,
-        facts: Callable[[Digest], Facts | None],
+        findings: Findings,
         flush: Callable[[], Awaitable[None]],
         now: Callable[[], float] = time.time,
     ) -> None:
@@ -159,7 +169,7 @@ class Inventory:
         self._policies = policies
         self._contents = contents
         self._pins = pins
-        self._facts = facts
+        self._findings = findings
         self._flush = flush
         self._now = now
         self._orders = Orders(known, now)
@@ -173,7 +183,8 @@ class Inventory:
             page, further = await asyncio.to_thread(self._in_order, rows, order, place, wanted)
             total = len(order)
         else:
-            chosen = await asyncio.to_thread(self._chosen, rows, wanted)
+            verdicts = {} if wanted.verdict is None else await self._findings.verdicts()
+            chosen = await asyncio.to_thread(self._chosen, rows, wanted, verdicts)
             begins = 0 if place is None else _after(chosen, place, wanted)
             page, total = chosen[begins : begins + wanted.limit], len(chosen)
             further = None
@@ -182,7 +193,7 @@ class Inventory:
                 kept = "" if wanted.sort == "reference" else await self._orders.keep([one.reference for one in chosen])
                 last = page[-1]
                 further = Place(wanted.list, last.key, last.reference, begins + len(page), kept)
-        facts = [self._facts(one.row.digest) for one in page]
+        facts = await self._findings.of([one.row.digest for one in page])
         modules = await asyncio.to_thread(self._modules, [await self._typed(one) for one in page], facts)
         return Listed(modules, None if further is None else str(further), total)
 
@@ -218,7 +229,7 @@ class Inventory:
         stored_at = self._contents.stored_at(reference.digest)
         return Row(str(reference), *place, None, reference.digest, "", hits, at, stored_at)
 
-    def _chosen(self, rows: Iterable[Row], wanted: Wanted) -> list[_Chosen]:
+    def _chosen(self, rows: Iterable[Row], wanted: Wanted, verdicts: Mapping[str, str]) -> list[_Chosen]:
         """Those that are wanted, in their order. Blocks on the disk where sizes matter."""
         globs = None if wanted.repository is None else Globs([wanted.repository])
         sought = None if wanted.search is None else wanted.search.casefold()
@@ -233,7 +244,7 @@ class Inventory:
                 or (wanted.min_hits is not None and row.hits < wanted.min_hits)
                 or (used_before is not None and (row.used_at or row.fetched_at or 0.0) > used_before)
                 or (wanted.pinned is not None and self._is_pinned(row) != wanted.pinned)
-                or (wanted.verdict is not None and self._verdict_of(row) != wanted.verdict)
+                or (wanted.verdict is not None and verdicts.get(str(row.digest)) != wanted.verdict)
             ):
                 continue
             here = self._contents.here(row.digest) if wanted.by_size else None
@@ -268,16 +279,16 @@ class Inventory:
                 return one._replace(row=row._replace(media_type=link.media_type))
         return one
 
-    def _modules(self, page: Sequence[_Chosen], facts: Sequence[Facts | None]) -> list[Module]:
+    def _modules(self, page: Sequence[_Chosen], facts: Mapping[Digest, Facts]) -> list[Module]:
         return [
             Module(
                 one.row,
                 self._contents.here(one.row.digest) if one.here is None else one.here,
                 self._is_fresh(one.row),
                 self._is_pinned(one.row),
-                found,
+                facts.get(one.row.digest),
             )
-            for one, found in zip(page, facts, strict=True)
+            for one in page
         ]
 
     def _is_fresh(self, row: Row) -> bool:
@@ -285,10 +296,6 @@ class Inventory:
         if policy is None or row.tag is None:
             return True
         return freshness.of(_Dated(row.fetched_at or 0.0), policy, self._now()) is Freshness.FRESH
-
-    def _verdict_of(self, row: Row) -> Verdict | None:
-        facts = self._facts(row.digest)
-        return None if facts is None else facts.verdict
 
     def _is_pinned(self, row: Row) -> bool:
         return self._pins.is_pinned(row.upstream, row.repository, row.tag, row.digest)

@@ -10,7 +10,7 @@ import logging
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from mirror.accesses import Accesses
@@ -45,6 +45,13 @@ _MAGIC = 4
 _THREADS = 2
 _MOST_WAITING = 200
 """Artifacts of a repository that wait for a thread to look into them; who asks for more of them is sent away."""
+
+
+@dataclass(frozen=True, slots=True)
+class OfModule(Answer):
+    """An answer that is a module; ``manifest``: that of the tag or digest which has led to it."""
+
+    manifest: Digest = field(kw_only=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +100,7 @@ class Modules:
         self._hashing: Flights[tuple[Digest, Body]] = Flights()
         self._examinations: Flights[Description] = Flights()
 
-    async def module(self, reference: Reference, sha256: Digest | None = None) -> Answer:
+    async def module(self, reference: Reference, sha256: Digest | None = None) -> OfModule:
         """The module of ``reference``, whose sha256 is the answer's digest.
 
         Raises `ModuleUnknown` where there is none, `ModuleMismatch` where it has another digest than ``sha256``.
@@ -111,7 +118,8 @@ class Modules:
         for digest in (place.module, place.layer.digest, place.image):
             self._accesses.blob(digest)
         outcome = _combined(manifest.outcome, ready.outcome)
-        return Answer(MEDIA_TYPE, place.module, body, outcome, manifest.fetched_at, until)
+        found = MEDIA_TYPE, place.module, body, outcome, manifest.fetched_at, until
+        return OfModule(*found, manifest=manifest.digest)
 
     async def describe(self, reference: Reference) -> Description:
         """What is said of the artifact that ``reference`` names; its layers are waited for, as agents would."""

@@ -1,10 +1,14 @@
-"""The account that is kept of each request, and what it adds to the metrics when the answer has ended."""
+"""The account that is kept of each request, and what it adds to the metrics when the answer has ended; and who asked
+for which manifest.
+"""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from time import perf_counter
 
 from starlette.types import Scope
 
+from mirror.askers import Askers
+from mirror.digest import Digest
 from mirror.errors import AbsenceRemembered, MirrorError, ModuleUnknown, NameUnknown, RequestError
 from mirror.metrics import SORTED_AT_ONCE, Metrics
 
@@ -16,6 +20,9 @@ UPSTREAM = "mirror.upstream"
 LOOKUP = "mirror.lookup"
 """How content was found: `mirror.answer.Outcome.lookup`, or `of_failure`."""
 
+Given = Callable[[Digest, Scope, str, float], None]
+"""Is told that a manifest is given out: for which request, to which principal, when (seconds since the epoch)."""
+
 _OPERATIONS: Mapping[str, str] = {
     "/modules/": "modules",
     "/api/": "api",
@@ -25,6 +32,9 @@ _OPERATIONS: Mapping[str, str] = {
     "/metrics": "metrics",
 }
 """What is asked for under these paths, where nobody says it more exactly."""
+
+NOBODY = "-"
+"""The address of a client that has none: it came by a Unix socket."""
 
 _CUT = "cut"
 _NONE = "none"
@@ -41,6 +51,16 @@ def settle(metrics: Metrics, scope: Scope, began: float, status: int, sent: int,
     answers.noted.append((operation, told, of(UPSTREAM), of(LOOKUP), perf_counter() - began, sent))
     if len(answers.noted) >= SORTED_AT_ONCE:
         answers.sort()
+
+
+def given_to(askers: Askers) -> Given:
+    """Have it known who asks for manifests, by the address that the access log has."""
+
+    def given(digest: Digest, scope: Scope, principal: str, now: float) -> None:
+        client = scope.get("client")
+        askers.asked(digest, client[0] if client else NOBODY, scope["headers"], principal, now)
+
+    return given
 
 
 def of_failure(failure: MirrorError) -> str | None:

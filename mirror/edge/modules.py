@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from starlette.types import Receive, Scope, Send
 
 from mirror.digest import Digest
-from mirror.edge.account import LOOKUP, UPSTREAM, of_failure
+from mirror.edge.account import LOOKUP, UPSTREAM, Given, of_failure
 from mirror.edge.auth import Gate, send_refusal
 from mirror.edge.headers import always
 from mirror.edge.respond import header, query, send_answer, send_json
@@ -36,10 +36,12 @@ _SUFFIX = ".wasm"
 class ModulesApp:
     """An ASGI application for the addresses under ``/modules/``."""
 
-    def __init__(self, names: Names, modules: Modules, gate: Gate) -> None:
+    def __init__(self, names: Names, modules: Modules, gate: Gate, given: Given) -> None:
+        """``given`` is told of each manifest whose module a client is given."""
         self._names = names
         self._modules = modules
         self._gate = gate
+        self._given = given
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request; raises `Cut` when a body that has begun cannot be finished."""
@@ -51,10 +53,10 @@ class ModulesApp:
             namespace = place.upstream if place.by_namespace else None
             passage = await self._gate.pull(scope, principal, place, Resource.MANIFEST, reference.tag, reference.digest)
             if passage is None:
-                await self._answer(scope, receive, send, reference, asked, namespace)
+                await self._answer(scope, receive, send, reference, asked, namespace, principal)
             else:
                 await passage.through(
-                    lambda send: self._answer(scope, receive, send, reference, asked, namespace), send
+                    lambda send: self._answer(scope, receive, send, reference, asked, namespace, principal), send
                 )
         except MirrorError as error:
             scope[LOOKUP] = of_failure(error)
@@ -68,6 +70,7 @@ class ModulesApp:
         reference: Reference,
         asked: Mapping[str, str],
         namespace: str | None,
+        principal: str,
     ) -> None:
         """Answer a request that may be answered."""
         if scope["method"] not in ("GET", "HEAD"):
@@ -77,9 +80,10 @@ class ModulesApp:
             description = as_json(await self._modules.describe(reference))
             await send_json(send, scope["method"], description, always(namespace), "application/json")
             return
-        answer = await self._modules.module(reference, wanted)
+        answer, now = await self._modules.module(reference, wanted), time.time()
+        self._given(answer.manifest, scope, principal, now)
         extra = [("x-wasm-sha256", answer.digest.hex)]
-        await send_answer(scope, receive, send, answer, now=time.time(), namespace=namespace, ranged=True, extra=extra)
+        await send_answer(scope, receive, send, answer, now=now, namespace=namespace, ranged=True, extra=extra)
 
     def _reference(self, scope: Scope, asked: Mapping[str, str]) -> tuple[Reference, Place]:
         """What is asked for, and the repository that it is in."""

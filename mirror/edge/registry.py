@@ -11,7 +11,7 @@ from urllib.parse import urlencode
 
 from starlette.types import Receive, Scope, Send
 
-from mirror.edge.account import LOOKUP, OPERATION, UPSTREAM, of_failure
+from mirror.edge.account import LOOKUP, OPERATION, UPSTREAM, Given, of_failure
 from mirror.edge.auth import Gate, send_refusal
 from mirror.edge.headers import always, cache_status
 from mirror.edge.push import Pushes, takes
@@ -29,12 +29,16 @@ _MAX_POSITION = 2048
 class Registry:
     """An ASGI application for the addresses under ``/v2``."""
 
-    def __init__(self, names: Names, pull: Pulling, listing: Listings, gate: Gate, pushes: Pushes) -> None:
+    def __init__(
+        self, names: Names, pull: Pulling, listing: Listings, gate: Gate, pushes: Pushes, given: Given
+    ) -> None:
+        """``given`` is told of each manifest that a client is given."""
         self._names = names
         self._pull = pull
         self._listing = listing
         self._gate = gate
         self._pushes = pushes
+        self._given = given
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request; raises `Cut` when a body that has begun cannot be finished."""
@@ -58,9 +62,11 @@ class Registry:
             namespace = place.upstream if place.by_namespace else None
             passage = await self._gate.pull(scope, principal, place, path.resource, path.tag, path.digest)
             if passage is None:
-                await self._answer(scope, receive, send, path, place, asked)
+                await self._answer(scope, receive, send, path, place, asked, principal)
             else:
-                await passage.through(lambda send: self._answer(scope, receive, send, path, place, asked), send)
+                await passage.through(
+                    lambda send: self._answer(scope, receive, send, path, place, asked, principal), send
+                )
         except MirrorError as error:
             scope[LOOKUP] = of_failure(error)
             await send_refusal(send, scope["method"], error, namespace)
@@ -74,15 +80,23 @@ class Registry:
             raise self._gate.refused(denied) from denied
 
     async def _answer(
-        self, scope: Scope, receive: Receive, send: Send, path: RegistryPath, place: Place, asked: Mapping[str, str]
+        self,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        path: RegistryPath,
+        place: Place,
+        asked: Mapping[str, str],
+        principal: str,
     ) -> None:
         """Answer a request that may be answered."""
         namespace = place.upstream if place.by_namespace else None
         match path.resource:
             case Resource.MANIFEST:
                 reference = Reference(place.upstream, place.repository, path.tag, path.digest)
-                answer = await self._pull.manifest(reference)
-                await send_answer(scope, receive, send, answer, now=time.time(), namespace=namespace, ranged=False)
+                answer, now = await self._pull.manifest(reference), time.time()
+                self._given(answer.digest, scope, principal, now)
+                await send_answer(scope, receive, send, answer, now=now, namespace=namespace, ranged=False)
             case Resource.BLOB:
                 reference = Reference(place.upstream, place.repository, digest=path.digest)
                 answer = await self._pull.blob(reference, read=scope["method"] == "GET")

@@ -9,6 +9,7 @@ from starlette.types import ASGIApp, Scope
 from mirror.auth.htpasswd import check_users
 from mirror.cluster.secret import Secret
 from mirror.config import Settings
+from mirror.edge.account import given_to
 from mirror.edge.api.guard import check_token
 from mirror.edge.api.operation import ROOT as ADMIN
 from mirror.edge.app import App, Beside
@@ -30,6 +31,7 @@ from mirror.store.blobs import BlobStore
 from mirror.store.directory import DataDirectory
 from mirror.wiring.admin import admin_of
 from mirror.wiring.answering import pulls_of
+from mirror.wiring.dashboard import looks_of
 from mirror.wiring.ground import ground_of
 from mirror.wiring.housekeeping import housekeeping_of
 from mirror.wiring.layouts import archives_of
@@ -69,13 +71,16 @@ async def wired(
         publishers = publishers_of(stack, ground, pulls)
         archives = archives_of(ground, pulls, publishers.get(settings.hosted.prefix), names, pinning.pins)
         pushes = Pushes(names, publishers, gate, ground.metrics, settings.hosted, around.forwarding)
+        given = given_to(ground.askers)
         rooms: dict[str, ASGIApp] = {
-            "/v2": Registry(names, pulls.everything, pulls.everything, gate, pushes),
-            MODULES: ModulesApp(names, pulls.modules, gate),
+            "/v2": Registry(names, pulls.everything, pulls.everything, gate, pushes, given),
+            MODULES: ModulesApp(names, pulls.modules, gate, given),
         }
-        dashboard = DashboardApp()
+        looks, dashboard = await looks_of(stack, ground), DashboardApp()
         of_admin: dict[str, ASGIApp] = {
-            ADMIN: admin_of(ground, pulls, names, draining, pinning, warming, archives, keeping, scrubber),
+            ADMIN: admin_of(
+                stack, ground, pulls, names, draining, pinning, warming, archives, keeping, scrubber, looks
+            ),
             METRICS: MetricsApp(ground.exposition),
             PAGE: dashboard,
             DASHBOARD: dashboard,

@@ -12,7 +12,6 @@ from mirror.checks import Checks
 from mirror.collecting import Hosting as Unneeded
 from mirror.confirmed import Confirmed
 from mirror.copies import Copies, NothingBehind
-from mirror.digest import Digest
 from mirror.download import Source
 from mirror.edge.peers import Room
 from mirror.evictor import Evictor
@@ -37,7 +36,6 @@ from mirror.store.leases import Leases
 from mirror.survey import Survey
 from mirror.suspicion import Suspicion
 from mirror.unpack import Unpacker
-from mirror.wasm.facts import Facts
 from mirror.wiring.ground import Ground
 
 _COLLECT_EVERY = 600.0
@@ -57,8 +55,8 @@ class Pulls:
     """Who answers for manifests and blobs: ``pull`` for those of upstreams, ``everything`` for hosted ones too.
 
     ``together`` is what replicas agree on about the latter, ``peer_rooms`` where they do; ``begun`` says whether that
-    is known here. ``memories`` are of manifests; ``facts`` gives what was found of one. ``disk``
-    is whence files go; ``unneeded`` lets go of what is hosted and not needed, where there is any.
+    is known here. ``memories`` are of manifests. ``disk`` is whence files go; ``unneeded`` lets go of what is hosted
+    and not needed, where there is any.
     """
 
     fills: Fills
@@ -73,7 +71,6 @@ class Pulls:
     suspicion: Suspicion
     memories: Sequence[Memory]
     original: Callable[[Reference], Awaitable[Reference | None]] | None
-    facts: Callable[[Digest], Facts | None]
     disk: Disk
     unneeded: Unneeded | None
 
@@ -87,7 +84,7 @@ def pulls_of(stack: contextlib.AsyncExitStack, ground: Ground) -> Pulls:
     stack.push_async_callback(fills.aclose)
     unpacker = Unpacker(ground.directory, store, ground.local, Leases(ground.directory.leases), limit)
     stack.push_async_callback(unpacker.aclose)
-    checks = Checks(store, fills, metrics, limit)
+    checks = Checks(store, fills, metrics, limit, ground.findings.note)
     stack.push_async_callback(checks.aclose)
     manifests = Manifests(
         upstreams, store, links, fills, around.leases, around.elsewhere, limit, metrics, checks.fetched
@@ -160,7 +157,6 @@ def pulls_of(stack: contextlib.AsyncExitStack, ground: Ground) -> Pulls:
         suspicion,
         memories,
         original,
-        checks.known,
         disk,
         unneeded,
     )

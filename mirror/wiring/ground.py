@@ -5,10 +5,13 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from mirror import __version__
 from mirror.accesses import Accesses
 from mirror.around import Around, alone, run_within
+from mirror.askers import Askers
 from mirror.config import Settings
 from mirror.exposition import Exposition
+from mirror.findings import Findings
 from mirror.hosted.backup import backups_of
 from mirror.hosted.catalogue import Catalogue
 from mirror.links import Links
@@ -30,7 +33,7 @@ from mirror.upstream.lenders import Logins
 @dataclass(frozen=True, slots=True)
 class Ground:
     """What is known and held here, and who may be asked; ``catalogue``: that of hosted content, where there is any;
-    ``book``: the records of pins.
+    ``book``: the records of pins; ``askers`` and ``findings``: who asked for manifests, and what was found of them.
     """
 
     settings: Settings
@@ -45,6 +48,8 @@ class Ground:
     book: Book
     upstreams: Mapping[str, Upstream]
     accesses: Accesses
+    askers: Askers
+    findings: Findings
     tags: Tags
     links: Links
     logins: Logins
@@ -83,8 +88,14 @@ async def ground_of(stack: contextlib.AsyncExitStack, settings: Settings, direct
         stack.push_async_callback(upstream.aclose)
     accesses = Accesses(metadata, time.time)
     stack.push_async_callback(accesses.flush)
-    for work in (local.backups.run(), accesses.run(), *((exposition.run(),) if tally is not None else ())):
+    askers = Askers(local, time.time)
+    stack.push_async_callback(askers.flush)
+    findings = Findings(local, f"{__version__} {settings.wasm.max_module_size}")
+    stack.push_async_callback(findings.flush)
+    for work in (local.backups.run(), accesses.run(), askers.run(), findings.run()):
         run_within(stack, work)
+    if tally is not None:
+        run_within(stack, exposition.run())
     tags = Tags(metadata, generation, around.others, around.elsewhere)
     links = Links(metadata, generation, around.others, around.elsewhere, lenient=settings.auth.mode == "none")
     return Ground(
@@ -100,6 +111,8 @@ async def ground_of(stack: contextlib.AsyncExitStack, settings: Settings, direct
         book,
         upstreams,
         accesses,
+        askers,
+        findings,
         tags,
         links,
         Logins(),

@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from mirror.chores import ROOM, Chores
@@ -28,9 +28,12 @@ from mirror.wiring.ground import Ground
 
 @dataclass(frozen=True, slots=True)
 class Housekeeping:
-    """``rooms`` are those in which other replicas ask this one for chores."""
+    """``rooms`` are those in which other replicas ask this one for chores. ``named`` gives what a tag names as far as
+    this replica knows.
+    """
 
     inventory: Inventory
+    named: Callable[[Reference], Awaitable[Digest | None]]
     refreshing: Refreshing
     purging: Purging
     collecting: Collecting
@@ -69,7 +72,7 @@ def housekeeping_of(stack: contextlib.AsyncExitStack, ground: Ground, pulls: Pul
         policies,
         contents,
         _Pins(ground.book, contents),
-        pulls.facts,
+        ground.findings,
         ground.accesses.flush,
     )
     refreshing = Refreshing(
@@ -94,7 +97,22 @@ def housekeeping_of(stack: contextlib.AsyncExitStack, ground: Ground, pulls: Pul
         pulls.unneeded,
     )
     purging, rooms = _purging(stack, ground, pulls, contents)
-    return Housekeeping(inventory, refreshing, purging, collecting, rooms)
+    return Housekeeping(inventory, _named_by(ground), refreshing, purging, collecting, rooms)
+
+
+def _named_by(ground: Ground) -> Callable[[Reference], Awaitable[Digest | None]]:
+    prefix, catalogue = ground.settings.hosted.prefix, ground.catalogue
+
+    async def named(reference: Reference) -> Digest | None:
+        if reference.tag is None:
+            return reference.digest
+        if catalogue is not None and reference.upstream == prefix:
+            tag = await catalogue.tag(reference.repository, reference.tag)
+            return None if tag is None else tag.digest
+        record = await ground.tags.get(reference)
+        return None if record is None else record.digest
+
+    return named
 
 
 def _purging(

@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mirror.answer import Answer, Hit, Whole
+from mirror.answer import Hit, Whole
 from mirror.config import Settings
 from mirror.digest import Digest
 from mirror.edge.auth import Gate
 from mirror.edge.modules import ModulesApp
 from mirror.errors import ModuleUnknown
-from mirror.modules import Modules
+from mirror.modules import Modules, OfModule
 from mirror.names import Names
 from mirror.oci import Reference
 from mirror.wasm.description import Description
@@ -35,12 +35,12 @@ class Asked:
         self.references: list[Reference] = []
         self.sha256: Digest | None = None
 
-    async def module(self, reference: Reference, sha256: Digest | None = None) -> Answer:
+    async def module(self, reference: Reference, sha256: Digest | None = None) -> OfModule:
         self.references.append(reference)
         self.sha256 = sha256
         if reference.repository == "absent":
             raise ModuleUnknown("there is none")
-        return Answer("application/wasm", DIGEST, Whole(MODULE), Hit())
+        return OfModule("application/wasm", DIGEST, Whole(MODULE), Hit(), manifest=DIGEST)
 
     async def describe(self, reference: Reference) -> Description:
         self.references.append(reference)
@@ -49,7 +49,7 @@ class Asked:
 
 def app(known: Asked) -> ModulesApp:
     settings = Settings.model_validate({"upstreams": {"ghcr.io": {}, "docker.io": {}}, "names": ["mirror"]})
-    return ModulesApp(Names(settings), cast(Modules, known), Gate(settings))
+    return ModulesApp(Names(settings), cast(Modules, known), Gate(settings), lambda *given: None)
 
 
 def reference(text: str) -> Reference:

@@ -12,6 +12,7 @@ import pytest
 
 from mirror.contents import Contents
 from mirror.digest import Digest
+from mirror.findings import Findings
 from mirror.freshness import Policy
 from mirror.inventory import Inventory, Sort, Wanted
 from mirror.metadata.base import TagRecord
@@ -47,7 +48,7 @@ class Shelf:
             {"up": Policy()},
             Contents(self.directory),
             NoPins(),
-            lambda digest: None,
+            Findings(self.known, "now"),
             self._nothing,
         )
 
