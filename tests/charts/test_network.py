@@ -25,7 +25,7 @@ def policy(objects: Objects, name: str = "mirror-wasm-mirror") -> dict[str, Any]
 
 
 def ways(rules: list[dict[str, Any]], side: str) -> dict[tuple[int, ...], list[dict[str, Any]] | None]:
-    """The peers of each rule by its ports; None is everyone. A rule without ports, or with no peer, would be for all."""
+    """The peers of each rule by its ports; None is everyone. A rule without ports, or with no peers, is for all."""
     assert all(rule["ports"] and rule.get(side) != [] for rule in rules)
     return {tuple(port["port"] for port in rule["ports"]): rule.get(side) for rule in rules}
 

@@ -23,9 +23,11 @@ Objects = list[dict[str, Any]]
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
-def rendered(values: Mapping[str, object] | None = None, *, file: Path | None = None) -> Objects:
+def rendered(
+    values: Mapping[str, object] | None = None, *, file: Path | None = None, namespace: str = NAMESPACE
+) -> Objects:
     """All objects of the chart, hooks and tests too, with these values, or those of a file."""
-    return copy.deepcopy(_rendered(json.dumps(values or {}), file))
+    return copy.deepcopy(_rendered(json.dumps(values or {}), file, namespace))
 
 
 def one(objects: Objects, kind: str, name: str | None = None) -> dict[str, Any]:
@@ -56,12 +58,12 @@ def helm(*words: str | Path, stdin: str = "", **environment: str) -> subprocess.
     )
 
 
-_HOW = ("--namespace", NAMESPACE, "--kube-version", KUBERNETES)
+_HOW = ("--kube-version", KUBERNETES)
 
 
 @functools.cache
-def _rendered(values: str, file: Path | None) -> Objects:
-    files = [] if file is None else ["--values", file]
-    done = helm("template", RELEASE, CHART, *_HOW, *files, "--values", "-", stdin=values)
+def _rendered(values: str, file: Path | None, namespace: str) -> Objects:
+    files: list[str | Path] = [] if file is None else ["--values", file]
+    done = helm("template", RELEASE, CHART, "--namespace", namespace, *_HOW, *files, "--values", "-", stdin=values)
     assert done.returncode == 0, done.stderr
     return [value for value in yaml.load_all(done.stdout, _LOADER) if value]
