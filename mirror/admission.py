@@ -6,7 +6,7 @@ what it names was looked at when it was pushed.
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from mirror.wasm import artifact
 from mirror.wasm.artifact import Verdict
 from mirror.wasm.description import Description
 from mirror.wasm.examine import examine
-from mirror.wasm.facts import verdict_of
+from mirror.wasm.facts import Facts, facts_of
 from mirror.wasm.module import looks_like_wasm
 
 log = logging.getLogger(__name__)
@@ -32,11 +32,20 @@ _FEW = 4
 class Admission:
     """Judges what is pushed. Wired once; `close` ends it."""
 
-    def __init__(self, check: str, max_module_size: int, folder: Path) -> None:
-        """``check`` is the setting ``wasm.check``; ``folder`` is for files that have no name."""
+    def __init__(
+        self,
+        check: str,
+        max_module_size: int,
+        folder: Path,
+        noted: Callable[[Sequence[Digest], Facts], None],
+    ) -> None:
+        """``check`` is the setting ``wasm.check``; ``folder`` is for files that have no name. ``noted`` is told what
+        was found of manifests that are let in.
+        """
         self._check = check
         self._max_module_size = max_module_size
         self._folder = folder
+        self._noted = noted
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="admit")
         self._turns = FairQueue(_THREADS)
 
@@ -62,11 +71,14 @@ class Admission:
             return ()
         contents = {blob.digest: blob.read(0, blob.size) for blob in held}
         description = await self._look(reference, manifest, contents)
-        if not description.complete or (not bare and verdict_of(description) == "not_wasm"):
+        if not description.complete:
             return ()
-        against = _against(description)
-        if against is None:
-            return description.warnings
+        facts, against = facts_of(description), _against(description)
+        is_ours = bare or facts.verdict != "not_wasm"
+        if self._check != "enforce" or against is None or not is_ours:
+            self._noted([manifest.digest], facts)
+        if against is None or not is_ours:
+            return description.warnings if is_ours else ()
         words, verdict = against
         if self._check == "enforce":
             raise ManifestInvalid(

@@ -177,6 +177,7 @@ class Inventory:
     async def listed(self, wanted: Wanted) -> Listed:
         """A page of what is ``wanted``. Raises `PaginationInvalid`, `StoreError`."""
         place = None if wanted.after is None else place_of(wanted.after, wanted.list)
+        await self._flush()
         rows = await self._rows()
         order = None if place is None else await self._orders.kept(place.order)
         if place is not None and order is not None:
@@ -197,9 +198,14 @@ class Inventory:
         modules = await asyncio.to_thread(self._modules, [await self._typed(one) for one in page], facts)
         return Listed(modules, None if further is None else str(further), total)
 
+    async def manifests(self) -> Sequence[tuple[Digest, str]]:
+        """All that rows are about, each once, with its media type, which is empty where no tag tells it. Raises
+        `StoreError`.
+        """
+        return list({row.digest: (row.digest, row.media_type) for row in await self._rows()}.values())
+
     async def _rows(self) -> list[Row]:
         """All there are, in no order."""
-        await self._flush()
         tagged = [portion async for portion in self._known.all_tagged()]
         hosted = [] if self._hosted is None else [portion async for portion in self._hosted.all_tagged()]
         pinned = list(self._pins.by_digest())

@@ -74,6 +74,7 @@ HOUSE = """
     indexes
     contents
     inventory
+    looking
     manifests
     resolve
     purging
@@ -130,6 +131,7 @@ HOUSE = """
     replicated
     wiring: ground answering scrubbing housekeeping warming pinning publishers passthrough layouts dashboard admin __init__
     tls
+    occupants
     listening
     health
     server
@@ -138,7 +140,8 @@ HOUSE = """
     doctor: subjects __init__
     references: named documents urls kinds lines files kubeconfig cluster __init__
     commands: text token spelling client waiting sse options screen tables answers outcomes bars following sources chores
-    commands: sweeping listing exporting importing prewarming menu deliveries
+    commands: sweeping listing exporting importing prewarming menu deliveries completing group greeting
+    starting
     inspector: told layout local remote report command
     cli
     commands: reference

@@ -5,6 +5,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 
+from mirror.around import run_within
 from mirror.chores import ROOM, Chores
 from mirror.collecting import Collecting
 from mirror.contents import Contents
@@ -13,6 +14,7 @@ from mirror.disposal import Disposal
 from mirror.edge.peerchores import ChoresRoom
 from mirror.edge.peers import Room
 from mirror.inventory import Inventory
+from mirror.looking import Looking
 from mirror.oci import Reference
 from mirror.peers import Peers
 from mirror.pinned import Book
@@ -75,6 +77,9 @@ def housekeeping_of(stack: contextlib.AsyncExitStack, ground: Ground, pulls: Pul
         ground.findings,
         ground.accesses.flush,
     )
+    leases, limit = Leases(ground.directory.leases), ground.settings.wasm.max_module_size
+    forget = ground.local.forget_seen
+    run_within(stack, Looking(ground.directory, ground.findings, inventory.manifests, forget, leases, limit).run())
     refreshing = Refreshing(
         ground.upstreams,
         pulls.resolver,

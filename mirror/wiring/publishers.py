@@ -23,7 +23,8 @@ from mirror.wiring.ground import Ground
 def publishers_of(stack: contextlib.AsyncExitStack, ground: Ground, pulls: Pulls) -> dict[str, Publisher]:
     """Who takes in what is pushed to hosted repositories, and to each upstream that is pushed through to."""
     settings, around = ground.settings, ground.around
-    admission = Admission(settings.wasm.check, settings.wasm.max_module_size, ground.directory.spool)
+    wasm, noted = settings.wasm, ground.findings.note
+    admission = Admission(wasm.check, wasm.max_module_size, ground.directory.spool, noted)
     stack.callback(admission.close)
     uploads = _uploads(stack, settings, ground)
     limit = settings.hosted.max_blob_size

@@ -49,7 +49,7 @@ async def hosted(
         metadata = SqliteMetadata.open(directory.database, holds=store.holds, holds_any=store.holds_any)
         uploads = Uploads(directory, lambda: 0.0, expires=3600, max_uploads=10)
         stack.callback(uploads.close)
-        admission = Admission(check, 1 << 20, directory.spool)
+        admission = Admission(check, 1 << 20, directory.spool, lambda digests, facts: None)
         stack.callback(admission.close)
         try:
             others = together or ByItself()
