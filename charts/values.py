@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import yaml
+from yaml.constructor import SafeConstructor
 
 from charts.kinds import KINDS, Schema
 
@@ -49,7 +50,7 @@ class Value:
 
 def read(text: str) -> tuple[Value, ...]:
     """The values at the top. Raises `BadComment`."""
-    root = yaml.compose(text, Loader=yaml.SafeLoader)
+    root = yaml.compose(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     assert isinstance(root, yaml.MappingNode)
     return tuple(_values(root, "", text.splitlines()))
 
@@ -63,7 +64,7 @@ def _values(mapping: yaml.MappingNode, prefix: str, lines: list[str]) -> Iterato
             continue
         if not about:
             raise BadComment(f"{path} has no comment that begins with `# --`")
-        default = yaml.safe_load(yaml.serialize(node))
+        default = SafeConstructor().construct_document(node)
         yield Value(path, default, about, *_schema(path, default, asked))
 
 
