@@ -6,7 +6,7 @@ import pytest
 
 from tests.support.helm import Objects, one, rendered
 
-pytestmark = pytest.mark.needs("helm")
+pytestmark = [pytest.mark.needs("helm"), pytest.mark.integration]
 
 ANYWHERE = [
     {"ipBlock": {"cidr": "0.0.0.0/0", "except": ["169.254.0.0/16"]}},

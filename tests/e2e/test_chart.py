@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from mirror.references.cluster import listed
 from tests.support.apiserver import NEEDS, ApiServer
@@ -195,9 +194,3 @@ def test_the_hooks_own_command_line_warms_a_mirror_with_what_the_cluster_names(
             job.kill()
             job.communicate()
             mirror.close()
-
-
-def test_the_rights_of_the_chart_are_those_of_the_file_for_who_has_no_chart() -> None:
-    file = list(yaml.safe_load_all((CHART / "rbac" / "prewarm.yaml").read_text()))
-    role = one(rendered({"prewarm": {"hook": {"enabled": True}, "cluster": {"enabled": True}}}), "ClusterRole")
-    assert role["rules"] == one(file, "ClusterRole")["rules"]
