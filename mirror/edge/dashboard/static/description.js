@@ -38,7 +38,7 @@ export function description() {
     imports.root.append(...asked.map(([from, items]) => group(from, items, new Set((module.lacking[from] ?? []).map((item) => item.name)))));
     if (!asked.length) imports.root.append(h("p", { class: "empty" }, "It imports nothing."));
     setText(exports_.note, plural(module.exports.length, "export"));
-    exports_.root.append(group("", module.exports, new Set()));
+    exports_.root.append(module.exports.length ? group("", module.exports, new Set()) : h("p", { class: "empty" }, "It exports nothing."));
     if (module.left_out) exports_.root.append(h("p", { class: "sub" }, `${plural(module.left_out, "more name")} are not told.`));
   }
 

@@ -1,5 +1,7 @@
 // Making and changing elements. Text goes in as text: nothing here, or in any file beside it, parses HTML.
 
+const rowsOf = new WeakMap(); // of a parent, by key
+
 const SVG = "http://www.w3.org/2000/svg";
 
 /** An element. `props`: `class`, `on` (listeners by event), and attributes; null, undefined and false leave one out. */
@@ -51,7 +53,7 @@ export function show(node, shown) {
  * selection and scroll stay, too.
  */
 export function keyed(parent, items, key, create) {
-  const before = parent.rows ?? new Map();
+  const before = rowsOf.get(parent) ?? new Map();
   const after = new Map();
   for (const item of items) {
     const name = key(item);
@@ -69,7 +71,7 @@ export function keyed(parent, items, key, create) {
     if (root === next) next = next.nextElementSibling;
     else parent.insertBefore(root, next);
   }
-  parent.rows = after;
+  rowsOf.set(parent, after);
   if (focused !== document.activeElement && focused.isConnected) focused.focus({ preventScroll: true });
 }
 

@@ -108,7 +108,11 @@ export class Live {
           this.isLive = true;
           this.onPhase("live", {});
         }
-        this.onEvent(event, data);
+        try {
+          this.onEvent(event, data);
+        } catch (error) {
+          reportError(error); // a fault of the page is not one of the connection
+        }
       }
     } catch (error) {
       if (error.name === "AbortError") throw new Error("Nothing has come from the mirror for a while.");

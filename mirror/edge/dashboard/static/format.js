@@ -75,7 +75,7 @@ export function exact(at) {
 
 /** The time of day, such as 14:05. */
 export function clock(at) {
-  return new Date(at * 1000).toLocaleTimeString(undefined, { hour: "2-digit", minute: "2-digit" });
+  return new Date(at * 1000).toLocaleTimeString(undefined, { hour: "2-digit", minute: "2-digit", hourCycle: "h23" });
 }
 
 /** A `<time>` that goes on telling its age; `none` is what stands there for null. */

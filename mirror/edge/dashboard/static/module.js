@@ -5,6 +5,7 @@ import { description } from "./description.js";
 import { h, keyed, setAttribute, setText, show } from "./dom.js";
 import { count, parts, plural, setWhen, when } from "./format.js";
 import { COLUMNS, moduleRow } from "./modules.js";
+import { mirrorHost } from "./routes.js";
 import { on, state } from "./state.js";
 import { button, card, carryOut, code, confirmed, copyable, row, table, tellResults } from "./ui.js";
 
@@ -38,7 +39,10 @@ export function modulePage(reference) {
     taken.pinned(others.own()?.pinned);
   }
 
-  const describe = () => about.ask(get(`modules/${path(reference)}`), () => gone);
+  function describe() {
+    return about.ask(get(`modules/${path(reference)}`), () => gone);
+  }
+
   const stops = [
     on(["changed"], () => { if (state("changed")) timer ??= setTimeout(look, Math.max(0, lookedAt + REST - Date.now())); }),
     on(["overview"], () => url.update(address(reference))),
@@ -49,7 +53,7 @@ export function modulePage(reference) {
   return { root, stop() { gone = true; clearTimeout(timer); stops.forEach((stop) => stop()); } };
 }
 
-const address = (reference) => `oci://${state("overview")?.names[0] ?? location.host}/${reference}`;
+const address = (reference) => `oci://${mirrorHost()}/${reference}`;
 
 /** The buttons. */
 function actions(reference, { changed, moved }) {
@@ -102,8 +106,7 @@ function versions(reference) {
       try {
         const { modules, total } = await answer;
         rows = modules;
-        keyed(list.body, rows, (one) => one.reference, () => moduleRow(list));
-        for (const [name, { root }] of list.body.rows) setAttribute(root, "aria-current", name === reference ? "true" : null);
+        keyed(list.body, rows, (one) => one.reference, (one) => version(list, one.reference === reference));
         setText(made.note, total > rows.length ? `the last ${rows.length} of ${count(total)}` : plural(total, "version"));
         setText(empty, "No tag of this repository is known here any more. The next pull brings it back.");
       } catch (error) {
@@ -114,6 +117,12 @@ function versions(reference) {
       show(empty, rows.length === 0);
     },
   };
+}
+
+function version(list, isThis) {
+  const made = moduleRow(list);
+  setAttribute(made.root, "aria-current", isThis ? "true" : null);
+  return made;
 }
 
 /** Who asked for it lately. */

@@ -4,7 +4,7 @@ import { get, Refused } from "./api.js";
 import { setAttribute, setText, show, h, keyed } from "./dom.js";
 import { controls } from "./filters.js";
 import { bytes, count, parts, plural, setWhen, short, when } from "./format.js";
-import { moduleHref } from "./routes.js";
+import { mirrorHost, moduleHref } from "./routes.js";
 import { on, state } from "./state.js";
 import { badge, button, card, code, copyable, row, table } from "./ui.js";
 
@@ -12,7 +12,7 @@ const ON_A_PAGE = 100;
 const REST = 3000; // ms between two looks, however much changes
 
 export const COLUMNS = [
-  { title: "Module", sort: "reference", class: "broad" }, { title: "Agents" }, { title: "Layout" }, { title: "ABI" },
+  { title: "Module", sort: "reference", class: "broad" }, { title: "Taken" }, { title: "Layout" }, { title: "ABI" },
   { title: "Size", sort: "size", class: "number" }, { title: "Digest" }, { title: "Hits", sort: "hits", class: "number" },
   { title: "Last pull", sort: "used" }, { title: "Checked", sort: "fetched" }, { title: "Pin" },
 ];
@@ -120,7 +120,7 @@ function explain(root, filtered, clear) {
     root.replaceChildren(h("p", {}, "No module is like that."), button("Show all modules", clear));
     return;
   }
-  const host = state("overview")?.names[0] ?? location.host;
+  const host = mirrorHost();
   const upstream = state("upstreams")?.upstreams[0]?.name ?? "ghcr.io";
   const example = `${upstream}/team/plugin:1.0`;
   root.replaceChildren(
@@ -188,9 +188,9 @@ export function moduleRow(list) {
   return { root, update };
 }
 
-/** What agents make of it, as a level and a word. */
+/** What agents make of it, and Envoy of what they take, as a level and a word. */
 function verdict({ verdict: made, why }) {
-  if (made === "accepted") return why ? ["warn", "accepted, with a doubt"] : ["good", "accepted"];
+  if (made === "accepted") return why ? ["warn", "Envoy refuses"] : ["good", "accepted"];
   if (made === "refused") return ["bad", "refused"];
   return made === "not_wasm" ? ["none", "no module"] : ["none", "not known"];
 }

@@ -9,19 +9,20 @@ const WIDTH = 600;
 const HEIGHT = 120;
 const HOUR = 3600;
 
-const lookups = (point) => point.hit + point.stale + point.collapsed + point.miss + point.negative;
+const hits = (point) => point.hit + point.stale + point.negative;
+const lookups = (point) => hits(point) + point.collapsed + point.miss;
 
 const RATIO = {
   title: "Hit ratio",
-  about: "Lookups that needed no upstream",
+  about: "Lookups that waited for no upstream",
   top: () => 1,
   scale: percent,
-  lines: [{ name: "hits", of: (point) => (lookups(point) ? 1 - point.miss / lookups(point) : null), filled: true }],
-  read: (point) => (lookups(point) ? `${percent(1 - point.miss / lookups(point))} of ${count(lookups(point))}` : "nothing was asked for"),
+  lines: [{ name: "hits", of: (point) => (lookups(point) ? hits(point) / lookups(point) : null), filled: true }],
+  read: (point) => (lookups(point) ? `${percent(hits(point) / lookups(point))} of ${count(lookups(point))}` : "nothing was asked for"),
   sum(points) {
     const all = points.reduce((total, point) => total + lookups(point), 0);
-    const missed = points.reduce((total, point) => total + point.miss, 0);
-    return all ? percent(1 - missed / all) : "–";
+    const held = points.reduce((total, point) => total + hits(point), 0);
+    return all ? percent(held / all) : "–";
   },
 };
 
@@ -67,7 +68,7 @@ export function history() {
     if (details.open) {
       keyed(numbers.body, [...points].reverse(), (point) => point.at, (point) => ({
         root: row(numbers, [
-          clock(point.at), count(lookups(point) - point.miss), count(lookups(point)), count(point.failures),
+          clock(point.at), count(hits(point)), count(lookups(point)), count(point.failures),
           bytes(point.sent_bytes), bytes(point.upstream_bytes),
         ]),
       }));
@@ -79,7 +80,7 @@ export function history() {
 function plot(kind) {
   const shapes = kind.lines.flatMap((line) => [
     line.filled ? svg("path", { class: `area ${line.name}` }) : null,
-    svg("path", { class: `line ${line.name}`, "vector-effect": "non-scaling-stroke" }),
+    svg("path", { class: `curve ${line.name}`, "vector-effect": "non-scaling-stroke" }),
   ]);
   const grid = [0, 0.5, 1].map((part) => svg("line", {
     class: "grid", x1: 0, x2: WIDTH, y1: part * HEIGHT, y2: part * HEIGHT, "vector-effect": "non-scaling-stroke",

@@ -1,5 +1,7 @@
 // Addresses of the page's parts, behind the `#`.
 
+import { state } from "./state.js";
+
 const FILTERS = ["search", "upstream", "verdict", "pinned", "sort", "order"];
 
 /** The address of a module's own page. */
@@ -27,4 +29,11 @@ export function current() {
     parameter = rest.join("/");
   }
   return { page: page || "overview", parameter, filters };
+}
+
+/** The mirror's host, as agents write it: the page's own, unless the settings say more. */
+export function mirrorHost() {
+  const overview = state("overview");
+  if (overview?.names.length) return overview.names[0];
+  return overview?.admin_listen ? overview.listen : location.host;
 }

@@ -11,10 +11,10 @@ const DOTS = { good: "✓", warn: "!", bad: "✕" };
 
 /** The line, and the list of what is wrong; gives `{root, stop}`. */
 export function status() {
-  const sign = h("span", { class: "sign", "aria-hidden": "true" });
-  const text = h("p", { class: "text", id: "state" });
+  const sign = h("span", { class: "sign", "aria-hidden": "true" }, "…");
+  const text = h("p", { class: "text", id: "state" }, "Asking the mirror how it is");
   const more = h("span", { class: "more" });
-  const line = h("div", { class: "state", role: "status" }, sign, h("div", {}, text, more));
+  const line = h("div", { class: "state none", role: "status" }, sign, h("div", {}, text, more));
   const list = h("ul", { class: "problems", "aria-label": "What is wrong" });
   const root = h("div", { class: "status" }, line, list);
 

@@ -27,7 +27,7 @@ export function tiles() {
 }
 
 function tile(title) {
-  const value = h("dd", { class: "value" });
+  const value = h("dd", { class: "value" }, "–");
   const about = h("dd", { class: "about" });
   const root = h("div", { class: "tile" }, h("dt", {}, title), value, about);
   return { root, update(next, words) { setText(value, next); setText(about, words); } };
@@ -44,9 +44,11 @@ function diskBar() {
   const free = h("span");
   words.append(keys.pinned, keys.hosted, free);
   const root = h("dd", { class: "division" }, drawing);
+  const both = h("div", { hidden: true }, root, words);
   return {
-    root: h("div", { class: "division-of-disk" }, root, words),
+    root: both,
     update({ bytes: used, limit, pinned, hosted, free: left }) {
+      show(both, true);
       show(drawing, Boolean(limit));
       if (limit) {
         const sizes = { hosted: hosted ?? 0, pinned: pinned ?? 0 };

@@ -16,6 +16,7 @@ export function upstreams() {
   const empty = h("p", { class: "empty" }, "No registry may be pulled from: name one under ", code("upstreams"),
     " in the settings, such as ", code("ghcr.io: {}"), ".");
   const made = card("upstreams", "Upstreams", list.root, empty);
+  show(empty, false);
   const stop = on(["upstreams"], () => {
     const all = state("upstreams").upstreams;
     show(list.root, all.length > 0);
@@ -40,7 +41,7 @@ function upstream(list) {
 
   const update = (one) => {
     setText(name, one.name);
-    setText(notes, [one.allow.length ? `only ${one.allow.join(", ")}` : "", one.push === "through" ? "takes pushes" : ""].filter(Boolean).join("; "));
+    setText(notes, [one.allow.some((pattern) => pattern !== "**") ? `only ${one.allow.join(", ")}` : "", one.push === "through" ? "takes pushes" : ""].filter(Boolean).join("; "));
     health.update(...standing(one));
     show(endpoints, one.endpoints.length > 1);
     if (one.endpoints.length > 1) keyed(endpoints, one.endpoints, (each) => each.host, endpoint);
