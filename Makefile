@@ -16,7 +16,7 @@ BUSY = $(PY) -m pytest -n $$(getconf _NPROCESSORS_ONLN)
 # Compiled files are kept, whatever the shell says: without them each of the programs that tests start compiles the mirror.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help run demo test e2e chaos fuzz bench check setup lock
+.PHONY: help run demo test e2e chaos fuzz bench check setup lock docs sbom
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -78,3 +78,35 @@ lock: setup ## write requirements.lock, and runtime.lock out of it, anew from py
 	@$(VENV)/lock/bin/pip install --quiet --disable-pip-version-check uv==0.13.8
 	@$(COMPILE) $(UPGRADE) --extra dev --output-file requirements.lock pyproject.toml
 	@$(COMPILE) --constraint requirements.lock --extra cluster --extra tracing --output-file runtime.lock pyproject.toml
+	@printf '%s\n' 'furo>=2025.12' 'myst-parser>=5.2' 'sphinx>=9' | $(COMPILE) $(UPGRADE) --output-file docs/requirements.lock -
+	@echo 'cyclonedx-bom>=7.5' | $(COMPILE) $(UPGRADE) --output-file sbom.lock -
+
+# Sphinx, with MyST for Markdown, in an environment of its own: nothing of it is needed to run or to test the mirror.
+SITE ?= build/site
+SPHINX := $(VENV)/docs
+
+docs: $(SPHINX)/.ready ## the documentation as a site, in build/site
+	@rm -rf $(SITE)
+	@$(SPHINX)/bin/python -m sphinx --quiet --fail-on-warning --keep-going --fresh-env --builder html --conf-dir docs \
+	  --doctree-dir $(SITE).doctrees . $(SITE)
+	@rm -rf $(SITE).doctrees
+	@echo "The site is in $(SITE): open $(SITE)/index.html"
+
+# What runs, with licences, out of an environment that has just that.
+BILL := $(VENV)/sbom
+RUNTIME := $(VENV)/runtime
+
+sbom: $(BILL)/.ready $(RUNTIME)/.ready ## the bill of materials of what runs, as CycloneDX, in build/sbom.cdx.json
+	@mkdir -p build
+	@$(BILL)/bin/cyclonedx-py environment --pyproject pyproject.toml --mc-type application --output-reproducible \
+	  --output-format JSON --output-file build/sbom.cdx.json $(RUNTIME)
+	@echo "The bill of materials is build/sbom.cdx.json"
+
+$(BILL)/.ready: sbom.lock
+$(RUNTIME)/.ready: runtime.lock
+$(SPHINX)/.ready: docs/requirements.lock
+$(BILL)/.ready $(RUNTIME)/.ready $(SPHINX)/.ready: | $(READY)
+	@echo "Installing $< into $(@D)"
+	@$(PY) -m venv --clear --without-pip $(@D)
+	@$(PY) -m pip --python $(@D)/bin/python install --quiet --disable-pip-version-check --require-hashes -r $<
+	@touch $@
