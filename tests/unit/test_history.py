@@ -162,6 +162,7 @@ async def test_it_goes_on_by_itself_until_it_is_stopped(tmp_path: Path) -> None:
     async def ended() -> bool:
         return bool(await told(one))
 
-    assert await eventually(ended)
+    found: bool = await eventually(ended)
+    assert found
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)

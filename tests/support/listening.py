@@ -1,0 +1,73 @@
+"""A page that is open: the events of a mirror's admin API, as they come.
+
+::
+
+    async with listening(mirror.address) as said:
+        told = await heard(said, "fills", lambda told: told["total"] == 1)
+"""
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from typing import Any
+
+from tests.support.admin import hold_event
+
+WITHIN = 30.0
+"""Seconds for something to be heard on a busy machine."""
+
+Told = dict[str, Any]
+
+
+@contextlib.asynccontextmanager
+async def listening(
+    address: tuple[str, int], headers: Mapping[str, str] | None = None
+) -> AsyncIterator[AsyncGenerator[tuple[str, Told]]]:
+    """The events of the mirror at ``address``, each held against the OpenAPI document; it leaves at the end."""
+    reader, writer = await asyncio.open_connection(*address)
+    try:
+        fields = {"Host": f"{address[0]}:{address[1]}", **(headers or {})}
+        lines = [f"{name}: {value}" for name, value in fields.items()]
+        writer.write("\r\n".join(["GET /api/v1/events HTTP/1.1", *lines, "", ""]).encode())
+        head = await reader.readuntil(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 200 "), head
+        assert b"content-type: text/event-stream\r\n" in head, head
+        async with contextlib.aclosing(_events(reader)) as events:
+            yield events
+    finally:
+        writer.close()
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
+
+
+async def heard(
+    events: AsyncGenerator[tuple[str, Told]], kind: str, fits: Callable[[Told], bool] | None = None
+) -> Told:
+    """The data of the next event of a kind for which ``fits`` is true; others are passed over."""
+    last: Told | None = None
+    try:
+        async with asyncio.timeout(WITHIN):
+            async for found, data in events:
+                if found == kind:
+                    last = data
+                    if fits is None or fits(data):
+                        return data
+    except TimeoutError:
+        pass
+    raise AssertionError(f"no such event {kind} came; the last one was {last}")
+
+
+async def _events(reader: asyncio.StreamReader) -> AsyncGenerator[tuple[str, Told]]:
+    """All of them, until the mirror ends the answer; raises `AssertionError` where it is cut instead."""
+    text = b""
+    while size := int(await reader.readline() or b"-1", 16):
+        assert size > 0, "the connection was cut"
+        text += (await reader.readexactly(size + 2))[:-2]
+        *whole, text = text.split(b"\n\n")
+        for one in whole:
+            fields = dict(line.split(b": ", 1) for line in one.split(b"\n"))
+            if b"event" in fields:
+                kind, data = fields[b"event"].decode(), json.loads(fields[b"data"])
+                hold_event("events", kind, data)
+                yield kind, data
