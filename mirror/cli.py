@@ -3,44 +3,37 @@
 Each command imports for itself what only it needs, for to load all of it takes longer than most of them do.
 """
 
-import asyncio
 import logging
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 import mirror
-from mirror import logs
 from mirror.commands import options
-from mirror.config import Settings, describe, load
+from mirror.commands.group import Commands
 from mirror.errors import StartError
 
-log = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    from mirror.config import Settings
 
 _NO_FILE = (
     "-> no file of settings was given: name one with --config, or WASM_MIRROR_CONFIG; all it needs is one line, "
-    "`upstreams: {ghcr.io: {}}`"
+    "`upstreams: {ghcr.io: {}}`. Without any, only this machine is served: `wasm-mirror serve`"
 )
 
 
-class _Commands(click.Group):
-    """Those that talk to a running mirror are looked up when no other has the name, or when all are listed."""
+def _further() -> Sequence[click.Command]:
+    """The commands that talk to a running mirror, and what completes all of them."""
+    from mirror.commands import completing, deliveries, menu
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        return super().get_command(ctx, cmd_name) or self._further().get(cmd_name)
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return sorted([*super().list_commands(ctx), *self._further()])
-
-    def _further(self) -> dict[str, click.Command]:
-        from mirror.commands import deliveries, menu
-
-        return {command.name: command for command in (*menu.COMMANDS, *deliveries.COMMANDS) if command.name}
+    return (*menu.COMMANDS, *deliveries.COMMANDS, completing.completion)
 
 
-@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Commands, further=_further, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(mirror.__version__, prog_name="wasm-mirror")
 def main() -> None:
     """A caching OCI pull-through mirror for the WebAssembly modules of a service mesh."""
@@ -49,74 +42,56 @@ def main() -> None:
 _config = click.option(
     "--config",
     envvar="WASM_MIRROR_CONFIG",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=click.Path(path_type=Path),
     metavar="FILE",
-    help="The settings, a YAML file; or WASM_MIRROR_CONFIG. Without one they come from the environment alone.",
+    help="The settings, a YAML file; or WASM_MIRROR_CONFIG. Each key may also come from the environment, such as "
+    "WASM_MIRROR_DATA_DIR, which wins. Without a file, and with no upstreams there: the public registries, for this "
+    "machine alone.",
 )
 
 
-@main.command("serve")
+@main.command(
+    "serve",
+    epilog=options.examples(
+        "wasm-mirror serve",
+        "wasm-mirror serve --listen 127.0.0.1:8081 --data-dir /tmp/wasm-mirror",
+        "wasm-mirror serve --config config/wasm-mirror.yaml",
+    ),
+)
 @_config
 @click.option("--listen", metavar="HOST:PORT", help="Instead of the setting `listen`.")
 @click.option("--data-dir", metavar="DIR", help="Instead of the setting `data_dir`.")
 @click.option("--workers", type=int, metavar="N", help="Instead of the setting `workers`.")
 def serve_command(config: Path | None, listen: str | None, data_dir: str | None, workers: int | None) -> None:
-    """Run the mirror until SIGTERM or Ctrl-C."""
-    import uvloop
+    """Run the mirror until SIGTERM or Ctrl-C.
 
-    from mirror.listening import address_of, bind
-    from mirror.server import serve
-    from mirror.store.directory import DataDirectory
-    from mirror.store.spool import sweep
-    from mirror.store.tallies import forget_tallies
-    from mirror.supervisor import Supervisor
-    from mirror.tls import Tls
-    from mirror.wiring import check_extras, check_metadata, check_secrets
-
+    It says where it serves, and logs a line for each download. Status 2 when it cannot start, with the reason.
+    """
     try:
         settings = _load(config, {"listen": listen, "data_dir": data_dir, "workers": workers})
-        logs.configure(settings.log.level, settings.log.format)
-        tls = Tls.load(settings)
-        check_extras(settings)
-        check_secrets(settings)
-        directory = DataDirectory.open(settings.data_dir)
-        resumable = sweep(directory)
-        forget_tallies(directory.tallies)
-        asyncio.run(check_metadata(directory))
-        listeners = bind(settings)
+        from mirror import starting
+
+        sys.exit(starting.run(settings))
     except StartError as error:
         _refuse(error)
-    scheme = "https" if tls is not None else "http"
-    admin = f", the admin API at {scheme}://{address_of(listeners.admin)}" if listeners.admin is not None else ""
-    log.info(
-        "wasm-mirror %s serves %s at %s://%s%s; data in %s, %d downloads to resume",
-        mirror.__version__,
-        ", ".join(settings.upstreams),
-        scheme,
-        address_of(listeners.registry),
-        admin,
-        settings.data_dir,
-        resumable,
-    )
-
-    def work(parent: int | None) -> int:
-        try:
-            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-                runner.run(serve(settings, directory, listeners, tls, parent))
-        except StartError as error:
-            click.echo(f"wasm-mirror: {error}", err=True)
-            return 2
-        return 0
-
-    status = work(None) if settings.workers == 1 else Supervisor(settings.workers, work, listeners.close).run()
-    directory.close()
-    sys.exit(status)
 
 
-@main.command("check-config")
+@main.command(
+    "check-config",
+    short_help="Print the settings as they take effect.",
+    epilog=options.examples(
+        "wasm-mirror check-config --config config/wasm-mirror.yaml",
+        "wasm-mirror check-config > settings.yaml",
+    ),
+)
 @_config
 def check_config(config: Path | None) -> None:
-    """Print the settings as they take effect, with secrets masked. Status 2 when they are wrong."""
+    """Print the settings as they take effect, with secrets masked.
+
+    Status 2 when they are wrong: then all that is wrong is printed, each with its line.
+    """
+    from mirror.config import describe
+
     try:
         settings = _load(config, {})
     except StartError as error:
@@ -124,7 +99,14 @@ def check_config(config: Path | None) -> None:
     click.echo(describe(settings), nl=False)
 
 
-@main.command("doctor")
+@main.command(
+    "doctor",
+    short_help="Say what would fail, and how to mend it.",
+    epilog=options.examples(
+        "wasm-mirror doctor --config config/wasm-mirror.yaml",
+        "wasm-mirror doctor --json | jq -r '.findings[] | select(.mark == \"fail\") | .advice'",
+    ),
+)
 @_config
 @click.option("--json", "json_", is_flag=True, help="For programs: one JSON object.")
 def doctor_command(config: Path | None, json_: bool) -> None:
@@ -148,7 +130,11 @@ def doctor_command(config: Path | None, json_: bool) -> None:
     sys.exit(1 if worst(subjects) is Mark.FAIL else 0)
 
 
-@main.command("health")
+@main.command(
+    "health",
+    short_help="Ask the mirror of these settings whether it is ready.",
+    epilog=options.examples("wasm-mirror health --config config/wasm-mirror.yaml"),
+)
 @_config
 def health_command(config: Path | None) -> None:
     """Ask the mirror that runs on this machine with these settings whether it is ready. Status 1 when it is not.
@@ -167,7 +153,16 @@ def health_command(config: Path | None) -> None:
     click.echo("ready")
 
 
-@main.command("inspect")
+@main.command(
+    "inspect",
+    short_help="Say what a module is, and whether it would be taken.",
+    epilog=options.examples(
+        "wasm-mirror inspect plugin.wasm",
+        "wasm-mirror inspect image:1.0",
+        "wasm-mirror inspect ghcr.io/team/plugin:1.0",
+        "wasm-mirror inspect --json plugin.wasm | jq .accepted_by",
+    ),
+)
 @click.argument("references", metavar="REF…", nargs=-1, required=True)
 @options.url
 @options.token_file
@@ -185,10 +180,12 @@ def inspect_command(references: tuple[str, ...], url: str, token_file: Path | No
     sys.exit(command.run(references, url, token_file, in_json=json_))
 
 
-def _load(config: Path | None, overrides: dict[str, object]) -> Settings:
+def _load(config: Path | None, overrides: dict[str, object]) -> "Settings":
+    from mirror.config import load
+
     warnings: list[str] = []
     try:
-        settings = load(config, os.environ, overrides, warnings)
+        settings = load(config, os.environ, overrides, warnings, alone=True)
     except StartError as error:
         if config is not None:
             raise

@@ -31,7 +31,8 @@ def fault(settings: Settings) -> str | None:
             answer = connection.getresponse()
             said = answer.read(200).decode(errors="replace").strip()
     except (OSError, http.client.HTTPException) as error:
-        return f"{settings.listen} does not answer: {error or type(error).__name__}"
+        words = getattr(error, "strerror", None) or error or type(error).__name__
+        return f"{settings.listen} does not answer: {words}"
     return None if answer.status == 200 else f"{settings.listen} answers {answer.status}: {said}"
 
 

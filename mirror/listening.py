@@ -9,6 +9,7 @@ from starlette.types import Scope
 from mirror.config import Settings
 from mirror.config.hosts import join, split
 from mirror.errors import StartError
+from mirror.occupants import occupant
 
 BACKLOG = 4096
 
@@ -46,7 +47,7 @@ class Listeners:
 
 def bind(settings: Settings) -> Listeners:
     """Take the ports. Raises `StartError` when one cannot be had."""
-    registry = _bound(settings.listen, "`listen` (or --listen)")
+    registry = _bound(settings.listen, "`listen` (or --listen, WASM_MIRROR_LISTEN)")
     if settings.admin.listen is None:
         return Listeners(registry, None)
     try:
@@ -79,8 +80,16 @@ def _bound(address: str, setting: str) -> socket.socket:
 
 
 def _cannot_listen(address: str, setting: str, error: OSError) -> str:
+    elsewhere = f"set {setting} to another address"
     if error.errno == errno.EADDRINUSE:
-        return f"{address} is in use by another program; stop it, or set {setting} to another address"
+        located = split(address)
+        by = located and located[1] and occupant(located[1])
+        return f"{address} is in use by {by or 'another program'}; stop it, or {elsewhere}"
     if error.errno == errno.EACCES:
         return f"{address} may not be listened on by this user; set {setting} to a port above 1023"
-    return f"{address} cannot be listened on: {error.strerror or error}; set {setting} to another address"
+    if error.errno == errno.EADDRNOTAVAIL:
+        return (
+            f"{address} cannot be listened on: it is no address of this machine; {elsewhere}: 127.0.0.1 is this "
+            "machine alone, 0.0.0.0 every network it is in"
+        )
+    return f"{address} cannot be listened on: {error.strerror or error}; {elsewhere}"

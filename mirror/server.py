@@ -73,7 +73,7 @@ class Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Drain, then let uvicorn close."""
-        log.info("stopping: connections are accepted for another %g s", self._drain_for)
+        log.info("stopping: connections are accepted for another %g s; a second signal hurries", self._drain_for)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._drain_for):
                 await self._hurried.wait()

@@ -73,6 +73,7 @@ HOUSE = """
     unpack
     indexes
     contents
+    narrowing
     inventory
     looking
     manifests

@@ -165,7 +165,7 @@ def purge(asked: Asked, references: Sequence[str]) -> None:
     sys.exit(chores.do(asked, chores.PURGE, references))
 
 
-@click.command("gc")
+@click.command("gc", epilog=options.examples("wasm-mirror gc"))
 @options.of_a_mirror
 def gc(asked: Asked) -> None:
     """Remove now what nothing needs any more.
@@ -178,7 +178,7 @@ def gc(asked: Asked) -> None:
     sys.exit(sweeping.gc(asked))
 
 
-@click.command("scrub")
+@click.command("scrub", epilog=options.examples("wasm-mirror scrub", "wasm-mirror scrub --no-wait"))
 @click.option("--wait/--no-wait", default=True, show_default=True, help="Wait for its end, and say what was found.")
 @options.of_a_mirror
 def scrub(asked: Asked, wait: bool) -> None:

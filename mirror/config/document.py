@@ -5,6 +5,7 @@ password of digits is a password, and a user called ``no`` is one. Nothing in a 
 YAML 1.1, as PyYAML's safe loader composes it.
 """
 
+import difflib
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -81,7 +82,9 @@ def _text(path: Path, name: str) -> str:
         with path.open("rb") as file:
             content = file.read(MAX_FILE_SIZE + 1)
     except FileNotFoundError:
-        raise _wrong(Origin(name), "does not exist; name the settings file with --config") from None
+        raise _wrong(Origin(name), f"does not exist; {_instead(path)}") from None
+    except IsADirectoryError:
+        raise _wrong(Origin(name), f"is a directory; {_instead(path / 'settings.yaml')}") from None
     except OSError as error:
         raise _wrong(Origin(name), f"cannot be read: {error.strerror}") from None
     if len(content) > MAX_FILE_SIZE:
@@ -91,6 +94,18 @@ def _text(path: Path, name: str) -> str:
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise _wrong(Origin(name, line), "is not UTF-8 text") from None
+
+
+def _instead(path: Path) -> str:
+    """What to name in the place of a file that is not there: the one that it is nearest to, if there is any."""
+    try:
+        beside = sorted(file.name for file in path.parent.iterdir() if file.suffix in (".yaml", ".yml"))
+    except OSError:
+        beside = []
+    near = difflib.get_close_matches(path.name, beside, n=1) or beside[:1]
+    if near:
+        return f"name the settings file with --config; did you mean {path.parent / near[0]}?"
+    return "name the settings file with --config; a line will do for one: `upstreams: {ghcr.io: {}}`"
 
 
 def _wrong(origin: Origin, words: str) -> ConfigurationError:

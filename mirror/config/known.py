@@ -10,6 +10,9 @@ from mirror.config import hosts
 
 DOCKER_HUB: Final = "docker.io"
 
+PUBLIC: Final = ("ghcr.io", DOCKER_HUB, "quay.io", "registry.k8s.io", "gcr.io", "mcr.microsoft.com", "public.ecr.aws")
+"""Registries from which anyone may pull: what a mirror has for this machine alone when nobody says otherwise."""
+
 # Docker Hub's API is at another host than the name in its references, which never resolves to a registry.
 _ENDPOINTS: Final[Mapping[str, str]] = {DOCKER_HUB: "https://registry-1.docker.io"}
 

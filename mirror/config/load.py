@@ -9,7 +9,8 @@ from mirror.config import document as documents
 from mirror.config import environment, problems
 from mirror.config.document import Document
 from mirror.config.hosted import LACKING
-from mirror.config.hosts import is_loopback
+from mirror.config.hosts import DEFAULT_LISTEN, is_loopback, split
+from mirror.config.known import PUBLIC
 from mirror.config.models import Settings
 from mirror.config.problems import ConfigurationError, Origin
 
@@ -21,21 +22,31 @@ def load(
     environ: Mapping[str, str],
     overrides: Mapping[str, object],
     warnings: list[str] | None = None,
+    *,
+    alone: bool = False,
 ) -> Settings:
     """The settings of the file at ``path``, under those of ``environ``, under ``overrides``.
 
     ``overrides`` maps top-level keys to what an option of the command line says; None is an option that was not given.
-    ``warnings`` receives a line for each thing that is odd, but not wrong. Raises `ConfigurationError`.
+    ``warnings`` receives a line for each thing that is odd, but not wrong. ``alone``: without a file, and where nothing
+    names upstreams, a mirror for this machine alone has the public registries. Raises `ConfigurationError`.
     """
     document = documents.read(path) if path is not None else Document({}, {(): Origin(_NO_FILE)})
     odd = environment.apply(environ, document)
     for key, value in overrides.items():
         if value is not None:
             document.put((key,), value, Origin(f"--{key.replace('_', '-')}"))
+    if alone and path is None and document.values.get("upstreams") is None and _is_for_this_machine(document):
+        document.put(("upstreams",), dict.fromkeys(PUBLIC), Origin(_NO_FILE))
     settings = _validated(document)
     if warnings is not None:
         warnings += [*odd, *_oddities(settings)]
     return settings
+
+
+def _is_for_this_machine(document: Document) -> bool:
+    located = split(str(document.values.get("listen") or DEFAULT_LISTEN))
+    return located is not None and is_loopback(located[0])
 
 
 def _validated(document: Document) -> Settings:

@@ -177,4 +177,6 @@ def sync_folder(folder: Path) -> None:
 def _cannot_use(path: Path, error: OSError) -> str:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return f"no space left for data_dir {path}; free some, or choose another data_dir"
+    if error.errno in (errno.EEXIST, errno.ENOTDIR):
+        return f"data_dir {path} cannot be used: it is no directory; choose another data_dir"
     return f"data_dir {path} cannot be used: {error.strerror or error}; make it writable, or choose another data_dir"

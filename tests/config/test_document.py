@@ -139,12 +139,21 @@ def test_a_syntax_error_never_shows_a_password(tmp_path: Path, text: str) -> Non
 
 
 def test_a_missing_file_gets_one_line(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match=r"none\.yaml: does not exist; name the settings file with --config$"):
+    wanted = r"none\.yaml: does not exist; name the settings file with --config; .*`upstreams: {ghcr\.io: {}}`$"
+    with pytest.raises(ConfigurationError, match=wanted):
         read(tmp_path / "none.yaml")
 
 
+def test_in_place_of_a_missing_file_the_nearest_one_is_named(tmp_path: Path) -> None:
+    for name in ("a.yaml", "wasm-mirror.yaml", "wasm-mirror.txt"):
+        (tmp_path / name).touch()
+    with pytest.raises(ConfigurationError, match=r"does not exist; .* did you mean \S+/wasm-mirror\.yaml\?$"):
+        read(tmp_path / "wasm-miror.yaml")
+
+
 def test_a_folder_in_place_of_a_file_gets_one_line(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match=r"cannot be read: Is a directory$"):
+    (tmp_path / "mirror.yml").touch()
+    with pytest.raises(ConfigurationError, match=r": is a directory; .* did you mean \S+/mirror\.yml\?$"):
         read(tmp_path)
 
 

@@ -37,6 +37,9 @@ def main(name: str, words: list[str]) -> int:
             _run(name, *words)
         case "wasm-mirror" if words[0] == "serve":
             return _served(words)
+        case "wasm-mirror" if words[0] in ("doctor", "health"):  # these reach what settings name
+            own = [word for before, word in zip(("", *words), words, strict=False) if "--config" not in (before, word)]
+            _run(name, *own, "--config", os.environ["OWN_CONFIG"])
     _record(name, words)
     return 0
 

@@ -33,10 +33,11 @@ _WRITING = ("cp", "install", "ln", "mkdir", "mv", "rm", "tee")
 _WITHIN = 240.0
 _OURS = """\
 case "$1 $*" in
-"serve "* | *--cluster*) ;;
+"serve "* | "doctor "* | "health "* | *--cluster*) ;;
 *) exec "$REAL/wasm-mirror" "$@" ;;
 esac
 """
+_HOME = ("home/.config/fish/completions", "home/.zfunc")
 _PLUGIN = """\
 apiVersion: extensions.istio.io/v1alpha1
 kind: WasmPlugin
@@ -163,6 +164,7 @@ class World:
         return {
             "HOME": str(self.folder / "home"),
             "PATH": os.pathsep.join([*map(str, ours), os.environ["PATH"]]),
+            "OWN_CONFIG": str(self.mirror.config_file),
             "PYTHONPATH": str(ROOT),
             "REAL": str(self.folder / "real"),
             "RECORD": str(self.folder / "record"),
@@ -191,6 +193,7 @@ def _replaced(folder: Path, mirror: MirrorProcess, up: FaultyUpstream) -> dict[s
         "/etc/wasm-mirror": str(folder / "etc"),
         "/var/lib/wasm-mirror": str(folder / "var"),
         "/run/secrets": str(folder / "secrets"),
+        "/tmp/": f"{folder}/",
         " docker://ghcr.io/": f" --src-tls-verify=false docker://{up.host}/",
         **dict.fromkeys((f"http://{host}" for host in _HOSTS), mirror.url),
         **dict.fromkeys((f" {host}/" for host in _HOSTS), f" {mirror.host}/"),
@@ -200,7 +203,7 @@ def _replaced(folder: Path, mirror: MirrorProcess, up: FaultyUpstream) -> dict[s
 
 def _fill(folder: Path) -> None:
     """The files that the pages name as a reader's own."""
-    for name in ("home", "plugins", "mesh/templates", "etc", "var", "secrets", "real", "stand-ins"):
+    for name in ("plugins", "mesh/templates", "etc", "var", "secrets", "real", "stand-ins", *_HOME):
         (folder / name).mkdir(parents=True)
     for name in ("config", "charts"):
         (folder / name).symlink_to(ROOT / name)

@@ -203,7 +203,7 @@ async def test_a_pull_that_takes_too_long_is_cut_and_its_fill_resumed_after_the_
         assert "Traceback" not in mirror.log_text()
         assert spooled(mirror) == 500_000
         mirror.start()
-        assert "1 downloads to resume" in mirror.log_text()
+        assert "1 download to resume" in mirror.log_text()
         assert Digest.of((await blob(mirror.url, NAME, LAYER)).body) == LAYER
         assert up.matching(path=f"/blobs/{LAYER}")[-1].headers["range"] == "bytes=500000-"
         assert up.matching(path=f"/blobs/{LAYER}")[-1].sent == len(MODULE) - 500_000
