@@ -35,7 +35,7 @@ _DOCUMENTS = (
         "docs/configuration.md",
         "docs/failures.md",
     ),
-    *("docs/metrics.md", "docs/operators.md", "docs/redis.md", "docs/tracing.md"),
+    *("docs/kubernetes.md", "docs/metrics.md", "docs/operators.md", "docs/redis.md", "docs/tracing.md"),
 )
 _EXAMPLE = "http://127.0.0.1:8080"
 _PLUGIN = "istio-ecosystem/wasm-extensions/basic_auth"
