@@ -9,26 +9,22 @@ that was told last.
 """
 
 import asyncio
-import hashlib
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Literal, NamedTuple, Protocol
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
 
 from mirror import freshness
 from mirror.contents import Contents, Here
 from mirror.digest import Digest
-from mirror.errors import PaginationInvalid
 from mirror.freshness import Freshness, Policy
-from mirror.globs import Globs
 from mirror.hosted import records
-from mirror.leafing import Key, Notes, Orders, Place, place_of
+from mirror.leafing import Notes, Orders, Place, place_of
 from mirror.metadata.base import Link, LinkEntry
 from mirror.metadata.uses import Tagged, Used
+from mirror.narrowing import Chosen, Narrowing, Row, Wanted, first_after
 from mirror.oci import Reference
-from mirror.wasm.facts import Facts, Verdict
-
-Sort = Literal["reference", "size", "hits", "used", "fetched"]
+from mirror.wasm.facts import Facts, misnamed
 
 
 class Known(Notes, Protocol):
@@ -67,20 +63,6 @@ class Findings(Protocol):
         ...
 
 
-class Row(NamedTuple):
-    """A module, as far as the database knows it. Times are in seconds since the epoch."""
-
-    reference: str
-    upstream: str
-    repository: str
-    tag: str | None
-    digest: Digest
-    media_type: str
-    hits: int
-    used_at: float | None
-    fetched_at: float | None
-
-
 class Module(NamedTuple):
     """A row, with what is ``here`` of it on this disk. ``fresh``: it is served without a question to its upstream.
 
@@ -94,39 +76,6 @@ class Module(NamedTuple):
     facts: Facts | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
-    """Which modules, in which order. ``repository`` is a glob; sizes are in bytes; ``older_than``: seconds since it was
-    used, or since it came, where nobody has used it; ``search``: what stands somewhere in the reference, in whatever
-    case. ``after`` is the `Listed.next` of the page before.
-    """
-
-    upstream: str | None = None
-    repository: str | None = None
-    pinned: bool | None = None
-    hosted: bool | None = None
-    min_size: int | None = None
-    max_size: int | None = None
-    older_than: float | None = None
-    min_hits: int | None = None
-    search: str | None = None
-    verdict: Verdict | None = None
-    sort: Sort = "reference"
-    descending: bool = False
-    limit: int = 100
-    after: str | None = None
-
-    @property
-    def by_size(self) -> bool:
-        """Whether the sizes of all rows matter, not only those of the page."""
-        return self.sort == "size" or self.min_size is not None or self.max_size is not None
-
-    @property
-    def list(self) -> str:
-        """What tells this list from others, whichever page of it is wanted."""
-        return hashlib.blake2b(repr(replace(self, after=None, limit=0)).encode(), digest_size=8).hexdigest()
-
-
 @dataclass(frozen=True, slots=True)
 class Listed:
     """A page. ``next`` is the `Wanted.after` of the one after it, None: there is none. ``total``: rows on all pages."""
@@ -134,15 +83,6 @@ class Listed:
     modules: Sequence[Module]
     next: str | None
     total: int
-
-
-class _Chosen(NamedTuple):
-    """A row of the list, and by what it is sorted; its size, where that matters."""
-
-    key: Key
-    reference: str
-    row: Row
-    here: Here | None
 
 
 class Inventory:
@@ -173,6 +113,7 @@ class Inventory:
         self._flush = flush
         self._now = now
         self._orders = Orders(known, now)
+        self._narrowing = Narrowing(prefix, contents, self._is_pinned, self._verdict, now)
 
     async def listed(self, wanted: Wanted) -> Listed:
         """A page of what is ``wanted``. Raises `PaginationInvalid`, `StoreError`."""
@@ -181,12 +122,12 @@ class Inventory:
         rows = await self._rows()
         order = None if place is None else await self._orders.kept(place.order)
         if place is not None and order is not None:
-            page, further = await asyncio.to_thread(self._in_order, rows, order, place, wanted)
+            page, further = await asyncio.to_thread(self._narrowing.in_order, rows, order, place, wanted)
             total = len(order)
         else:
             verdicts = {} if wanted.verdict is None else await self._findings.verdicts()
-            chosen = await asyncio.to_thread(self._chosen, rows, wanted, verdicts)
-            begins = 0 if place is None else _after(chosen, place, wanted)
+            chosen = await asyncio.to_thread(self._narrowing.chosen, rows, wanted, verdicts)
+            begins = 0 if place is None else first_after(chosen, place, wanted)
             page, total = chosen[begins : begins + wanted.limit], len(chosen)
             further = None
             if begins + len(page) < total:
@@ -235,48 +176,7 @@ class Inventory:
         stored_at = self._contents.stored_at(reference.digest)
         return Row(str(reference), *place, None, reference.digest, "", hits, at, stored_at)
 
-    def _chosen(self, rows: Iterable[Row], wanted: Wanted, verdicts: Mapping[str, str]) -> list[_Chosen]:
-        """Those that are wanted, in their order. Blocks on the disk where sizes matter."""
-        globs = None if wanted.repository is None else Globs([wanted.repository])
-        sought = None if wanted.search is None else wanted.search.casefold()
-        used_before = None if wanted.older_than is None else self._now() - wanted.older_than
-        chosen = []
-        for row in rows:
-            if (
-                (wanted.upstream is not None and row.upstream != wanted.upstream)
-                or (sought is not None and sought not in row.reference.casefold())
-                or (globs is not None and row.repository not in globs)
-                or (wanted.hosted is not None and (row.upstream == self._prefix) != wanted.hosted)
-                or (wanted.min_hits is not None and row.hits < wanted.min_hits)
-                or (used_before is not None and (row.used_at or row.fetched_at or 0.0) > used_before)
-                or (wanted.pinned is not None and self._is_pinned(row) != wanted.pinned)
-                or (wanted.verdict is not None and verdicts.get(str(row.digest)) != wanted.verdict)
-            ):
-                continue
-            here = self._contents.here(row.digest) if wanted.by_size else None
-            if here is None or _fits(here.size, wanted):
-                chosen.append(_Chosen(_key(row, here, wanted.sort), row.reference, row, here))
-        chosen.sort(key=lambda one: one[:2], reverse=wanted.descending)
-        return chosen
-
-    def _in_order(
-        self, rows: Iterable[Row], order: Sequence[str], place: Place, wanted: Wanted
-    ) -> tuple[list[_Chosen], Place | None]:
-        """The page at ``place`` of an order that was kept, without what is not there any more."""
-        left = set(order[place.number :])
-        there = {row.reference: row for row in rows if row.reference in left}
-        page: list[_Chosen] = []
-        number = place.number
-        while number < len(order) and len(page) < wanted.limit:
-            if (row := there.get(order[number])) is not None:
-                here = self._contents.here(row.digest) if wanted.by_size else None
-                page.append(_Chosen(_key(row, here, wanted.sort), row.reference, row, here))
-            number += 1
-        if not page or number >= len(order):
-            return page, None
-        return page, Place(place.list, page[-1].key, page[-1].reference, number, place.order)
-
-    async def _typed(self, one: _Chosen) -> _Chosen:
+    async def _typed(self, one: Chosen) -> Chosen:
         """With the media type of what no tag tells it of."""
         row = one.row
         if row.tag is None:
@@ -285,17 +185,32 @@ class Inventory:
                 return one._replace(row=row._replace(media_type=link.media_type))
         return one
 
-    def _modules(self, page: Sequence[_Chosen], facts: Mapping[Digest, Facts]) -> list[Module]:
+    def _modules(self, page: Sequence[Chosen], facts: Mapping[Digest, Facts]) -> list[Module]:
         return [
             Module(
                 one.row,
-                self._contents.here(one.row.digest) if one.here is None else one.here,
+                self._contents.here(one.row.digest),
                 self._is_fresh(one.row),
                 self._is_pinned(one.row),
-                facts.get(one.row.digest),
+                self._as_named(one.row, facts.get(one.row.digest)),
             )
             for one in page
         ]
+
+    def _verdict(self, row: Row, verdicts: Mapping[str, str]) -> str | None:
+        verdict = verdicts.get(str(row.digest))
+        return "refused" if verdict is not None and self._is_pinned_index(row) else verdict
+
+    def _as_named(self, row: Row, facts: Facts | None) -> Facts | None:
+        """What was found, of what is named as this row does it."""
+        return misnamed(row.digest, facts) if facts is not None and self._is_pinned_index(row) else facts
+
+    def _is_pinned_index(self, row: Row) -> bool:
+        """Whether an index is named by its digest, which agents compare with that of its child."""
+        if row.tag is not None:
+            return False
+        naming = self._contents.naming(row.digest)
+        return naming is not None and naming.images
 
     def _is_fresh(self, row: Row) -> bool:
         policy = self._policies.get(row.upstream)
@@ -317,34 +232,3 @@ def _cached(tagged: Tagged) -> Row:
     hits, at = (0, None) if used is None else used
     reference = f"{upstream}/{repository}:{tag}"
     return Row(reference, upstream, repository, tag, Digest.parse(digest), media_type, hits, at, fetched_at)
-
-
-def _key(row: Row, here: Here | None, sort: Sort) -> Key:
-    """What was never used or fetched comes before all that was."""
-    match sort:
-        case "reference":
-            return row.reference
-        case "size":
-            return 0 if here is None else here.size
-        case "hits":
-            return row.hits
-        case "used":
-            return row.used_at or 0.0
-        case "fetched":
-            return row.fetched_at or 0.0
-
-
-def _fits(size: int, wanted: Wanted) -> bool:
-    return (wanted.min_size is None or size >= wanted.min_size) and (wanted.max_size is None or size <= wanted.max_size)
-
-
-def _after(chosen: Sequence[_Chosen], place: Place, wanted: Wanted) -> int:
-    """The number of the first row after a place; past the end where there is none. Raises `PaginationInvalid`."""
-    if isinstance(place.key, str) != (wanted.sort == "reference"):
-        raise PaginationInvalid("after must be the `next` of the page before, as it was given")
-    at = (place.key, place.reference)
-
-    def is_after(one: _Chosen) -> bool:
-        return one[:2] < at if wanted.descending else one[:2] > at
-
-    return next((number for number, one in enumerate(chosen) if is_after(one)), len(chosen))

@@ -124,7 +124,7 @@ HOUSE = """
     telemetry
     auth: rules htpasswd failures keyed remembered verdicts
     edge: ranges headers account respond basic passthrough auth body uploads manifest push forward metrics registry
-    edge: peers peerhosted peerpins peeruploads peerwarm peerchores modules app traced
+    edge: peers peerhosted peerpins peeruploads peerwarm peerchores modules app traced reference
     edge.dashboard: app
     edge.api: guard operation results openapi asked described modules askers pins prewarm housekeeping archive upstreams
     edge.api: fills replicas overview events reference admin

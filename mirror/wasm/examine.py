@@ -19,7 +19,7 @@ from mirror.wasm.archive import ArchiveError, Entry, Limits, extract, modules_in
 from mirror.wasm.artifact import Found, Layout, Verdict, is_archive, is_module, layers_to_open, layout_of
 from mirror.wasm.description import Description, bounded
 from mirror.wasm.module import Malformed, looks_like_wasm, read_module
-from mirror.wasm.reasons import AGENTS, GATEWAY, misled
+from mirror.wasm.reasons import AGENTS, GATEWAY, compared, misled
 
 Content = memoryview | bytes
 
@@ -255,13 +255,10 @@ def _led_by(way: Sequence[Manifest], described: Description, *, pinned: bool) ->
     if not pinned:
         return described
     remedy = f"pin the child instead: @{described.digest}"
-    reason = (
-        f"{index.digest} is the digest of an index; {{}} with a checksum mismatch, for it is compared with that of the "
-        "child for linux/amd64"
-    )
+    reason = compared(index.digest, "agents fail")
     return replace(
         described,
-        agent=Verdict(False, reason.format("agents fail"), remedy),
-        gateway=Verdict(False, reason.format("Envoy Gateway fails"), remedy),
-        warnings=(*described.warnings, f"{reason.format('agents fail')}; {remedy}"),
+        agent=Verdict(False, reason, remedy),
+        gateway=Verdict(False, compared(index.digest, "Envoy Gateway fails"), remedy),
+        warnings=(*described.warnings, f"{reason}; {remedy}"),
     )

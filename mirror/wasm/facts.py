@@ -8,7 +8,7 @@ from mirror.digest import Digest
 from mirror.oci import Manifest
 from mirror.wasm.artifact import Layout
 from mirror.wasm.description import Description
-from mirror.wasm.reasons import misled
+from mirror.wasm.reasons import compared, misled
 
 Verdict = Literal["accepted", "refused", "not_wasm"]
 """What agents would do with an artifact; not_wasm: an image without any module."""
@@ -49,6 +49,13 @@ def about(way: Sequence[Manifest]) -> tuple[Digest, ...]:
     """
     digests = tuple(manifest.digest for manifest in way)
     return digests if all(misled(above, below) is None for above, below in pairwise(way)) else digests[:-1]
+
+
+def misnamed(index: Digest, facts: Facts) -> Facts:
+    """What holds of an index that is named by its digest, in place of what holds of its tags."""
+    if facts.layout == Layout.INDEX.value:  # which agents refuse by any name
+        return facts
+    return facts._replace(verdict="refused", why=compared(index, "agents fail"))
 
 
 def verdict_of(description: Description) -> Verdict:

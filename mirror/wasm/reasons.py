@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from mirror.digest import Digest
 from mirror.oci import DOCKER_MANIFEST, INDEXES, Manifest
 from mirror.wasm.artifact import (
     CNCF_LAYER,
@@ -77,6 +78,14 @@ def misled(index: Manifest, manifest: Manifest) -> Verdict | None:
                 "push the index anew, with the media type that its child has",
             )
     return None
+
+
+def compared(index: Digest, fails: str) -> str:
+    """Why who pins the digest of an index does not get what it leads to; who ``fails``, in words."""
+    return (
+        f"{index} is the digest of an index; {fails} with a checksum mismatch, for it is compared with that of the "
+        "child for linux/amd64"
+    )
 
 
 def listed(names: Sequence[str]) -> str:

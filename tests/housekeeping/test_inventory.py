@@ -14,9 +14,10 @@ from mirror.contents import Contents
 from mirror.digest import Digest
 from mirror.findings import Findings
 from mirror.freshness import Policy
-from mirror.inventory import Inventory, Sort, Wanted
+from mirror.inventory import Inventory
 from mirror.metadata.base import TagRecord
 from mirror.metadata.sqlite import SqliteMetadata
+from mirror.narrowing import Sort, Wanted
 from mirror.oci import OCI_MANIFEST, Reference
 from mirror.store.blobs import BlobStore
 from tests.store.disk import data_in

@@ -20,8 +20,9 @@ from mirror.errors import (
     UpstreamTimeout,
     UpstreamUnavailable,
 )
-from mirror.inventory import Inventory, Module, Sort, Wanted
+from mirror.inventory import Inventory, Module
 from mirror.modules import Modules
+from mirror.narrowing import Sort, Wanted
 from mirror.wasm.description import as_json
 from mirror.wasm.facts import Verdict
 
