@@ -188,7 +188,7 @@ class MediaTypeInvalid(RequestInvalid):
 
 
 class TooMany(RequestError):
-    """The client has too much under way. ``message`` names the setting, ``retry_after`` says when to come back."""
+    """The client has too much under way; ``message`` says of what. ``retry_after`` says when to come back, in seconds."""
 
     code = "TOOMANYREQUESTS"
     status = 429
@@ -305,7 +305,7 @@ class UpstreamUnavailable(UpstreamError):
 
 
 class UpstreamCutShort(UpstreamUnavailable):
-    """Upstream ended a body early, after ``received`` bytes of it: a bad line, unless it happens there again."""
+    """Upstream ended a body early: a bad line, unless it happens there again. ``received`` is what came, in bytes."""
 
     def __init__(self, message: str, *, received: int, detail: object = None) -> None:
         super().__init__(message, detail=detail)
