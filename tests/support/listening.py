@@ -18,6 +18,7 @@ WITHIN = 30.0
 """Seconds for something to be heard on a busy machine."""
 
 Told = dict[str, Any]
+Fits = Callable[[Told], bool]
 
 
 @contextlib.asynccontextmanager
@@ -41,21 +42,24 @@ async def listening(
             await writer.wait_closed()
 
 
-async def heard(
-    events: AsyncGenerator[tuple[str, Told]], kind: str, fits: Callable[[Told], bool] | None = None
-) -> Told:
+async def heard(events: AsyncGenerator[tuple[str, Told]], kind: str, fits: Fits = lambda data: True) -> Told:
     """The data of the next event of a kind for which ``fits`` is true; others are passed over."""
-    last: Told | None = None
-    try:
+    return (await all_heard(events, {kind: fits}))[kind]
+
+
+async def all_heard(events: AsyncGenerator[tuple[str, Told]], wanted: Mapping[str, Fits]) -> dict[str, Told]:
+    """For each of these kinds the data of the next event that fits, in whatever order they come."""
+    found: dict[str, Told] = {}
+    last: dict[str, Told] = {}
+    with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(WITHIN):
-            async for found, data in events:
-                if found == kind:
-                    last = data
-                    if fits is None or fits(data):
-                        return data
-    except TimeoutError:
-        pass
-    raise AssertionError(f"no such event {kind} came; the last one was {last}")
+            async for kind, data in events:
+                last[kind] = data
+                if kind in wanted and kind not in found and wanted[kind](data):
+                    found[kind] = data
+                    if len(found) == len(wanted):
+                        return found
+    raise AssertionError(f"not all of {list(wanted)} came; the last ones were {last}")
 
 
 async def _events(reader: asyncio.StreamReader) -> AsyncGenerator[tuple[str, Told]]:

@@ -4,7 +4,6 @@ import asyncio
 import itertools
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from starlette.types import Message, Scope
 
@@ -19,12 +18,12 @@ from tests.edge.asgi import Sent
 from tests.support.admin import operated
 from tests.support.artifacts import compat, publish, wasm_module
 from tests.support.faults import Fault, Gate
-from tests.support.listening import heard, listening
+from tests.support.listening import Fits, all_heard, heard, listening
 from tests.support.running import running
 from tests.support.upstream import FaultyUpstream
 from tests.support.waiting import eventually
 
-AT_ONCE = {"overview", "upstreams", "fills", "replicas", "prewarm"}
+AT_ONCE = ("overview", "upstreams", "fills", "replicas", "prewarm")
 
 
 class Page:
@@ -106,16 +105,16 @@ async def test_it_tells_how_all_stands_and_then_what_a_pull_changes(tmp_path: Pa
     with FaultyUpstream() as up:
         publish(up, "team/plugin", "1", compat(wasm_module()))
         async with running(tmp_path, {"ghcr.io": up.url}) as mirror, listening(mirror.address) as said:
-            first: dict[str, Any] = {}
-            while set(first) != AT_ONCE:
-                kind, data = await anext(said)
-                first.setdefault(kind, data)
+            first = await all_heard(said, dict.fromkeys(AT_ONCE, lambda told: True))
             for kind in ("upstreams", "fills", "replicas", "prewarm"):
                 assert first[kind] == (await operated(mirror, "GET", kind)).json
             assert first["overview"]["lookups"]["miss"] == 0
             assert (await mirror.get("/modules/ghcr.io/team/plugin:1")).status == 200
-            await heard(said, "overview", lambda told: told["lookups"]["miss"] == 1)
-            await heard(said, "upstreams", lambda told: told["upstreams"][0]["requests"] == len(up.requests))
+            changed: dict[str, Fits] = {
+                "overview": lambda told: bool(told["lookups"]["miss"] == 1),
+                "upstreams": lambda told: bool(told["upstreams"][0]["requests"] == len(up.requests)),
+            }
+            await all_heard(said, changed)
             numbers = itertools.count()
             hearing = asyncio.create_task(heard(said, "modules"))
             while not hearing.done():  # what comes before the first look is no change
@@ -136,9 +135,12 @@ async def test_it_tells_how_far_a_download_is(tmp_path: Path) -> None:
             assert (await heard(said, "fills"))["fills"] == []
             pulling = asyncio.create_task(mirror.get("/modules/ghcr.io/team/plugin:1"))
             await gate.reached()
-            told = await heard(said, "fills", lambda told: told["total"] == 1 and told["fills"][0]["bytes"] == 300_000)
+            begun: dict[str, Fits] = {
+                "fills": lambda told: [one["bytes"] for one in told["fills"]] == [300_000],
+                "overview": lambda told: bool(told["fills"] == 1),
+            }
+            told = (await all_heard(said, begun))["fills"]
             assert told["fills"][0]["digest"] in map(str, artifact.layers)
-            await heard(said, "overview", lambda told: told["fills"] == 1)
             gate.release()
             assert (await pulling).status == 200
             await heard(said, "fills", lambda told: told["total"] == 0)
