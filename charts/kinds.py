@@ -29,16 +29,24 @@ _PORT: Schema = {"type": "integer", "minimum": 1, "maximum": 65535}
 _STRINGS = _list({"type": "string", "minLength": 1})
 
 KINDS: Final[dict[str, Schema]] = {
-    # free, for the API server or the mirror itself to judge
+    # free, for the API server to judge
     "anything": {"type": "object"},
     "objects": _list({"type": "object"}),
     "strings-by-name": {"type": "object", "additionalProperties": {"type": "string"}},
     "strings": _STRINGS,
     "named": _list(mapping({"name": _text(_NAME)}, ("name",))),
-    # as the mirror reads them: mirror/config/values.py
+    # as the mirror reads them: mirror/config/values.py; of its settings no more than what templates look into
     "duration": _text(rf"^(0|({_NUMBER}(d|h|m|s|ms))+)$"),
     "optional-duration": _text(rf"^(0|({_NUMBER}(d|h|m|s|ms))+)?$"),
     "redis-url": _text(r"^(rediss?(\+(sentinel|cluster))?://[^@?]+)?$"),
+    "settings": {
+        "type": "object",
+        "properties": {
+            "names": _STRINGS,
+            "upstreams": {"type": "object", "additionalProperties": {"type": ["object", "null"]}},
+        }
+        | {name: {"type": "object"} for name in ("admin", "auth", "cache", "cluster", "hosted", "metadata", "wasm")},
+    },
     # as Kubernetes and its kin read them
     "quantity": _text(rf"^{_NUMBER}(Ki|Mi|Gi|Ti|Pi|k|M|G|T|P)?$"),
     "go-duration": _text(rf"^({_NUMBER}(h|m|s))+$"),

@@ -7,7 +7,13 @@ from pathlib import Path
 from charts.values import Value
 
 _INTRODUCTION = Path(__file__).with_name("introduction.md")
-_KINDS = {"strings-by-name": "mapping of text", "strings": "list of text", "anything": "mapping", "objects": "list"}
+_KINDS = {
+    "strings-by-name": "mapping of text",
+    "strings": "list of text",
+    "anything": "mapping",
+    "settings": "mapping",
+    "objects": "list",
+}
 
 
 def document(values: Iterable[Value]) -> str:

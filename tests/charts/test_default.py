@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 
 import mirror
+from charts.values import read
 from mirror.config.values import parse_duration, parse_size
 from tests.charts.settings import container, effective, secret, secret_paths
-from tests.support.helm import Objects, one, rendered
+from tests.support.helm import CHART, Objects, one, rendered
 
 pytestmark = pytest.mark.needs("helm")
 
@@ -128,6 +129,14 @@ def test_the_names_that_agents_write_are_its_own(
         f"{NAME}.mesh.svc:8080",
         f"{NAME}.mesh.svc.cluster.local:8080",
     ]
+
+
+def test_what_it_serves_is_what_the_values_say(
+    objects: Objects, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (about,) = [value.about for value in read((CHART / "values.yaml").read_text()) if value.name == "config"]
+    listed = about.rpartition("these are served: ")[2].removesuffix(".").split(", ")
+    assert set(effective(objects, tmp_path, monkeypatch)["upstreams"]) == set(listed)
 
 
 def test_the_admin_token_is_made_and_kept_and_mounted(objects: Objects) -> None:

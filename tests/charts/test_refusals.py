@@ -12,25 +12,36 @@ pytestmark = [pytest.mark.needs("helm"), pytest.mark.integration]
 BUNDLED = {"bundled": {"enabled": True}}
 
 
-@pytest.mark.parametrize(
-    ("values", "said"),
-    [
-        ({"replica": 2}, "'replica' not allowed"),
-        ({"persistence": {"sizes": "1Gi"}}, "at '/persistence': additional properties 'sizes' not allowed"),
-        ({"redis": {"bundled": {"image": {"name": "x"}}}}, "at '/redis/bundled/image'"),
-        ({"replicas": "two"}, "at '/replicas'"),
-        ({"service": {"type": "ExternalName"}}, "at '/service/type'"),
-        ({"persistence": {"size": "20GB"}}, "at '/persistence/size'"),
-        ({"drainFor": "15 s"}, "at '/drainFor'"),
-        ({"redis": {"url": "redis://user:word@redis"}}, "at '/redis/url'"),
-        ({"credentials": [{"upstream": "ghcr.io"}]}, "missing property 'existingSecret'"),
-        ({"credentialHelpers": [{"name": "ecr-login", "image": "x", "upstreams": []}]}, "at '/credentialHelpers/0"),
-        ({"auth": {"users": ["a:b"]}}, "at '/auth/users/0'"),
-    ],
-    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
-)
-def test_the_schema_says_which_value_it_does_not_know(values: dict[str, Any], said: str) -> None:
-    assert said in refusal(values)
+def test_the_schema_names_every_value_that_it_does_not_know_or_that_is_none() -> None:
+    words = refusal(
+        {
+            "replica": 2,
+            "persistence": {"sizes": "1Gi", "size": "20GB"},
+            "redis": {"url": "redis://user:word@redis", "bundled": {"image": {"name": "x"}}},
+            "replicas": "two",
+            "service": {"type": "ExternalName"},
+            "drainFor": "15 s",
+            "credentials": [{"upstream": "ghcr.io"}],
+            "credentialHelpers": [{"name": "ecr-login", "image": "x", "upstreams": []}],
+            "auth": {"users": ["a:b"]},
+            "config": {"upstreams": ["ghcr.io"]},
+        }
+    )
+    for said in (
+        "at '': additional properties 'replica' not allowed",
+        "at '/persistence': additional properties 'sizes' not allowed",
+        "at '/persistence/size': '20GB' does not match pattern",
+        "at '/redis/url': 'redis://user:word@redis' does not match",
+        "at '/redis/bundled/image': additional properties 'name' not allowed",
+        "at '/replicas': got string, want integer",
+        "at '/service/type': value must be one of 'ClusterIP'",
+        "at '/drainFor'",
+        "at '/credentials/0': missing property 'existingSecret'",
+        "at '/credentialHelpers/0/upstreams'",
+        "at '/auth/users/0'",
+        "at '/config/upstreams': got array, want object",
+    ):
+        assert said in words, words
 
 
 @pytest.mark.parametrize(
@@ -61,6 +72,9 @@ def test_the_schema_says_which_value_it_does_not_know(values: dict[str, Any], sa
             "config.upstreams has a password, of a",
         ),
         ({"config": {"admin": {"listen": "0.0.0.0:9090"}}}, "set admin.port"),
+        ({"config": {"metadata": {"url": "redis://redis"}}}, "set redis.url"),
+        ({"config": {"tls": {"certificate": "/a"}}}, "set tls.existingSecret"),
+        ({"credentials": [{"upstream": "corp", "existingSecret": "x"}]}, "credentials: corp is no host"),
         ({"config": {"data_dir": "/data"}}, "config.data_dir is where the volume is mounted"),
         ({"extraEnv": [{"name": "WASM_MIRROR_LISTEN", "value": ":80"}]}, "extraEnv must not have WASM_MIRROR_LISTEN"),
         ({"config": {"drain_for": "15 s"}}, "drainFor must be a duration such as 500ms, 15s or 1m30s"),
@@ -120,6 +134,15 @@ def test_config_wins_over_what_is_derived_and_large_numbers_stay_numbers() -> No
     assert "- mirror-wasm-mirror:8080\n" in text
     assert "- mirror.example\n" in text
     assert environment(objects)["WASM_MIRROR_LOG__LEVEL"] == "debug"
+
+
+def test_a_claim_that_exists_is_taken_in_place_of_a_new_one() -> None:
+    objects = rendered({"persistence": {"existingClaim": "old", "size": "1Ti"}})
+    (spec,) = [each["spec"] for each in objects if each["kind"] == "StatefulSet"]
+    assert "volumeClaimTemplates" not in spec
+    volumes = {volume["name"]: volume for volume in spec["template"]["spec"]["volumes"]}
+    assert volumes["data"]["persistentVolumeClaim"] == {"claimName": "old"}
+    assert "max_size: 891289MiB\n" in settings_file(objects)
 
 
 def test_a_change_of_the_settings_rolls_the_pods_and_another_version_of_the_chart_alone_does_not() -> None:

@@ -46,6 +46,8 @@ def test_every_mapping_of_the_schema_refuses_what_it_does_not_know_or_is_free_on
     free = {json.dumps(KINDS[kind]) for kind in ("anything", "strings-by-name")}
 
     def walk(schema: dict[str, Any]) -> None:
+        if schema.get("properties") == KINDS["settings"]["properties"]:
+            return  # the mirror's own, which check-config judges
         if schema["type"] == "object" and "properties" not in schema:
             assert json.dumps({name: schema[name] for name in schema if name != "description"}) in free
             return

@@ -54,6 +54,12 @@
 {{- if dig "admin" "listen" "" . -}}
 {{- fail "config.admin.listen has a value of its own, from which Service and probes follow: set admin.port" -}}
 {{- end -}}
+{{- if dig "metadata" "url" "" . -}}
+{{- fail "config.metadata.url has a value of its own, for replicas need more than that: set redis.url" -}}
+{{- end -}}
+{{- if .tls -}}
+{{- fail "config.tls has values of its own, from which the Service and probes follow: set tls.existingSecret" -}}
+{{- end -}}
 {{- if hasKey . "data_dir" -}}
 {{- fail "config.data_dir is where the volume is mounted; it cannot be changed" -}}
 {{- end -}}

@@ -118,6 +118,9 @@ client_key: {{ $place }}/tls.key
 
 {{/* Writes a login to one of the upstreams; prints nothing. */}}
 {{- define "wasm-mirror.giveLogin" -}}
+{{- if not (or (hasKey .upstreams .name) (regexMatch "^[^.:]+(\\.[^.:]+)+$" .name)) -}}
+{{- fail (printf "%s: %s is no host, and config.upstreams has no upstream of that name with its endpoints" .key .name) -}}
+{{- end -}}
 {{- $upstream := get .upstreams .name | default dict -}}
 {{- if $upstream.credentials -}}
 {{- fail (printf "%s: the upstream %s has credentials already; it can have one login" .key .name) -}}
