@@ -55,7 +55,7 @@ setup: $(READY) ## .venv with the package and its tools; nothing to do when noth
 
 $(READY): requirements.lock pyproject.toml mirror/__init__.py
 	@$(PY) -m pip --version >/dev/null 2>&1 || $(MAKE) --no-print-directory $(VENV)
-	@echo "Installing requirements.lock into $(VENV)"
+	@echo "Installing what requirements.lock names into $(VENV): this takes a minute or two, once"
 	@$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
 	@$(PY) -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@

@@ -51,12 +51,18 @@ def seconds(value: float) -> str:
 _VERDICT = {True: "met", False: "MISSED", None: ""}
 
 
-def render(rows: Iterable[Row]) -> str:
-    """The table as text, for a terminal."""
-    lines = [("figure", "mirror", "beside it", "ratio", "goal", "")]
+def cells(rows: Iterable[Row]) -> list[tuple[str, ...]]:
+    """The head of the table, and a line for each row, each of six cells."""
+    lines: list[tuple[str, ...]] = [("figure", "mirror", "beside it", "ratio", "goal", "")]
     for row in rows:
         ratio = "" if row.ratio is None else f"{row.ratio:.2f} ×" if row.ratio < 100 else f"{row.ratio:.0f} ×"
         lines.append((row.what, row.mirror, row.beside, ratio, row.goal, _VERDICT[row.met]))
+    return lines
+
+
+def render(rows: Iterable[Row]) -> str:
+    """The table as text, for a terminal."""
+    lines = cells(rows)
     widths = [max(len(line[column]) for line in lines) for column in range(6)]
     rule = ["-" * width for width in widths]
     return "\n".join(
