@@ -40,8 +40,11 @@ def test_the_values_that_it_shows_are_taken_by_the_chart_and_by_the_mirror(
 def test_its_helm_commands_are_understood(tmp_path: Path) -> None:
     (tmp_path / "values.yaml").write_text(yaml.safe_dump(VALUES["a mesh that depends on it"]))
     shown = [words for words in COMMANDS if words[0] == "helm"]
-    assert len(shown) == 3
+    assert len(shown) == 4
     for _, verb, *words in shown:
+        if verb == "test":
+            assert helm("test", "--help", *words[1:]).returncode == 0
+            continue
         assert verb in ("install", "upgrade")
         rest = [str(tmp_path / word) if word == "values.yaml" else word for word in words]
         rest = [
@@ -55,7 +58,7 @@ def test_its_helm_commands_are_understood(tmp_path: Path) -> None:
 def test_its_kubectl_commands_name_what_the_chart_makes() -> None:
     objects = rendered(RELEASE, namespace="istio-system")
     shown = [words for words in COMMANDS if words[0] == "kubectl"]
-    assert len(shown) + 3 == len(COMMANDS)
+    assert len(shown) + 4 == len(COMMANDS)
     for words in shown:
         assert words[1:3] == ["-n", "istio-system"]
         match [word for word in words[3:] if word != "-i"]:
@@ -70,6 +73,9 @@ def test_its_kubectl_commands_name_what_the_chart_makes() -> None:
                 assert claim == f"{template['metadata']['name']}-wasm-mirror-0"
             case ["delete", "statefulset", name, "--cascade=orphan"]:
                 assert one(objects, "StatefulSet")["metadata"]["name"] == name
+            case ["logs", name]:
+                job = one(rendered(VALUES["warmed"] | RELEASE, namespace="istio-system"), "Job")
+                assert name == f"job/{job['metadata']['name']}"
             case other:
                 pytest.fail(f"nothing holds {other} against the chart")
 
