@@ -104,7 +104,7 @@ def check_config(config: Path | None) -> None:
     short_help="Say what would fail, and how to mend it.",
     epilog=options.examples(
         "wasm-mirror doctor --config config/wasm-mirror.yaml",
-        "wasm-mirror doctor --json | jq -r '.findings[] | select(.mark == \"fail\") | .advice'",
+        "wasm-mirror doctor --json | jq -r '.findings[].advice'",
     ),
 )
 @_config
@@ -163,7 +163,7 @@ def health_command(config: Path | None) -> None:
         "wasm-mirror inspect --json plugin.wasm | jq .accepted_by",
     ),
 )
-@click.argument("references", metavar="REF…", nargs=-1, required=True)
+@click.argument("references", metavar="REF…", nargs=-1, required=True, shell_complete=options.files)
 @options.url
 @options.token_file
 @click.option("--json", "json_", is_flag=True, help="For programs: a JSON object for each REF, one a line.")

@@ -221,8 +221,8 @@ class Client:
 
     def _unreachable(self, cause: str) -> MirrorUnreachable:
         return MirrorUnreachable(
-            f"no mirror answers at {self.url}: {cause}; start it there, or name another address with --mirror "
-            "(WASM_MIRROR_URL)"
+            f"no mirror answers at {self.url}: {cause}; start it there (wasm-mirror serve), or name another "
+            "address with --mirror (WASM_MIRROR_URL)"
         )
 
     def _refused(self, method: str, path: str, status: int, body: bytes) -> MirrorRefused:

@@ -29,6 +29,7 @@ from mirror.commands.options import Asked
     "files",
     multiple=True,
     metavar="FILE|DIR|-",
+    shell_complete=options.files,
     help="References, one a line, or Kubernetes YAML: WasmPlugins, EnvoyFilters, EnvoyExtensionPolicies.",
 )
 @click.option("--cluster", is_flag=True, help="The modules that objects of a Kubernetes cluster name.")
@@ -119,7 +120,14 @@ def prewarm(
     ),
 )
 @options.references
-@click.option("-o", "--output", required=True, metavar="FILE|-", help="The archive; - is standard output.")
+@click.option(
+    "-o",
+    "--output",
+    required=True,
+    metavar="FILE|-",
+    shell_complete=options.files,
+    help="The archive; - is standard output.",
+)
 @click.option(
     "--platform",
     "platforms",
@@ -149,7 +157,7 @@ def export(asked: Asked, references: Sequence[str], output: str, platforms: Sequ
         "wasm-mirror import --as ghcr.io/team/a a.tar",
     ),
 )
-@click.argument("files", metavar="FILE|-…", nargs=-1, required=True)
+@click.argument("files", metavar="FILE|-…", nargs=-1, required=True, shell_complete=options.files)
 @click.option("--pin", is_flag=True, help="Pin all of it.")
 @click.option("--as", "under", metavar="UPSTREAM/REPO", help="Whose tags they are, where the archive has tags alone.")
 @options.of_a_mirror

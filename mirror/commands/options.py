@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Concatenate, Final, TypeVar
 
 import click
+from click.shell_completion import CompletionItem
 
 R = TypeVar("R")
 
@@ -59,6 +60,11 @@ class Duration(click.ParamType[float]):
             return parse_duration(value)
         except ValueError as error:
             self.fail(str(error), param, ctx)
+
+
+def files(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """What completes a value that may be a file: a shell knows which there are."""
+    return [CompletionItem(incomplete, type="file")]
 
 
 references = click.argument("references", metavar="REF…", nargs=-1, required=True)
