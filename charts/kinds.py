@@ -38,7 +38,7 @@ KINDS: Final[dict[str, Schema]] = {
     # as the mirror reads them: mirror/config/values.py; of its settings no more than what templates look into
     "duration": _text(rf"^(0|({_NUMBER}(d|h|m|s|ms))+)$"),
     "optional-duration": _text(rf"^(0|({_NUMBER}(d|h|m|s|ms))+)?$"),
-    "redis-url": _text(r"^(rediss?(\+(sentinel|cluster))?://[^@?]+)?$"),
+    "redis-url": _text(r"^(rediss?(\+(sentinel|cluster))?://.+)?$"),
     "settings": {
         "type": "object",
         "properties": {

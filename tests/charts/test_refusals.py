@@ -17,7 +17,7 @@ def test_the_schema_names_every_value_that_it_does_not_know_or_that_is_none() ->
         {
             "replica": 2,
             "persistence": {"sizes": "1Gi", "size": "20GB"},
-            "redis": {"url": "redis://user:word@redis", "bundled": {"image": {"name": "x"}}},
+            "redis": {"url": "http://redis", "bundled": {"image": {"name": "x"}}},
             "replicas": "two",
             "service": {"type": "ExternalName"},
             "drainFor": "15 s",
@@ -31,7 +31,7 @@ def test_the_schema_names_every_value_that_it_does_not_know_or_that_is_none() ->
         "at '': additional properties 'replica' not allowed",
         "at '/persistence': additional properties 'sizes' not allowed",
         "at '/persistence/size': '20GB' does not match pattern",
-        "at '/redis/url': 'redis://user:word@redis' does not match",
+        "at '/redis/url': 'http://redis' does not match",
         "at '/redis/bundled/image': additional properties 'name' not allowed",
         "at '/replicas': got string, want integer",
         "at '/service/type': value must be one of 'ClusterIP'",
@@ -49,6 +49,7 @@ def test_the_schema_names_every_value_that_it_does_not_know_or_that_is_none() ->
     [
         ({"replicas": 2}, "Set redis.url, or redis.bundled.enabled=true; or config.hosted.enabled=false"),
         ({"redis": {"url": "redis://redis", **BUNDLED}}, "redis.url and redis.bundled.enabled are both set"),
+        ({"redis": {"url": "redis://user:hush@redis"}}, "redis.url holds a user, a password or a query"),
         ({"redis": {**BUNDLED, "usernameKey": "user"}}, "redis.usernameKey is a key of redis.existingSecret"),
         ({"redis": {"tls": {"certificateKey": "tls.crt"}}}, "redis.tls.privateKeyKey belong together"),
         ({"persistence": {"enabled": False, "existingClaim": "x"}}, "persistence.enabled is false"),

@@ -5,6 +5,9 @@
 {{- if and $values.redis.url $values.redis.bundled.enabled -}}
 {{- fail "redis.url and redis.bundled.enabled are both set: replicas meet in one Redis; leave one of them out" -}}
 {{- end -}}
+{{- if regexMatch "[@?]" $values.redis.url -}}
+{{- fail "redis.url holds a user, a password or a query, and it becomes a ConfigMap: name a Secret in redis.existingSecret" -}}
+{{- end -}}
 {{- if and (gt (int $values.replicas) 1) (not (include "wasm-mirror.replicated" .)) $hosted -}}
 {{- fail (printf "replicas is %d, and they have no Redis to meet in: what is pushed to one of them would not be at the others. Set redis.url, or redis.bundled.enabled=true; or config.hosted.enabled=false, and each replica mirrors for itself" (int $values.replicas)) -}}
 {{- end -}}
