@@ -87,9 +87,10 @@ def test_ports_are_those_that_the_settings_write() -> None:
         },
     }
     url = "redis+sentinel://a.corp:26380,b.corp/main/0"
-    found = policy(rendered({"replicas": 2, "config": config, "redis": {"url": url}}))
+    proxy = {"name": "HTTPS_PROXY", "value": "http://proxy.corp:3128"}
+    found = policy(rendered({"replicas": 2, "config": config, "redis": {"url": url}, "extraEnv": [proxy]}))
     there = ways(found["egress"], "to")
-    assert {ports for ports, peers in there.items() if peers == ANYWHERE} == {(4318, 443, 5000, 80, 9000)}
+    assert {ports for ports, peers in there.items() if peers == ANYWHERE} == {(3128, 4318, 443, 5000, 80, 9000)}
     assert there[26379, 26380, 6379] is None
 
     given = {"upstreams": {"ports": [5000], "to": [TEAM]}, "redis": [TEAM], "nameServerPorts": [5353]}

@@ -34,7 +34,8 @@
 {{- regexFind "[0-9]+$" (regexFind ":[0-9]+$" $url.host) | default (eq $url.scheme "http" | ternary "80" "443") -}}
 {{- end }}
 
-{{/* A list: the ports of upstreams, as the settings write them; 443 is that of token services and redirects, too. */}}
+{{/* A list: the ports of upstreams, as the settings write them, and those of proxies; 443 is that of token services and
+     redirects, too. */}}
 {{- define "wasm-mirror.upstreamPorts" -}}
 {{- $settings := include "wasm-mirror.settings" . | fromYaml -}}
 {{- $ports := list "443" -}}
@@ -48,6 +49,11 @@
 {{- end -}}
 {{- with $settings.tracing -}}
 {{- with .endpoint }}{{ $ports = append $ports (include "wasm-mirror.portOf" (dict "at" .)) }}{{ end -}}
+{{- end -}}
+{{- range .Values.extraEnv -}}
+{{- if and .value (has (upper .name) (list "HTTP_PROXY" "HTTPS_PROXY")) -}}
+{{- $ports = append $ports (include "wasm-mirror.portOf" (dict "at" .value)) -}}
+{{- end -}}
 {{- end -}}
 {{- toYaml $ports -}}
 {{- end }}
