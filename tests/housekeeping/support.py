@@ -37,6 +37,11 @@ async def rows(mirror: Running, query: str = "", after: str | None = None) -> li
             return found
 
 
+def names(found: list[Row]) -> list[str]:
+    """By what rows are called."""
+    return [row["reference"] for row in found]
+
+
 async def pull(mirror: Running, name: str, artifact: Artifact) -> None:
     """Have a tag and all that it names here, as a client that takes all of it."""
     repository, _, tag = name.rpartition(":")

@@ -20,6 +20,7 @@ from mirror.metadata.sqlite import SqliteMetadata
 from mirror.narrowing import Sort, Wanted
 from mirror.oci import OCI_MANIFEST, Reference
 from mirror.store.blobs import BlobStore
+from mirror.wasm.facts import Facts
 from tests.store.disk import data_in
 from tests.support.artifacts import OCI_LAYER, image
 
@@ -115,20 +116,30 @@ async def test_ten_thousand_tags_are_listed_while_the_loop_goes_on(tmp_path: Pat
         tags = [replace(template, tag=f"v{number}", fetched_at=float(number)) for number in range(10_000)]
         await one.known.merge_tags(tags)
         longest, ends = 0.0, False
+        facts = Facts("oci tar+gzip", ("0.2.1",), "accepted", None)
+        await one.known.put_facts({template.digest: facts}, "now")
 
         async def beat() -> None:
+            """What the loop's own thread is at between two turns, whatever else the machine does."""
             nonlocal longest
+            before = time.thread_time()
             while not ends:
-                began = time.monotonic()
                 await asyncio.sleep(0.001)
-                longest = max(longest, time.monotonic() - began)
+                longest, before = max(longest, time.thread_time() - before), time.thread_time()
 
+        wanted = [Wanted(sort=sort) for sort in ("reference", "size", "hits")]
+        wanted += [Wanted(search="PLUGIN:V7", verdict="accepted")]
         beating = asyncio.ensure_future(beat())
-        for sort in ("reference", "size", "hits"):
-            began, used = time.monotonic(), time.process_time()
-            page = await one.inventory.listed(Wanted(sort=sort, limit=1000))
-            assert (len(page.modules), page.total) == (1000, 10_001)
+        for first in wanted:
+            used = time.process_time()
+            page = await one.inventory.listed(first)
+            assert len(page.modules) == 100
+            assert page.total == (1_111 if first.search else 10_001)
             assert time.process_time() - used < 3.0, "half a second, where nobody else is at work"
-            assert longest < 0.5 * max(1.0, time.monotonic() - began), "it is made in a thread"
+            used = time.process_time()
+            page = await one.inventory.listed(replace(first, after=page.next))
+            assert len(page.modules) == 100
+            assert time.process_time() - used < 1.5, "a fifth of a second, where nobody else is at work"
         ends = True
         await beating
+        assert longest < 0.1, "it is made in a thread"

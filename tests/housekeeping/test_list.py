@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 import pytest
 
-from tests.housekeeping.support import Row, act, call, pull, rows
+from tests.housekeeping.support import act, call, names, pull, rows
 from tests.support.artifacts import Artifact, compat, publish, raw, wasm_module
 from tests.support.pushing import Author
 from tests.support.running import Running, running
@@ -19,10 +19,6 @@ LATE = {"defaults": {"fresh_for": "1h"}}
 
 def plugin(seed: int, size: int = 3_000) -> Artifact:
     return raw(wasm_module(size, seed=seed))
-
-
-def names(found: list[Row]) -> list[str]:
-    return [row["reference"] for row in found]
 
 
 async def test_a_row_says_what_is_known_and_held(tmp_path: Path) -> None:
