@@ -7,7 +7,7 @@ import { count, parts, plural, setWhen, when } from "./format.js";
 import { COLUMNS, moduleRow } from "./modules.js";
 import { mirrorHost } from "./routes.js";
 import { on, state } from "./state.js";
-import { button, card, carryOut, code, confirmed, copyable, row, table, tellResults } from "./ui.js";
+import { button, card, carryOut, code, confirmed, copyable, notice, row, table, tellResults } from "./ui.js";
 
 const REST = 3000; // ms between two looks
 const MOST = 100; // versions
@@ -61,15 +61,15 @@ function actions(reference, { changed, moved }) {
     await carryOut(event.currentTarget, work);
     await changed();
   };
-  const pin = button("Pin", act(async () => tellResults((await post("pins", { references: [reference] })).results)));
+  const pin = button("Pin", act(async () => tellResults((await post("pins", { references: [reference] })).results, ["pinned", "already"])));
   const unpin = button("Unpin…", act(async () => {
     const words = ["What it protects at all replicas may then be evicted, if nothing else pins it."];
     if (!await confirmed(`Unpin ${reference}?`, words, "Unpin")) return;
-    const { reference: name } = await remove(`pins/${path(reference)}`);
-    tellResults([{ reference: name, result: "unpinned" }]);
+    await remove(`pins/${path(reference)}`);
+    notice(`${reference}: unpinned`);
   }), { hidden: true });
   const refresh = button("Refresh", act(async () => {
-    tellResults((await post("refresh", { references: [reference] })).results);
+    tellResults((await post("refresh", { references: [reference] })).results, ["unchanged", "moved", "held", "fetched"]);
     await moved();
   }), { title: "Ask its upstream now what it names" });
   const purge = button("Purge…", act(async () => {
@@ -78,7 +78,7 @@ function actions(reference, { changed, moved }) {
       "While its upstream does not answer, no agent can pull it.",
     ];
     if (!await confirmed(`Purge ${reference}?`, words, "Purge")) return;
-    tellResults((await post("purge", { references: [reference] })).results);
+    tellResults((await post("purge", { references: [reference] })).results, ["purged", "absent"]);
   }), { class: "danger" });
   const root = h("div", { class: "actions", role: "group", "aria-label": "What can be done" }, pin, unpin, refresh, purge);
   return {

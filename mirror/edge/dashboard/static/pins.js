@@ -5,7 +5,7 @@ import { h, keyed, setAttribute, setText, show } from "./dom.js";
 import { bytes, plural, setWhen, when } from "./format.js";
 import { moduleHref } from "./routes.js";
 import { on, state } from "./state.js";
-import { badge, button, card, carryOut, code, confirmed, row, table, tellResults } from "./ui.js";
+import { badge, button, card, carryOut, code, confirmed, notice, row, table, tellResults } from "./ui.js";
 
 /** The page of pins. */
 export function pinsPage() {
@@ -53,7 +53,7 @@ function pinForm(done) {
         event.preventDefault();
         carryOut(submit, async () => {
           const { results } = await post("pins", { references: [input.value.trim()] });
-          tellResults(results);
+          tellResults(results, ["pinned", "already"]);
           if (results.every((one) => one.result === "pinned" || one.result === "already")) input.value = "";
           await done();
         });
@@ -73,7 +73,7 @@ function pin(list, changed) {
     const words = ["What it protects at all replicas may then be evicted, if nothing else pins it."];
     if (!await confirmed(`Unpin ${reference}?`, words, "Unpin")) return;
     await remove(`pins/${path(reference)}`);
-    tellResults([{ reference, result: "unpinned" }]);
+    notice(`${reference}: unpinned`);
     await changed();
   }));
   const root = row(list, [[link, problem], here.root, size, at, by, unpin]);

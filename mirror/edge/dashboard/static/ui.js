@@ -81,7 +81,7 @@ export function notice(text, level = "good") {
   const all = document.getElementById("notices");
   all.append(root);
   while (all.childElementCount > 5) all.firstElementChild.remove();
-  if (level === "good") setTimeout(() => root.remove(), 8000);
+  if (level === "good") setTimeout(() => root.remove(), 12_000);
 }
 
 /** Ask before something that cannot be taken back; whether the answer is yes. */
@@ -116,12 +116,10 @@ export async function carryOut(control, work) {
   }
 }
 
-const FINE = new Set(["pinned", "unpinned", "already", "unchanged", "moved", "held", "fetched", "purged", "absent"]);
-
-/** Say what became of references: `results` as the API gives them. */
-export function tellResults(results) {
+/** Say what became of references: `results` as the API gives them, of which those in `fine` are what was wanted. */
+export function tellResults(results, fine) {
   for (const { reference, result, why, replica } of results) {
     const where = replica ? ` at ${replica}` : "";
-    notice(`${reference}: ${result}${where}${why ? `. ${why}` : ""}`, FINE.has(result) ? "good" : "bad");
+    notice(`${reference}: ${result}${where}${why ? `. ${why}` : ""}`, fine.includes(result) ? "good" : "bad");
   }
 }
