@@ -1,19 +1,18 @@
-"""What the documents say is held against the code: commands run, links lead somewhere, defaults are the defaults."""
+"""What the documents say is held against the code: commands run, defaults are the defaults."""
 
 import re
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 import click
-import pytest
 import yaml
 
 from mirror.cli import main
 from mirror.config import load
 from mirror.names import Names
 from mirror.oci import RegistryPath, parse_path
+from tests.documents.blocks import pages
 from tests.support.artifacts import compat, publish, wasm_module
 from tests.support.process import MirrorProcess
 from tests.support.tools import require
@@ -23,20 +22,6 @@ from tests.test_imports import HOUSE, places
 _ROOT = Path(__file__).parents[1]
 _README = (_ROOT / "README.md").read_text()
 _ARCHITECTURE = (_ROOT / "docs" / "architecture.md").read_text()
-_DOCUMENTS = (
-    *("README.md", "CONTRIBUTING.md", "CHANGELOG.md"),
-    *(
-        "docs/agents.md",
-        "docs/alerts.md",
-        "docs/api.md",
-        "docs/architecture.md",
-        "docs/authors.md",
-        "docs/commands.md",
-        "docs/configuration.md",
-        "docs/failures.md",
-    ),
-    *("docs/kubernetes.md", "docs/metrics.md", "docs/operators.md", "docs/redis.md", "docs/tracing.md"),
-)
 _EXAMPLE = "http://127.0.0.1:8080"
 _PLUGIN = "istio-ecosystem/wasm-extensions/basic_auth"
 _TTL = re.compile(r"ttl=\d+")
@@ -141,27 +126,12 @@ def test_the_defaults_in_the_readme_are_the_defaults() -> None:
 
 def test_every_command_that_a_document_names_exists() -> None:
     targets = set(re.findall(r"^([a-z0-9]+):", (_ROOT / "Makefile").read_text(), re.MULTILINE))
-    for name in _DOCUMENTS:
+    for name in pages():
         text = (_ROOT / name).read_text()
         assert set(re.findall(r"(?:`|^)make ([a-z0-9]+)", text, re.MULTILINE)) <= targets, name
         assert set(re.findall(r"wasm-mirror ([a-z-]+)(?= --|`)", text)) <= set(
             main.list_commands(click.Context(main))
         ), name
-
-
-def links(name: str) -> Iterator[str]:
-    """The files to which a document leads, by links or by their path from the repository's root."""
-    text = (_ROOT / name).read_text()
-    folder = Path(name).parent
-    for target in re.findall(r"\]\(([^)#\s]+)", text):
-        if "://" not in target:
-            yield str(folder / target)
-    yield from re.findall(r"`((?:config|docs|mirror|tests)/[\w./-]+\.\w+)`", text)
-
-
-@pytest.mark.parametrize("name", _DOCUMENTS)
-def test_every_link_leads_to_a_file(name: str) -> None:
-    assert [target for target in links(name) if not (_ROOT / target).exists()] == []
 
 
 def house() -> list[str]:
