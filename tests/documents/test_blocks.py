@@ -24,8 +24,8 @@ _OUGHT = {"bash": "sh", "shell": "sh", "shell-session": "console", "yml": "yaml"
 _USUAL = frozenset(
     re.findall(
         r"\S+",
-        "base64 cat cd chmod curl cut date diff echo eval export false find grep gzip head jq ln ls mkdir mktemp mv openssl"
-        " printf python3 read rm sed set sha256sum sleep sort source . ssh sudo tail tar tee test [ touch tr true umask"
+        "base64 cat cd chmod curl cut date diff echo eval export false find grep gzip head jq ln ls mkdir mktemp mv"
+        " openssl printf python3 read rm sed set sha256sum sleep sort source . ssh sudo tail tar tee test [ touch tr true umask"
         " uniq unset wait wc xargs zcat",
     )
 )
