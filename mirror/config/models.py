@@ -121,9 +121,9 @@ class AdminSettings(Section):
     )
     listen: Listen | None = Field(
         None,
-        description="A port of their own for `/api/v1` and `/metrics`, which are then nowhere else; all else stays at "
-        "the registry's, and `/healthz` and `/readyz` answer at both. TLS is for both. Without it they are at "
-        "`listen`.",
+        description="A port of their own for the dashboard, `/api/v1` and `/metrics`, which are then nowhere else; all "
+        "else stays at the registry's, and `/healthz` and `/readyz` answer at both. TLS is for both. Without it they "
+        "are at `listen`.",
     )
 
 

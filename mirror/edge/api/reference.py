@@ -40,7 +40,7 @@ generated.
 **Who may.** With `admin.token_file` in the settings, who brings `Authorization: Bearer <token>`. Without it, programs
 on the mirror's own machine, while the port that the API is on listens on a loopback address: the request must be for
 such an address by its `Host`, and it must not come from a web page of another site (`Origin`, `Sec-Fetch-Site`). With
-`admin.listen` the API has a port of its own, together with `/metrics`.
+`admin.listen` the API has a port of its own, together with `/metrics` and the dashboard.
 
 **What every answer has in common.** `Cache-Control: no-store`. An error is
 `{"errors": [{"code", "message", "detail"}]}`, as everywhere, and its message says what to do; a query or a body that is
