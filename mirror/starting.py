@@ -2,6 +2,8 @@
 
 import asyncio
 import logging
+import os
+import signal
 import sys
 from collections.abc import Callable
 
@@ -25,10 +27,15 @@ from mirror.wiring import check_extras, check_metadata, check_secrets
 
 log = logging.getLogger(__name__)
 
+_FIRST = 1
+"""The process that a container begins with: the kernel keeps from it each signal that it does not handle."""
+
 
 def run(settings: Settings) -> int:
     """Serve; the exit status. Raises `StartError` when it cannot begin."""
     logs.configure(settings.log.level, settings.log.format)
+    if os.getpid() == _FIRST:
+        signal.signal(signal.SIGTERM, lambda *_: os._exit(0))  # until what serves takes its signals
     tls = Tls.load(settings)
     check_extras(settings)
     check_secrets(settings)

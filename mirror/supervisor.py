@@ -40,7 +40,9 @@ class Supervisor:
         failed = False
         while self._children:
             pid, status = os.wait()
-            began = self._children.pop(pid, 0.0)
+            if pid not in self._children:  # an orphan: as a container's first process the supervisor inherits them
+                continue
+            began = self._children.pop(pid)
             code = os.waitstatus_to_exitcode(status)
             if self._stopping:
                 failed |= code not in (

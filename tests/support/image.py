@@ -157,6 +157,18 @@ class Container(ServerProcess):
         """``docker exec``: run a command inside."""
         return subprocess.run([*self._runc, "exec", self._name, *command], capture_output=True, text=True, timeout=60)
 
+    def run(self) -> subprocess.CompletedProcess[str]:
+        """``docker run`` of a command that ends by itself."""
+        try:
+            return subprocess.run(self.command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60)
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Leave nothing running, and give the port back; a ``with`` statement does so at its end."""
+        self.kill()
+        self._port.close()
+
     def kill(self) -> None:
         """Kill all that runs inside, too: it is no child of runc's."""
         subprocess.run([*self._runc, "delete", "--force", self._name], capture_output=True, timeout=60)
@@ -168,8 +180,7 @@ class Container(ServerProcess):
         try:
             super().__exit__(kind, error, trace)
         finally:
-            self.kill()
-            self._port.close()
+            self.close()
 
 
 def _configuration(

@@ -87,6 +87,7 @@ PROGRAMS: dict[str, Packaged | Kept] = {
         FromNpm("asc", source=_ROOT / "demo" / "plugin"),
         Wheel("hadolint", lock=Path(__file__).with_name("hadolint.lock"), path="bin/hadolint"),
         Wheel("pipx", lock=Path(__file__).with_name("pipx.lock"), path="pipx/__init__.py"),
+        FromModule("compose-schema", "github.com/compose-spec/compose-go/v2@v2.16.2", "schema/compose-spec.json"),
         Packaged("systemd-analyze", "systemd"),
         Packaged("buildah", "buildah"),
         Packaged("runc", "runc"),
