@@ -46,7 +46,7 @@ def test_nothing_wrong_is_said_in_one_line(browser: Browser, mirror: Pretended) 
         expect(page).to_have_title("All well · wasm-mirror")
         expect(page.locator(".problem")).to_have_count(0)
         expect(page.locator(".tile", has_text="Hit ratio")).to_contain_text("99.4 %")
-        expect(page.locator(".tile", has_text="Disk")).to_contain_text("of 20.0 GiB (15 %) in 420 blobs")
+        expect(page.locator(".tile", has_text="Disk")).to_contain_text("of 20.0 GiB (15 %), 60.0 GiB free")
 
 
 def test_what_is_wrong_is_said_at_once_the_worst_first_and_goes_when_it_is_over(

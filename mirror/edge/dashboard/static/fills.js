@@ -31,7 +31,7 @@ function fill(first) {
   const root = h("li", {},
     h("div", { class: "line" }, from, digest),
     bar,
-    h("div", { class: "line sub" }, size, waiting, h("span", {}, "since ", since)));
+    h("div", { class: "line sub" }, size, waiting, h("span", {}, "began ", since)));
   const update = (one) => {
     setText(from, one.repository ?? "a blob that another worker fetches");
     setText(digest, short(one.digest));
@@ -68,7 +68,8 @@ function replica() {
   const mark = badge("none", "");
   const root = h("li", {}, h("div", { class: "line" }, name, mark.root));
   const update = ({ address, own, answers }) => {
-    setText(name, address);
+    setText(name, address.replace(/^https?:\/\//, ""));
+    setAttribute(name, "title", address);
     if (own) mark.update("good", "this one");
     else mark.update(answers ? "good" : "bad", answers ? "answers" : "does not answer");
   };

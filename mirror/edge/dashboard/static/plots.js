@@ -88,10 +88,11 @@ function plot(kind) {
   const cursor = svg("line", { class: "cursor", y1: 0, y2: HEIGHT, "vector-effect": "non-scaling-stroke" });
   const drawing = svg("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, preserveAspectRatio: "none", "aria-hidden": "true" },
     ...grid, ...shapes, cursor);
-  const top = h("span", { class: "scale" });
+  const top = h("span");
+  const scale = h("span", { class: "scale", "aria-hidden": "true" }, top, h("span", {}, "0"));
   const [from, until] = [h("span"), h("span")];
   const reading = h("output", { class: "reading" });
-  const frame = h("div", { class: "frame", tabindex: "0", role: "img" }, top, drawing);
+  const frame = h("div", { class: "frame", tabindex: "0", role: "img" }, scale, drawing);
   const legend = kind.lines.length > 1
     ? h("span", { class: "legend" }, h("span", { class: "key sent" }, "sent"), h("span", { class: "key upstream" }, "from upstreams"))
     : null;

@@ -28,7 +28,7 @@ export function status() {
     setText(text, words);
     setText(more, rest);
     show(list, found.length > 0);
-    keyed(list, found, (one) => one.id, problem);
+    keyed(list, found.map((one) => ({ ...one, alone: found.length === 1 })), (one) => one.id, problem);
     document.title = level === "good" ? "All well · wasm-mirror" : `${plural(found.length, "problem")} · wasm-mirror`;
   });
   return { root, stop };
@@ -44,6 +44,7 @@ function problem() {
   const update = (one) => {
     setAttribute(root, "class", `problem ${one.level}`);
     setText(what, one.what);
+    show(what, !one.alone); // the line above says the same
     setText(means, one.means);
     setText(error, one.error);
     setWhen(since, one.at, "");

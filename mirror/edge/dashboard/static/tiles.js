@@ -6,8 +6,8 @@ import { on, state } from "./state.js";
 
 /** A row of numbers; gives `{root, stop}`. */
 export function tiles() {
-  const hits = tile("Hit ratio");
-  const sent = tile("Sent to clients");
+  const hits = tile("Hit ratio, last hour");
+  const sent = tile("Sent to clients, last hour");
   const fills = tile("Downloads");
   const disk = tile("Disk");
   const bar = diskBar();
@@ -16,11 +16,12 @@ export function tiles() {
 
   const stop = on(["overview"], () => {
     const { last_hour: hour, fills: running, waiters, disk: held } = state("overview");
-    hits.update(percent(hour.ratio), hour.lookups ? `${count(hour.hits)} of ${plural(hour.lookups, "lookup")} in the last hour` : "nothing was asked for in the last hour");
-    sent.update(bytes(hour.sent_bytes), `in the last hour; ${bytes(hour.upstream_bytes)} came from upstreams`);
+    hits.update(percent(hour.ratio), hour.lookups ? `${count(hour.hits)} of ${plural(hour.lookups, "lookup")}` : "nothing was asked for");
+    sent.update(bytes(hour.sent_bytes), `${bytes(hour.upstream_bytes)} came from upstreams`);
     fills.update(count(running), running ? `running, ${plural(waiters, "request")} waiting` : "none is running");
-    const part = held.limit ? ` of ${bytes(held.limit)} (${percent((held.bytes ?? 0) / held.limit)})` : "";
-    disk.update(bytes(held.bytes), `${part} in ${plural(held.blobs ?? 0, "blob")}`.trim());
+    const part = held.limit ? `of ${bytes(held.limit)} (${percent((held.bytes ?? 0) / held.limit)}), ` : "";
+    disk.update(bytes(held.bytes), `${part}${bytes(held.free)} free`);
+    setAttribute(disk.root, "title", plural(held.blobs ?? 0, "blob"));
     bar.update(held);
   });
   return { root, stop };
@@ -41,13 +42,12 @@ function diskBar() {
     svg("rect", { class: "left", x: 0, y: 0, width: 100, height: 8 }), ...rects);
   const words = h("dd", { class: "about legend" });
   const keys = Object.fromEntries(["pinned", "hosted"].map((kind) => [kind, h("span", { class: `key ${kind}` })]));
-  const free = h("span");
-  words.append(keys.pinned, keys.hosted, free);
+  words.append(keys.pinned, keys.hosted);
   const root = h("dd", { class: "division" }, drawing);
   const both = h("div", { hidden: true }, root, words);
   return {
     root: both,
-    update({ bytes: used, limit, pinned, hosted, free: left }) {
+    update({ bytes: used, limit, pinned, hosted }) {
       show(both, true);
       show(drawing, Boolean(limit));
       if (limit) {
@@ -63,7 +63,6 @@ function diskBar() {
       }
       setText(keys.pinned, `${bytes(pinned)} pinned`);
       setText(keys.hosted, `${bytes(hosted)} hosted`);
-      setText(free, `${bytes(left)} free`);
     },
   };
 }
@@ -77,7 +76,7 @@ export function identity(root) {
   show(root, false);
   on(["overview"], () => {
     const { own, names, version: number, began_at: at, workers } = state("overview");
-    setText(name, own ?? names[0] ?? location.host);
+    setText(name, own?.replace(/^https?:\/\//, "") ?? names[0] ?? location.host);
     setText(version, `${number}${workers > 1 ? `, ${workers} workers` : ""}`);
     setWhen(began, at);
     show(root, true);
