@@ -64,7 +64,9 @@ class Module(_Part):
     fetched_at: float | None = None
     fresh: bool = True
     pinned: bool = False
+    layout: str | None = None
     verdict: str | None = None
+    why: str | None = None
 
 
 class Pin(_Part):

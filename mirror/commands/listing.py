@@ -23,6 +23,7 @@ _COLUMNS = (
     Column("digest", spare=4),
     Column("state", folds=24),
 )
+_WHY = (Column("layout", spare=5), Column("why", folds=48))
 _SHORT = 19  # signs of a digest that tell it from others: sha256: and twelve more
 
 
@@ -31,12 +32,14 @@ class Filters:
     """What is listed. ``query``: as the operation has it. ``most``: modules at most; None: all.
 
     ``pins``: what is known of pins is told too; ``bare_pins``: also those of which nothing is listed otherwise.
+    ``why``: also why agents would not take it, or Envoy would not run it.
     """
 
     query: Sequence[tuple[str, str]]
     most: int | None
     pins: bool
     bare_pins: bool
+    why: bool = False
 
 
 def ls(asked: Asked, filters: Filters) -> int:
@@ -52,13 +55,14 @@ def ls(asked: Asked, filters: Filters) -> int:
             size += module.size
             screen.tell(document if pin is None else {**document, "pin": pin})
             if not screen.in_json:
-                rows.append(_row(module, None if pin is None else read(Pin, pin)))
+                more = [module.layout or "", module.why or ""] if filters.why else []
+                rows.append([*_row(module, None if pin is None else read(Pin, pin)), *more])
         for document in pins.values() if filters.bare_pins else ():
             screen.tell({"reference": document["reference"], "pin": document})
             rows.append(_bare(read(Pin, document)))
         if screen.in_json:
             return DONE
-        show(screen, _COLUMNS, rows)
+        show(screen, (*_COLUMNS, *_WHY) if filters.why else _COLUMNS, rows)
         if screen.terminal:
             screen.say(
                 f"{text.count(len(rows), 'module')}, {text.size(size)}; what several of them share counts for each."
@@ -113,6 +117,9 @@ def _state(module: Module, pin: Pin | None) -> Cell:
         colour = "yellow"
     if module.verdict not in (None, "accepted"):
         words.append(f"agents: {module.verdict}")
+        colour = "yellow"
+    elif module.why:
+        words.append("Envoy: refused")
         colour = "yellow"
     if pin is not None and pin.problem:
         words.append(pin.problem)

@@ -28,11 +28,14 @@ class _Size(click.ParamType[int]):
         "wasm-mirror ls --sort size --limit 20",
         "wasm-mirror ls --upstream ghcr.io --older-than 30d",
         "wasm-mirror ls --pinned",
+        "wasm-mirror ls --verdict refused --search auth",
         "wasm-mirror ls --json | jq -r 'select(.hits == 0) | .reference'",
     ),
 )
 @click.option("--upstream", metavar="NAME", help="Of this upstream.")
 @click.option("--repository", metavar="GLOB", help="Of repositories such as 'team/**'.")
+@click.option("--search", metavar="TEXT", help="With this somewhere in its reference, in whatever case.")
+@click.option("--verdict", type=click.Choice(["accepted", "refused", "not_wasm"]), help="Of which agents make this.")
 @click.option("--pinned", is_flag=True, help="What is pinned, with who pinned it, and what is wrong with it.")
 @click.option("--hosted", is_flag=True, help="What was pushed here.")
 @click.option("--min-size", type=_Size(), metavar="SIZE", help="This large at least, such as 10MiB.")
@@ -53,6 +56,8 @@ def ls(
     asked: Asked,
     upstream: str | None,
     repository: str | None,
+    search: str | None,
+    verdict: str | None,
     pinned: bool,
     hosted: bool,
     min_size: int | None,
@@ -67,7 +72,7 @@ def ls(
 
     SIZE is that of all that a reference names, as far as it is on the disk of the replica that answers. STATE says what
     is pinned, what will be asked for again when it is pulled (stale), what is not here as a whole (incomplete), and
-    what agents would not take.
+    what agents would not take, or else Envoy would not run; with --verdict also why.
     """
     from mirror.commands import listing
 
@@ -75,6 +80,8 @@ def ls(
     narrowing = [
         ("upstream", upstream),
         ("repository", repository),
+        ("search", search),
+        ("verdict", verdict),
         ("hosted", "true" if hosted else None),
         ("min_size", min_size),
         ("max_size", max_size),
@@ -86,7 +93,8 @@ def ls(
     if pinned:
         query.append(("pinned", "true"))
     query += [("sort", sort), ("order", "desc" if descending else "asc")]
-    filters = listing.Filters(query, limit, pins=pinned, bare_pins=pinned and not is_narrowed)
+    bare = pinned and not is_narrowed
+    filters = listing.Filters(query, limit, pins=pinned, bare_pins=bare, why=verdict is not None)
     sys.exit(listing.ls(asked, filters))
 
 

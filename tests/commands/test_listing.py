@@ -46,6 +46,18 @@ def test_a_table_says_what_is_held_and_in_which_state(fake: FakeMirror) -> None:
     ]
 
 
+def test_by_a_verdict_it_is_said_why_and_of_what_envoy_refuses_always_that_it_does(fake: FakeMirror) -> None:
+    lacks = {"layout": "oci raw", "abi": ["0.2.1"], "verdict": "accepted", "why": "it imports\x1b[2J what Envoy lacks"}
+    fake.on("GET", "modules", page(module("up/a:1", **lacks), module("up/b:1", verdict="accepted")))
+    done = command("ls", "--mirror", fake.url, "--verdict", "accepted")
+    head, one, other = done.stdout.splitlines()
+    assert head.split()[-3:] == ["STATE", "LAYOUT", "WHY"]
+    assert one.endswith("Envoy: refused  oci raw  it imports\\x1b[2J what Envoy lacks")
+    assert other.split()[-3:] == ["-", "-", "-"]
+    head, one, _ = command("ls", "--mirror", fake.url).stdout.splitlines()
+    assert (head.split()[-1], one.endswith("Envoy: refused")) == ("STATE", True)
+
+
 def test_pages_are_read_to_the_last_one(fake: FakeMirror) -> None:
     fake.on(
         *("GET", "modules"),
@@ -73,12 +85,12 @@ def test_no_more_are_asked_for_than_are_wanted(fake: FakeMirror) -> None:
 
 def test_filters_and_orders_are_the_mirrors(fake: FakeMirror) -> None:
     words = ["--upstream", "ghcr.io", "--repository", "team/**", "--hosted", "--min-size", "1KiB", "--max-size", "1GiB"]
-    words += ["--older-than", "7d", "--min-hits", "3"]
+    words += ["--older-than", "7d", "--min-hits", "3", "--search", "Auth z", "--verdict", "not_wasm"]
     command("ls", "--mirror", fake.url, *words)
     assert dict(fake.requests[-1].query) == {
         **{"upstream": "ghcr.io", "repository": "team/**", "hosted": "true", "min_size": "1024"},
         **{"max_size": "1073741824", "older_than": "604800.0", "min_hits": "3", "sort": "reference", "order": "asc"},
-        "limit": "1000",
+        **{"search": "Auth z", "verdict": "not_wasm", "limit": "1000"},
     }
     for words, sort, order in (
         (["--sort", "size"], "size", "desc"),
@@ -97,6 +109,7 @@ def test_filters_and_orders_are_the_mirrors(fake: FakeMirror) -> None:
         (["--older-than", "7"], "must be a duration such as"),
         (["--min-hits", "-1"], "-1"),
         (["--sort", "colour"], "colour"),
+        (["--verdict", "fine"], "fine"),
         (["up/a:1"], "up/a:1"),
     ],
 )
