@@ -1,7 +1,9 @@
 """Every link of every page leads somewhere, every page can be reached, and no page leads to many places outside."""
 
+import re
 from pathlib import Path
 from urllib.parse import urlsplit
+from xml.etree import ElementTree
 
 import pytest
 import yaml
@@ -58,3 +60,15 @@ def test_a_link_to_what_is_not_there_is_found() -> None:
     assert Link("README.md", "docs/absent.md").fault() is not None
     assert Link("docs/index.md", "api.md#absent").fault() is not None
     assert Link("docs/index.md", "../LICENSE").fault() is None
+
+
+@pytest.mark.parametrize("picture", sorted((ROOT / "docs" / "pictures").glob("*.svg")), ids=lambda path: path.name)
+def test_every_picture_says_what_it_shows_and_can_be_read_in_the_dark(picture: Path) -> None:
+    text = picture.read_text()
+    root = ElementTree.fromstring(text)
+    named = {element.get("id"): "".join(element.itertext()).strip() for element in root if element.get("id")}
+    assert root.get("role") == "img"
+    assert all(named.get(one) for one in (root.get("aria-labelledby") or "").split())
+    assert len(named) == 2
+    assert "prefers-color-scheme: dark" in text
+    assert re.findall(r"(?:href|src|url)\s*[=(]\s*[\"']?(?!#)[\w/:]", text) == []
