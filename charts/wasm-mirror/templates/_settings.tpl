@@ -39,11 +39,6 @@
 {{- $_ := set $settings $key $value -}}
 {{- end -}}
 {{- end -}}
-{{- range tuple "check" "repackage" -}}{{/* YAML takes `off` for false */}}
-{{- if and (kindIs "map" $settings.wasm) (kindIs "bool" (get ($settings.wasm | default dict) .)) -}}
-{{- $_ := set $settings.wasm . "off" -}}
-{{- end -}}
-{{- end -}}
 {{- $_ := set $settings "names" (concat (include "wasm-mirror.ownNames" . | fromYamlArray) ($config.names | default list) | uniq) -}}
 {{- $_ := set $settings "upstreams" (include "wasm-mirror.upstreams" . | fromYaml) -}}
 {{- toYaml $settings -}}
