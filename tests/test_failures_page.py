@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 
 from mirror.metrics import DECLARED, PREFIX
-from tests.test_documentation import links
 
 _TESTS = Path(__file__).parent
 _NAME = "docs/failures.md"
@@ -89,10 +88,6 @@ def test_the_settings_and_defaults_on_the_page_are_what_they_are() -> None:
     assert [(key, value) for key, value in said if defaults.get(key) != value] == []
     named = set(re.findall(r"`([a-z]+(?:_[a-z]+)+)\b[^`]*`", _PAGE))
     assert named - set(defaults) - {PREFIX + one.name for one in DECLARED} == set()
-
-
-def test_every_link_on_the_page_leads_to_a_file() -> None:
-    assert [target for target in links(_NAME) if not (_TESTS.parent / target).exists()] == []
 
 
 def test_the_search_that_the_page_names_finds_tests() -> None:

@@ -7,7 +7,7 @@ import re
 import subprocess
 import sys
 import tarfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -26,6 +26,7 @@ from tests.support.upstream import FaultyUpstream
 MODULE = (ROOT / "demo" / "plugin" / "basic_auth.wasm").read_bytes()
 
 _UPSTREAMS = ("ghcr.io", "corp")
+_PUBLISHED = (("team/plugin", "1.0"), ("istio-ecosystem/wasm-extensions/basic_auth", "1.12.0"))
 _HOSTS = ("127.0.0.1:8080", "localhost:8080", "wasm-mirror.istio-system:8080")
 _REFERENCE = re.compile(rf"(?<![\w.-])(?:{'|'.join(map(re.escape, _UPSTREAMS))})/([\w./-]+?)(?::([\w.-]+)|@sha256:…)")
 _JOB = re.compile(r"\b\d{8}-\d{6}-[0-9a-f]{8}\b")
@@ -175,14 +176,18 @@ class World:
 
 
 @contextlib.contextmanager
-def world(folder: Path) -> Iterator[World]:
-    """A mirror of ``ghcr.io`` and ``corp``, which is as empty as they are, and a folder with a reader's files."""
+def world(folder: Path, settings: Mapping[str, object] | None = None, **upstreams: str) -> Iterator[World]:
+    """An empty mirror of ``ghcr.io`` and ``corp``, where a few plugins are, and a folder with a reader's files.
+
+    ``settings`` are laid over those of the mirror; ``upstreams`` are URLs of other registries than the common one.
+    """
     folder.mkdir()
     _fill(folder)
     with FaultyUpstream() as up:
-        upstreams = dict.fromkeys(_UPSTREAMS, up.url)
-        publish(up, "team/plugin", "1.0", compat(MODULE))
-        with MirrorProcess(folder / "mirror", upstreams, {"names": [_HOSTS[-1]]}) as mirror:
+        for repository, tag in _PUBLISHED:
+            publish(up, repository, tag, compat(MODULE))
+        registries = {**dict.fromkeys(_UPSTREAMS, up.url), **upstreams}
+        with MirrorProcess(folder / "mirror", registries, {"names": [_HOSTS[-1]], **(settings or {})}) as mirror:
             yield World(folder, mirror, up, _replaced(folder, mirror, up))
 
 
@@ -195,9 +200,8 @@ def _replaced(folder: Path, mirror: MirrorProcess, up: FaultyUpstream) -> dict[s
         "/run/secrets": str(folder / "secrets"),
         "/tmp/": f"{folder}/",
         " docker://ghcr.io/": f" --src-tls-verify=false docker://{up.host}/",
-        **dict.fromkeys((f"http://{host}" for host in _HOSTS), mirror.url),
-        **dict.fromkeys((f" {host}/" for host in _HOSTS), f" {mirror.host}/"),
-        **dict.fromkeys((f"oci://{host}/" for host in _HOSTS[:2]), f"oci://{mirror.host}/"),
+        f"http://{_HOSTS[-1]}": mirror.url,
+        **dict.fromkeys(_HOSTS[:-1], mirror.host),
     }
 
 

@@ -8,11 +8,11 @@ import httpx
 import pytest
 import yaml
 
+from tests.documents.blocks import of_languages
 from tests.support.artifacts import compat, publish
 from tests.support.envoy import PASSED, EnvoyProcess
 from tests.support.process import MirrorProcess
 from tests.support.upstream import FaultyUpstream
-from tests.test_documentation import blocks
 
 _ROOT = Path(__file__).parents[2]
 _MODULE = (_ROOT / "demo" / "plugin" / "basic_auth.wasm").read_bytes()
@@ -20,8 +20,8 @@ _MODULE = (_ROOT / "demo" / "plugin" / "basic_auth.wasm").read_bytes()
 
 @pytest.mark.needs("envoy")
 def test_an_envoy_runs_what_the_page_configures(tmp_path: Path) -> None:
-    page = (_ROOT / "docs" / "agents.md").read_text()
-    (example,) = [text for text in blocks(page, "yaml") if text.startswith("name: envoy.filters.http.wasm")]
+    shown = [one.text for one in of_languages("yaml") if one.page == "docs/agents.md"]
+    (example,) = [text for text in shown if text.startswith("name: envoy.filters.http.wasm")]
     wasm = yaml.safe_load(example)
     config = wasm["typed_config"]["config"]
     remote = config["vm_config"]["code"]["remote"]

@@ -11,12 +11,12 @@ import mirror.errors
 from mirror.config import load
 from mirror.names import Names
 from mirror.oci import parse_reference
+from tests.documents.blocks import ROOT, all_blocks
 from tests.e2e.agent_errors import READ, SCENES
-from tests.test_documentation import blocks
 from tests.test_failures_page import tables
 
-_ROOT = Path(__file__).parents[1]
-_PAGE = (_ROOT / "docs" / "agents.md").read_text()
+_PAGE = (ROOT / "docs" / "agents.md").read_text()
+_EXAMPLES = [one.text for one in all_blocks() if (one.page, one.language) == ("docs/agents.md", "yaml")]
 _HOST = "wasm-mirror.istio-system:8080"
 _URL = re.compile(rf"(?:oci://|http://|\b){re.escape(_HOST)}/[^\s`]+")
 _ERRORS = "What an agent's error means"
@@ -53,7 +53,7 @@ def test_modules_are_asked_for_over_http_and_artifacts_as_images() -> None:
 
 
 def test_every_example_is_one_object_of_a_kind_that_is_explained() -> None:
-    objects = [one for one in map(yaml.safe_load, blocks(_PAGE, "yaml")) if "upstreams" not in one]
+    objects = [one for one in map(yaml.safe_load, _EXAMPLES) if "upstreams" not in one]
     kinds = [one.get("kind", one.get("name")) for one in objects]
     assert kinds == [
         *("WasmPlugin", "Pod", "WasmPlugin", "EnvoyFilter", "envoy.filters.http.wasm", "EnvoyExtensionPolicy"),
@@ -61,7 +61,7 @@ def test_every_example_is_one_object_of_a_kind_that_is_explained() -> None:
 
 
 def test_the_settings_in_the_page_are_valid(tmp_path: Path) -> None:
-    (text,) = [text for text in blocks(_PAGE, "yaml") if "upstreams:" in text]
+    (text,) = [text for text in _EXAMPLES if "upstreams:" in text]
     (tmp_path / "config.yaml").write_text(text)
     settings = load(tmp_path / "config.yaml", {}, {})
     assert settings.wasm.repackage == "agents"
@@ -69,7 +69,7 @@ def test_the_settings_in_the_page_are_valid(tmp_path: Path) -> None:
 
 
 def test_what_the_agent_puts_in_the_place_of_a_plugin_is_a_type_that_the_envoy_filter_allows() -> None:
-    (example,) = [yaml.safe_load(text) for text in blocks(_PAGE, "yaml") if "kind: EnvoyFilter" in text]
+    (example,) = [yaml.safe_load(text) for text in _EXAMPLES if "kind: EnvoyFilter" in text]
     listener, extension = (patch["patch"]["value"] for patch in example["spec"]["configPatches"])
     assert listener["name"] == extension["name"]
     types = listener["config_discovery"]["type_urls"]
@@ -93,7 +93,7 @@ def test_every_code_in_capitals_is_one_of_the_mirrors() -> None:
 
 
 def test_the_defaults_in_the_page_are_the_defaults() -> None:
-    reference = (_ROOT / "docs" / "configuration.md").read_text()
+    reference = (ROOT / "docs" / "configuration.md").read_text()
     rows = re.findall(r"^\| `([\w.]+)`<br>.*?\| [^|]* \| `([^`]+)` \|", reference, re.MULTILINE)
     defaults = {key.rpartition(".")[2]: default for key, default in rows}
     said = re.findall(r"`(\w+)` \((\d+s)\)", _PAGE)
