@@ -33,7 +33,7 @@ class SlowTally(Tally):
         super().write(numbers)
         self.writing -= 1
 
-    def others(self) -> Iterator[tuple[Any, bool]]:
+    def others(self) -> Iterator[tuple[str, Any, bool]]:
         return iter(())
 
 

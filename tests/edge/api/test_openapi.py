@@ -72,7 +72,9 @@ async def walk(mirror: Running, token: str | None) -> dict[str, set[int]]:
             path = path.replace(f"{{{name}}}", "quay.io/nobody:1" if name == "reference" else "nothing")
         wrong = [f"{path}?nothing-like-it=1", f"{path}?{'a=1&' * 200}"]
         body = {"nothing": 1} if one.body is not None else None
-        replies = [await operated(mirror, one.method, path, body, token="wrong" if token else None)]
+        replies = []
+        if token or not one.events or one.parameters:  # else the answer has no end
+            replies.append(await operated(mirror, one.method, path, body, token="wrong" if token else None))
         replies += [await operated(mirror, one.method, target, body, token=token) for target in wrong]
         if one.method == "GET" and (one.parameters or one.answer is not None):
             replies.append(await operated(mirror, "GET", path, token=token))
