@@ -17,6 +17,7 @@ from mirror.metrics import (
     DECLARED,
     FILLS_IN_FLIGHT,
     LOOKUPS,
+    SENT_BYTES,
     SORTED_AT_ONCE,
     UPSTREAM_HEALTHY,
     Kind,
@@ -313,3 +314,45 @@ def test_numbers_are_added_label_by_label() -> None:
         "x": {(): (1.0, 2.0)},
     }
     assert total([other, other])["x"] == {(): (2.0, 4.0)}
+
+
+async def test_the_numbers_of_each_worker_are_told_apart_and_whoever_takes_its_place_goes_on_under_its_name(
+    tmp_path: Path,
+) -> None:
+    one, other = Worker(tmp_path), Worker(tmp_path)
+    one.answer(3)
+    other.answer(4)
+    await other.exposition.counted()
+    assert await sent(one) == {"0": 1500, "1": 2000}
+    await one.exposition.counted()
+    one.die()
+    third = Worker(tmp_path)
+    third.answer()
+    assert await sent(third) == {"0": 2000, "1": 2000}
+    other.die()
+    assert await sent(third) == {"0": 2000, "1": 2000}
+
+
+async def test_a_worker_alone_tells_its_own(tmp_path: Path) -> None:
+    one = Worker(tmp_path, alone=True)
+    one.answer(3)
+    assert list((await sent(one)).values()) == [1500]
+
+
+async def test_what_all_count_and_measure_is_told_together_but_nothing_that_a_dead_one_measured(tmp_path: Path) -> None:
+    one, other = Worker(tmp_path), Worker(tmp_path)
+    one.flying, other.flying = 2, 3
+    other.answer(4)
+    await other.exposition.counted()
+    numbers = await one.exposition.numbers()
+    assert numbers[FILLS_IN_FLIGHT.name] == {(): (5,)}
+    assert numbers[SENT_BYTES.name] == {("ghcr.io",): (2000,)}
+    other.die()
+    numbers = await one.exposition.numbers()
+    assert (numbers[FILLS_IN_FLIGHT.name], numbers[SENT_BYTES.name]) == ({(): (2,)}, {("ghcr.io",): (2000,)})
+
+
+async def sent(worker: Worker) -> dict[str, float]:
+    """The bytes that each worker has sent, as one of them tells it."""
+    told = await worker.exposition.by_worker()
+    return {name: sum(number for (number,) in numbers[SENT_BYTES.name].values()) for name, numbers in told.items()}

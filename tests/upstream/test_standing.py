@@ -3,6 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -75,6 +76,26 @@ def test_what_is_told_passes_with_time() -> None:
     state = standings.state("a")
     assert (state.breaker, state.opens_for, state.rests_for, state.cools_for) == (State.HALF_OPEN, 0, 0, 0)
     assert (state.rate_limit, state.last_error) == (None, FAILURE.message)
+
+
+@pytest.mark.parametrize("fails", ["failed", "rest"])
+def test_what_failed_last_is_told_with_its_time_to_all_workers(tmp_path: Path, fails: str) -> None:
+    day = 1_700_000_000.0
+    boards = [Board(tmp_path / "board") for _ in range(2)]
+    one, other = (Standings("corp", board, Clock(), lambda: day) for board in boards)
+    assert one.state("a").last_error_at is None
+    if fails == "failed":
+        one.failed("a", FAILURE, 0.0)
+    else:
+        one.rest("a", 20, FAILURE)
+    assert (other.state("a").last_error, other.state("a").last_error_at) == (FAILURE.message, day)
+    day += 100
+    other.answered("a")
+    assert one.state("a").last_error_at == day - 100
+    one.failed("a", FAILURE, 0.0)
+    assert other.state("a").last_error_at == day
+    for board in boards:
+        board.close()
 
 
 def test_a_shorter_rest_does_not_end_a_longer_one() -> None:

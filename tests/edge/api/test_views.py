@@ -39,7 +39,7 @@ async def test_an_upstream_says_how_it_stands(tmp_path: Path) -> None:
             after = (await operated(mirror, "GET", "upstreams")).json["upstreams"][0]
             (endpoint,) = after["endpoints"]
             assert (endpoint["host"], endpoint["breaker"], endpoint["healthy"]) == (up.host, "closed", True)
-            assert (after["failures"], endpoint["last_error"]) == (0, None)
+            assert (after["failures"], endpoint["last_error"], endpoint["last_error_at"]) == (0, None, None)
             assert after["requests"] == endpoint["requests"] == len(up.requests)
             assert after["bytes"] > 0
             assert 0 < after["mean_seconds"] < 30
@@ -62,6 +62,7 @@ async def test_an_upstream_that_fails_says_what_failed_and_for_how_long_it_is_le
         assert endpoint["opens_for"] > 0
         assert endpoint["failures"] == endpoint["requests"] >= 5
         assert endpoint["last_error"]
+        assert time.time() - 120 < endpoint["last_error_at"] <= time.time()
 
 
 async def test_a_download_that_is_under_way_says_how_far_it_is_and_who_waits(tmp_path: Path) -> None:
