@@ -53,7 +53,7 @@ def facts(connection: sqlite3.Connection, digests: Sequence[str]) -> dict[str, F
     found = {}
     for row in rows:
         digest, layout, abi, verdict, why = row
-        if set(map(type, row)) == {str} and verdict in VERDICTS:
+        if _is(row, str, str, str, str, str) and verdict in VERDICTS:
             found[digest] = Facts(layout, tuple(abi.split()), cast(Verdict, verdict), why or None)
     return found
 
@@ -74,7 +74,7 @@ def looked_after(connection: sqlite3.Connection, after: Key) -> tuple[list[Looke
     rows = connection.execute(
         "SELECT digest, verdict, rules FROM fact WHERE digest > ? ORDER BY digest LIMIT ?", (after[0], _PORTION)
     ).fetchall()
-    return [Looked(*typed(row, str, str, str)) for row in rows], _last(rows)
+    return [Looked(*row) for row in rows if _is(row, str, str, str)], _last(rows)
 
 
 def put_askers(connection: sqlite3.Connection, asked: Mapping[Digest, Iterable[Asker]]) -> None:
@@ -110,7 +110,7 @@ def askers(connection: sqlite3.Connection, digest: Digest) -> list[Asker]:
         "ORDER BY last_at DESC, client, agent, user",
         (str(digest),),
     ).fetchall()
-    return [Asker(*typed(row, str, str, str, int, float, float)) for row in rows]
+    return [Asker(*row) for row in rows if _is(row, str, str, str, int, float, float)]
 
 
 def forget_seen(connection: sqlite3.Connection, digests: Collection[Digest]) -> None:
@@ -119,6 +119,10 @@ def forget_seen(connection: sqlite3.Connection, digests: Collection[Digest]) -> 
         connection.execute(
             f"DELETE FROM {table} WHERE digest IN ({marks(digests)})", [str(digest) for digest in digests]
         )
+
+
+def _is(row: tuple[Any, ...], *types: type) -> bool:
+    return tuple(map(type, row)) == types
 
 
 def _last(rows: Sequence[tuple[Any, ...]]) -> Key | None:

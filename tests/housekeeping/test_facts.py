@@ -145,7 +145,18 @@ async def test_facts_are_kept_until_their_manifest_goes(tmp_path: Path) -> None:
     await store.aclose()
 
 
-@pytest.mark.parametrize("change", ["verdict = 'fine'", "layout = x'ff'", "why = x'ff'"])
+async def test_a_damaged_row_of_who_asked_is_as_good_as_none(tmp_path: Path) -> None:
+    store = SqliteMetadata.open(tmp_path / "metadata.sqlite")
+    askers = [Asker(f"10.0.0.{number}", "", "", 1, 5.0, 5.0) for number in (1, 2)]
+    await store.put_askers({DIGEST: askers}, 0.0)
+    with closing(sqlite3.connect(tmp_path / "metadata.sqlite")) as database, database:
+        database.execute("PRAGMA ignore_check_constraints = ON")
+        database.execute("UPDATE asker SET last_at = x'ff' WHERE client = '10.0.0.1'")
+    assert await store.askers(DIGEST) == askers[1:]
+    await store.aclose()
+
+
+@pytest.mark.parametrize("change", ["verdict = 'fine'", "verdict = x'ff'", "layout = x'ff'", "why = x'ff'"])
 async def test_a_damaged_row_is_as_good_as_none(tmp_path: Path, change: str) -> None:
     store = SqliteMetadata.open(tmp_path / "metadata.sqlite")
     await store.put_facts({DIGEST: FACTS, OTHER: FACTS}, "these")
@@ -155,6 +166,7 @@ async def test_a_damaged_row_is_as_good_as_none(tmp_path: Path, change: str) -> 
         database.execute("PRAGMA ignore_check_constraints = ON")
         database.execute(f"UPDATE fact SET {change} WHERE digest = ?", (str(DIGEST),))
     assert await store.facts([str(DIGEST), str(OTHER)]) == {str(OTHER): FACTS}
+    assert str(OTHER) in await Findings(store, "these").looked()
     assert await store.tag("up", "team/plugin", "1") is not None, "the database goes on"
     await store.put_facts({DIGEST: FACTS}, "these")
     assert set(await store.facts([str(DIGEST)])) == {str(DIGEST)}

@@ -152,3 +152,18 @@ async def test_of_20_flipped_bits_a_scrub_finds_all_and_each_blob_is_served_righ
                 else:
                     assert (reply.status, reply.body) == (200, blob)
             assert (await call(other, "GET", "scrub"))["state"] == "idle", "it is about one disk"
+
+
+async def test_what_replicas_ask_one_another_is_no_clients_question(tmp_path: Path) -> None:
+    artifact = raw(wasm_module(5_000, seed=4))
+    with FaultyUpstream() as up:
+        publish(up, "team/plugin", "1", artifact)
+        async with town(tmp_path, 2, up.url, defaults=LATE) as here:
+            one, other = here.replicas
+            await pull(one, f"{NAME}:1", artifact)
+            gets = up.count(method="GET")
+            await pull(other, f"{NAME}:1", artifact)
+            assert up.count(method="GET") == gets, "it came from the other replica"
+            for mirror in here.replicas:
+                told = await call(mirror, "GET", f"askers?reference={NAME}:1")
+                assert [(asker["client"], asker["count"]) for asker in told["askers"]] == [("127.0.0.1", 1)]

@@ -12,6 +12,7 @@ from tests.support.process import MirrorProcess
 from tests.support.rot import rot
 from tests.support.upstream import FaultyUpstream
 from tests.support.waiting import wait_until
+from tests.wasm.modules import plugin
 
 pytestmark = pytest.mark.integration
 
@@ -98,3 +99,23 @@ def test_any_worker_begins_a_scrub_and_any_tells_of_it_and_it_goes_on_after_a_re
         done = state()
         assert done["began_at"] == before["began"]
         assert (done["damaged"], done["missing"], done["read"]) == ([str(last)], [], done["blobs"])
+
+
+def test_what_one_worker_has_found_and_who_asked_it_all_tell(tmp_path: Path) -> None:
+    artifact = raw(plugin())
+    with FaultyUpstream() as up, MirrorProcess(tmp_path, {"up": up.url}, SETTINGS) as mirror:
+        publish(up, "team/plugin", "1", artifact)
+        for number in range(8):  # connections of their own, and so of any worker
+            reply = httpx.get(f"{mirror.url}/v2/{NAME}/manifests/1", headers={"User-Agent": f"agent {number % 2}"})
+            assert reply.status_code == 200
+
+        def all_tell() -> bool:
+            rows = [httpx.get(f"{mirror.url}/api/v1/modules").json()["modules"][0] for _ in range(8)]
+            told = [httpx.get(f"{mirror.url}/api/v1/askers?reference={NAME}:1").json() for _ in range(8)]
+            counts = [{one["agent"]: one["count"] for one in each["askers"]} for each in told]
+            found = [(row["layout"], row["abi"], row["verdict"], row["why"]) for row in rows]
+            return (
+                found == [("oci raw", ["0.2.1"], "accepted", None)] * 8 and counts == [{"agent 0": 4, "agent 1": 4}] * 8
+            )
+
+        wait_until(all_tell, timeout=60, what="all workers tell what each has seen")
