@@ -171,3 +171,12 @@ def _steps() -> Iterator[str]:
         if match := re.fullmatch(r"#   (.+)", line):
             assert shlex.split(match[1])
             yield match[1]
+
+
+@pytest.mark.needs("systemd-analyze")
+def test_systemd_takes_the_drop_in_that_the_page_shows(unit: Path) -> None:
+    page = (_ROOT / "docs" / "installing.md").read_text()
+    (shown,) = re.findall(r"<!-- unit: a drop-in -->\n```ini\n(.*?)```", page, re.DOTALL)
+    unit.write_text(f"{unit.read_text()}\n{shown}")
+    done = analyzed("verify", "--man=no", unit)
+    assert (done.returncode, done.stderr) == (0, "")
