@@ -31,7 +31,11 @@ KINDS = {
 }
 ISTIO = ("wasmplugins.extensions.istio.io", "envoyfilters.networking.istio.io")
 
-pytestmark = [pytest.mark.needs(*NEEDS, "helm", *KINDS), pytest.mark.timeout(300)]
+pytestmark = [
+    pytest.mark.needs(*NEEDS, "helm", *KINDS),
+    pytest.mark.timeout(300),
+    pytest.mark.xdist_group("chart"),  # all in one process: the API server is started once
+]
 
 ROOT = Path(__file__).parents[2]
 
