@@ -5,6 +5,7 @@ of it counts against the limit.
 """
 
 import json
+import os
 import stat
 import threading
 from collections.abc import Iterator
@@ -23,6 +24,7 @@ from tests.support.waiting import wait_until
 
 pytestmark = [
     pytest.mark.needs("buildah", "runc", "image-base", "docker-registry"),
+    pytest.mark.skipif(os.geteuid() != 0, reason="only root may build and run the image as these tests do"),
     pytest.mark.xdist_group("image"),  # all in one process: it is built once
     pytest.mark.timeout(600),
 ]
