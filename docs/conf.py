@@ -24,6 +24,7 @@ myst_heading_anchors = 4  # anchors as code hosts make them
 nitpicky = True
 html_theme = "furo"
 html_copy_source = False
+html_show_search_summary = False  # it fetches the pages that were found, which no browser allows of files on a disk
 html_show_copyright = False
 html_show_sphinx = False
 html_extra_path = ["site"]  # index.html, which leads to docs/index.html
