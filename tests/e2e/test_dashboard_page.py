@@ -13,7 +13,8 @@ from mirror.edge.api.prewarm import Counts, Job, JobList
 from mirror.edge.api.replicas import Replica, Replicas
 from mirror.edge.api.upstreams import Upstreams
 from tests.support.browser import Browser, Page, chromium, expect, tab
-from tests.support.dashboard import Pretended, module, overview, upstream
+from tests.support.dashboard import Pretended, described, module, overview, upstream
+from tests.support.tools import require
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.needs("chromium", "playwright")
@@ -87,6 +88,7 @@ def test_an_upstream_is_told_with_all_that_is_known_of_it(browser: Browser, mirr
 def test_names_and_errors_of_others_are_text(browser: Browser, mirror: Pretended) -> None:
     hostile = module(f"ghcr.io/{HOSTILE}:1", why=HOSTILE, layout=HOSTILE)
     mirror.modules = [hostile]
+    mirror.described = {hostile.reference: described(HOSTILE)}
     mirror.askers = AskersTold(
         askers=[AskerTold(client="10.0.0.9", agent=HOSTILE, user=HOSTILE, count=1, first_at=1.0, last_at=2.0)], total=1
     )
@@ -103,7 +105,8 @@ def test_names_and_errors_of_others_are_text(browser: Browser, mirror: Pretended
             expect(page.locator(place)).to_contain_text(HOSTILE)
         link.click()
         expect(page.get_by_role("heading", level=1)).to_have_text(f"ghcr.io/{HOSTILE}:1")
-        expect(page.locator("#askers tbody")).to_contain_text(HOSTILE)
+        for place in ("#askers tbody", "#verdicts", "#facts", "#imports", "#exports", "#versions tbody"):
+            expect(page.locator(place)).to_contain_text(HOSTILE)
         page.get_by_role("link", name="Pre-warm").click()
         expect(page.locator("#jobs li")).to_contain_text(HOSTILE)
         assert page.evaluate("document.querySelectorAll('img[src=x], main script').length") == 0
@@ -235,6 +238,36 @@ def test_nothing_goes_beyond_a_telephones_edge(browser: Browser, mirror: Pretend
         assert page.evaluate("document.documentElement.scrollWidth") <= 360
         dark = page.evaluate("getComputedStyle(document.body).backgroundColor") != "rgb(245, 246, 248)"
         assert dark == (scheme == "dark")
+
+
+@pytest.mark.needs("npm", "axe")
+def test_no_page_has_what_axe_knows_to_be_in_the_way_of_anybody(browser: Browser, mirror: Pretended) -> None:
+    told = {"reachable": False, "healthy": False, "last_error": "connection refused", "last_error_at": time.time()}
+    mirror.tell("upstreams", Upstreams(upstreams=[upstream("ghcr.io", **told), upstream("docker.io")]))
+    mirror.tell("fills", AllFills(fills=[fill(4)], total=1))
+    mirror.tell("prewarm", JobList(jobs=[job()]))
+    mirror.history = HistoryTold(step=30, points=[point(time.time() - 30 * n, hit=n) for n in range(9, 0, -1)])
+    mirror.modules = [*mirror.modules, module("ghcr.io/team/broken:1", verdict="refused", why="no module", pinned=True)]
+    mirror.described = {one.reference: described("proxy_log") for one in mirror.modules}
+    with tab(browser, mirror.url) as page:
+        expect(page.locator("#modules tbody tr")).to_have_count(4)
+        page.evaluate(require("axe").read_text())
+        for name in ("Overview", "Pre-warm", "Pins", "Overview"):
+            page.get_by_role("link", name=name, exact=True).click()
+            assert found_by_axe(page) == []
+        page.emulate_media(color_scheme="dark")
+        assert found_by_axe(page) == []
+        expect(page.locator("#modules tbody tr")).to_have_count(4)
+        page.locator("#modules a.reference").first.click()
+        expect(page.locator("#imports")).to_contain_text("Envoy lacks it")
+        assert found_by_axe(page) == []
+
+
+def found_by_axe(page: Page) -> list[str]:
+    found: list[str] = page.evaluate(
+        "axe.run().then(({ violations }) => violations.map(({ id, nodes }) => `${id}: ${nodes[0].html}`))"
+    )
+    return found
 
 
 def test_a_page_can_be_used_with_the_keyboard_alone(browser: Browser, mirror: Pretended) -> None:

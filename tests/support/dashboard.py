@@ -134,7 +134,10 @@ class Pretended:
 
     async def _described(self, request: Request) -> Response:
         self._note(request)
-        return _json(self.described[request.path_params["reference"]])
+        found = self.described.get(request.path_params["reference"])
+        if found is None:
+            return JSONResponse({"errors": [{"code": "MANIFEST_UNKNOWN", "message": "it is not here"}]}, 404)
+        return _json(found)
 
     async def _answered(self, request: Request) -> Response:
         self._note(request)
@@ -238,6 +241,44 @@ def module(reference: str, **changes: Any) -> ModuleTold:
         "why": None,
     }
     return ModuleTold.model_validate({**own, **changes})
+
+
+def described(text: str) -> Described:
+    """An artifact of which all that its author may choose is ``text``, and which nobody takes."""
+    item = {"name": text, "kind": "function", "signature": "i32 -> i32"}
+    refused = {"accepted": False, "reason": text, "remedy": text}
+    told = {
+        "sha256": "0" * 64,
+        "layer": 0,
+        "file": text,
+        "size": 4000,
+        "version": 1,
+        "kind": "core",
+        "abi": ["0.2.1"],
+        "name": text,
+        "imports": {text: [item]},
+        "lacking": {text: [item]},
+        "exports": [item],
+        "memories": [{"minimum": 2, "maximum": None, "imported": False, "memory64": False, "shared": False}],
+        "sections": [],
+        "producers": [{"role": "language", "name": text, "version": text}],
+        "left_out": 3,
+    }
+    return Described.model_validate(
+        {
+            "layout": text,
+            "digest": str(Digest.of(text.encode())),
+            "media_type": text,
+            "index": None,
+            "module": told,
+            "problem": None,
+            "accepted": False,
+            "accepted_by": dict.fromkeys(("agents", "envoy_gateway", "envoy"), refused),
+            "warnings": [text],
+            "complete": False,
+            "found": [{"layer": 0, "name": text, "size": 4000, "wasm": True}],
+        }
+    )
 
 
 def _wanted(one: ModuleTold, asked: Mapping[str, str]) -> bool:

@@ -246,9 +246,13 @@ class Wheel(Kept):
 
 @dataclass(frozen=True)
 class FromNpm(Kept):
-    """A program of the packages that ``package-lock.json`` in the folder ``source`` names; their scripts never run."""
+    """A program of the packages that ``package-lock.json`` in the folder ``source`` names; their scripts never run.
+
+    ``path``: not their command of that name, but this file of theirs.
+    """
 
     source: Path
+    path: str | None = None
     how: ClassVar[str] = "make e2e installs it with npm, where that is installed"
 
     def _key(self) -> Iterator[bytes]:
@@ -256,7 +260,7 @@ class FromNpm(Kept):
             yield (self.source / file).read_bytes()
 
     def _inside(self) -> str:
-        return f"node_modules/.bin/{self.name}"
+        return f"node_modules/{self.path or f'.bin/{self.name}'}"
 
     def _make(self, folder: Path) -> Path:
         npm = shutil.which("npm")

@@ -85,6 +85,7 @@ PROGRAMS: dict[str, Packaged | Kept] = {
         Packaged("node", "nodejs"),
         Packaged("npm", "npm"),
         FromNpm("asc", source=_ROOT / "demo" / "plugin"),
+        FromNpm("axe", source=_ROOT / "tests" / "e2e" / "accessibility", path="axe-core/axe.min.js"),
         Wheel("hadolint", lock=Path(__file__).with_name("hadolint.lock"), path="bin/hadolint"),
         Wheel("pipx", lock=Path(__file__).with_name("pipx.lock"), path="pipx/__init__.py"),
         FromModule("compose-schema", "github.com/compose-spec/compose-go/v2@v2.16.2", "schema/compose-spec.json"),

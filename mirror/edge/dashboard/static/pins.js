@@ -12,7 +12,7 @@ export function pinsPage() {
   const form = pinForm(look);
   const list = table("Pins", [
     { title: "Reference", class: "broad" }, { title: "Here" }, { title: "Size", class: "number" }, { title: "Pinned" },
-    { title: "By" }, { title: "" },
+    { title: "By" }, { title: "Action" },
   ]);
   const empty = h("p", { class: "empty" }, "Nothing is pinned: what was not asked for the longest goes first when the disk is full. ",
     "Pin above, or by ", code("wasm-mirror pin REF"), ".");

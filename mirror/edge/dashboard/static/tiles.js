@@ -40,15 +40,14 @@ function diskBar() {
   const rects = kinds.map((kind) => svg("rect", { class: kind, y: 0, height: 8 }));
   const drawing = svg("svg", { class: "disk", viewBox: "0 0 100 8", preserveAspectRatio: "none", "aria-hidden": "true" },
     svg("rect", { class: "left", x: 0, y: 0, width: 100, height: 8 }), ...rects);
-  const words = h("dd", { class: "about legend" });
+  const words = h("div", { class: "about legend" });
   const keys = Object.fromEntries(["pinned", "hosted"].map((kind) => [kind, h("span", { class: `key ${kind}` })]));
   words.append(keys.pinned, keys.hosted);
-  const root = h("dd", { class: "division" }, drawing);
-  const both = h("div", { hidden: true }, root, words);
+  const root = h("dd", { hidden: true }, drawing, words);
   return {
-    root: both,
+    root,
     update({ bytes: used, limit, pinned, hosted }) {
-      show(both, true);
+      show(root, true);
       show(drawing, Boolean(limit));
       if (limit) {
         const sizes = { hosted: hosted ?? 0, pinned: pinned ?? 0 };
