@@ -78,7 +78,7 @@ def _announce(settings: Settings, listeners: Listeners, resumable: int) -> None:
         ", ".join(settings.upstreams),
         url,
         "" if listeners.admin is None else f", the admin API at {admin}",
-        settings.data_dir,
+        settings.data_dir.absolute(),
         f", {count(resumable, 'download')} to resume" if resumable else "",
     )
     if sys.stderr.isatty() and settings.log.format == "text":
