@@ -10,6 +10,7 @@ import re
 import signal
 import subprocess
 import sys
+import urllib.request
 from pathlib import Path
 from typing import NoReturn
 
@@ -55,7 +56,7 @@ def _record(name: str, words: list[str]) -> None:
 
 
 def _served(words: list[str]) -> int:
-    """A mirror that is stopped as soon as it says that it serves, at whatever port is free."""
+    """A mirror that is stopped as soon as it is ready, at whatever port is free."""
     real = Path(os.environ["REAL"]) / "wasm-mirror"
     command = [str(real), *words, "--listen", "127.0.0.1:0"]
     environment = {**os.environ, "WASM_MIRROR_DRAIN_FOR": "0s"}
@@ -63,8 +64,9 @@ def _served(words: list[str]) -> int:
         assert process.stderr is not None
         for line in process.stderr:
             sys.stderr.write(line)
-            if " serves " in line:
-                process.send_signal(signal.SIGTERM)
+            if said := re.search(r" serves .* at (http://[^;,\s]+)", line):
+                with urllib.request.urlopen(f"{said[1]}/readyz", timeout=120):  # its port is open; so it waits
+                    process.send_signal(signal.SIGTERM)
     return process.returncode
 
 

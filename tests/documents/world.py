@@ -220,6 +220,7 @@ def _fill(folder: Path) -> None:
     for name in ("plugins/plugin.yaml", "more.yaml", "mesh/templates/plugin.yaml"):
         (folder / name).write_text(_PLUGIN)
     (folder / "mesh" / "Chart.yaml").write_text("apiVersion: v2\nname: mesh\nversion: 0.1.0\n")
+    (folder / "values.yaml").write_text("replicas: 1\n")
     (folder / "refs.txt").write_text("ghcr.io/team/plugin:1.0\n")
     (folder / "secrets" / "token").write_text("a" * 32 + "\n")
     for name in ("wasm-mirror.yaml", "config.yaml"):
