@@ -57,6 +57,9 @@ async def test_every_worker_tells_the_same_hour_and_one_that_died_knows_it_again
         for _ in range(TIMES):
             assert (await get(mirror.url, "/v2/up/team/plugin/manifests/v1")).status == 200
 
+        async with listening(address_of(mirror)) as said:
+            await heard(said, "overview", lambda told: bool(told["last_hour"]["lookups"] == TIMES))
+
         async def all_count_them() -> bool:
             return all(one["last_hour"]["lookups"] == TIMES for one in await told(mirror, "overview"))
 

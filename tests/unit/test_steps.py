@@ -55,6 +55,13 @@ def test_no_more_is_kept_than_an_hour() -> None:
     assert past.steps[-1].at == BEGAN + (MOST + 5) * STEP
 
 
+def test_no_more_steps_are_kept_than_an_hour_has_even_if_some_were_short() -> None:
+    past = Past(BEGAN, 0.0)
+    for number in range(1, 2 * MOST):
+        past = past.after({"0": hits(number)}, number * STEP / 2, 0.0)
+    assert len(past.steps) == MOST
+
+
 def test_steps_before_a_long_gap_are_forgotten_when_they_are_an_hour_old() -> None:
     past = Past(BEGAN, 0.0).after({"0": hits(1)}, STEP, 0.0).after({"0": hits(2)}, 10 * STEP, 0.0)
     past = past.after({"0": hits(4)}, (MOST + 5) * STEP, 0.0)
