@@ -192,7 +192,8 @@ class Standings:
         self._board.change(self._name(host), changed)
         if is_now.breaker.rest > was.breaker.rest:
             why = f"it failed {is_now.breaker.failures} times in a row, the last time so: {is_now.last_error}"
-            log.warning("%s: %s is left alone for %g s; %s", self._upstream, host, is_now.breaker.rest, why)
+            words = "%s: %s is left alone for %g s; %s (wasm-mirror doctor says how to mend it)"
+            log.warning(words, self._upstream, host, is_now.breaker.rest, why)
         elif was.breaker.rest and not is_now.breaker.rest:
             log.info("%s: %s answers again", self._upstream, host)
 

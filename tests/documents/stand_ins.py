@@ -4,6 +4,7 @@
 run at all, as a line of JSON.
 """
 
+import itertools
 import json
 import os
 import re
@@ -31,6 +32,9 @@ def main(name: str, words: list[str]) -> int:
             stand_in = Path(os.environ["STAND_INS"]) / program
             if stand_in.exists():
                 os.execv(stand_in, [program, *words[words.index(program) + 1 :]])
+        case "kubectl" | "docker" | "podman" if "exec" in words and "wasm-mirror" in words:
+            at = len(words) - words[::-1].index("wasm-mirror")  # it may be the container's name, too
+            os.execv(Path(os.environ["STAND_INS"]) / "wasm-mirror", words[at - 1 :])
         case "helm" if words[0] in ("install", "upgrade"):
             kept = [word for word in words[1:] if word not in _ONLY_THERE]
             _run(name, "template", "--kube-version", "1.31.0", *kept)
@@ -50,7 +54,7 @@ def _run(name: str, *words: str) -> NoReturn:
 
 
 def _record(name: str, words: list[str]) -> None:
-    given = sys.stdin.read() if "-" in words or "/dev/stdin" in words else ""
+    given = sys.stdin.read() if words[-1:] == ["-"] or ("-f", "-") in itertools.pairwise(words) else ""
     with Path(os.environ["RECORD"]).open("a") as record:
         record.write(json.dumps([[name, *words], given]) + "\n")
 
