@@ -55,7 +55,7 @@ class Checks:
         self._indexes: Lru[Digest, Manifest] = Lru(100)
         self._pinned: Lru[Digest, tuple[Reference, Manifest]] = Lru(100)
         self._warned: Lru[Digest, bool] = Lru(10_000)
-        self._verdicts: Lru[Digest, str] = Lru(10_000)
+        self._found: Lru[Digest, tuple[Sequence[Digest], Facts]] = Lru(10_000)
         self._looks: Flights[str | None] = Flights()
         self._one = asyncio.Semaphore()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -65,7 +65,11 @@ class Checks:
         child = artifact.for_agents(manifest)
         if child is not None:
             self._indexes.put(child.digest, manifest)
-        if self._seen.get(manifest.digest) or not self._may_be_wasm(manifest):
+        if self._seen.get(manifest.digest):
+            if (found := self._found.get(manifest.digest)) is not None:
+                self._noted(*found)  # again: what was noted went with the manifest
+            return
+        if not self._may_be_wasm(manifest):
             return
         self._begin(self._count(reference, manifest), manifest)
 
@@ -138,9 +142,9 @@ class Checks:
 
     async def _verdict(self, reference: Reference, manifest: Manifest) -> str | None:
         """One of `mirror.metrics.VERDICTS`, None when it cannot be told; said in the log the first time."""
-        known = self._verdicts.get(manifest.digest)
+        known = self._found.get(manifest.digest)
         if known is not None:
-            return known
+            return known[1].verdict
         task, _ = self._looks.join(manifest.digest, lambda: self._look(reference, manifest))
         return await asyncio.shield(task)
 
@@ -165,8 +169,9 @@ class Checks:
         if not description.complete:
             return None
         facts = facts_of(description)
-        self._verdicts.put(manifest.digest, facts.verdict)
-        self._noted(about((*indexes, manifest)), facts)
+        found = about((*indexes, manifest)), facts
+        self._found.put(manifest.digest, found)
+        self._noted(*found)
         _tell(reference, manifest, description, facts.verdict)
         return facts.verdict
 

@@ -1,4 +1,4 @@
-"""What nobody has looked at yet is looked at: what came before an upgrade, or came back, or was pushed unjudged.
+"""What nobody has looked at yet is looked at: what came before an upgrade, from a replica, or was pushed unjudged.
 
 One worker of a disk does it now and then, a few artifacts in a second, of what is held whole; nothing is fetched.
 It also forgets what was found of manifests that are gone by ways that tell nobody.
@@ -24,8 +24,11 @@ from mirror.wasm.facts import Facts, about, facts_of
 log = logging.getLogger(__name__)
 
 _FIRST_AFTER = 30.0
-_EVERY = 600.0
+_EVERY = 60.0
 """Seconds between two rounds, and before the first, in which a mirror that has just started has better things to do."""
+
+_AGAIN_AFTER = 10
+"""Rounds after which what could not be looked at is tried again: most of it is not here as a whole, and will not be."""
 
 _PAUSE = 0.2
 """Seconds between two looks: some milliseconds of a thread each, for most artifacts."""
@@ -73,6 +76,8 @@ class Looking:
         self._forget = forget
         self._leases = leases
         self._max_module_size = max_module_size
+        self._left: set[Digest] = set()
+        self._rounds = 0
 
     async def run(self) -> None:
         """A round now and then, until cancelled."""
@@ -88,15 +93,20 @@ class Looking:
 
     async def once(self, pause: float = _PAUSE) -> int:
         """Look at all that nobody has looked at by the rules of now; how many were. Raises `StoreError`."""
+        if self._rounds % _AGAIN_AFTER == 0:
+            self._left.clear()
+        self._rounds += 1
         looked, count = await self._findings.looked(), 0
         for digest, media_type in await self._named():
-            if looked.get(str(digest)):
+            if looked.get(str(digest)) or digest in self._left:
                 continue
             found = await asyncio.to_thread(self._look, digest, media_type)
             if found is not None:
                 self._findings.note(*found)
                 looked.update((str(one), True) for one in found[0])
                 count += 1
+            else:
+                self._left.add(digest)
             await asyncio.sleep(_SHORT_PAUSE if found is None else pause)
         gone = await asyncio.to_thread(self._gone, looked)
         for first in range(0, len(gone), _FORGOTTEN_AT_ONCE):

@@ -52,6 +52,9 @@ async def test_what_was_found_of_a_module_is_told_of_it_and_after_a_restart_too(
             assert told(good) == ("oci tar+gzip", ["0.2.1"], "accepted", None)
             assert told(bad)[:3] == ("cncf", ["0.2.1"], "refused")
             assert "unknown to agents" in bad["why"]
+            await act(mirror, "purge", f"{NAME}:2")
+            await pull(mirror, f"{NAME}:2", refused)
+            assert list(map(told, await until_looked(mirror))) == list(map(told, before)), "it is noted anew"
         async with running(tmp_path, {"up": up}, LATE) as mirror:
             assert list(map(told, await rows(mirror))) == list(map(told, before))
             (purged,) = await act(mirror, "purge", f"{NAME}:2")
