@@ -16,7 +16,7 @@ _HEAD = """\
 <!-- Made by `python -m mirror.commands.reference > docs/commands.md`; a test asserts that it is up to date. -->
 
 `wasm-mirror COMMAND --help` says the same of one command. `serve`, `check-config`, `doctor` and `health` read the
-settings; all others but `inspect` of a file talk to a running mirror, over its admin API.
+settings; all others but `inspect` of a file and `completion` talk to a running mirror, over its admin API.
 
 - **Which mirror**: `--mirror URL`, or `WASM_MIRROR_URL`; `http://127.0.0.1:8080` without either. An authority of your
   own is named by `SSL_CERT_FILE`.
@@ -30,6 +30,8 @@ settings; all others but `inspect` of a file talk to a running mirror, over its 
   error.
 - **Exit status**: 0 when all is done, 1 when some failed, and which is said, 2 for wrong use, 130 after Ctrl-C. One
   reference that fails keeps none of the others from being done.
+- **Completion** of commands, options and files: `wasm-mirror completion bash`, for zsh and fish too; see
+  [below](#completion).
 """
 
 

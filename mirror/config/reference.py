@@ -26,7 +26,9 @@ upstreams:
 ```
 
 `config/wasm-mirror.yaml` has every key with a comment. `wasm-mirror check-config --config FILE` prints the effective
-settings, secrets masked, or every error at once, each with its key, its line and what is allowed.
+settings, secrets masked, or every error at once, each with its key, its line and what is allowed. `WASM_MIRROR_CONFIG`
+names the file too. Without one, and where the environment names no upstreams, a mirror that listens at a loopback
+address has the public registries; at any other it has to be told which.
 
 ## Values
 
