@@ -8,6 +8,7 @@ ARGS ?=
 VENV := .venv
 PY := $(VENV)/bin/python
 READY := $(VENV)/.ready
+SPHINX := $(VENV)/docs
 # Most tests wait for something most of the time: two of them for each core. Those of make e2e keep a core busy with
 # servers and herds of clients, and count what upstream was asked: more of them starve Redis until replicas go on alone.
 PYTEST = $(PY) -m pytest -n $$((2 * $$(getconf _NPROCESSORS_ONLN)))
@@ -34,7 +35,7 @@ test: setup ## all tests but those that make e2e is for
 	@echo "Left out: tests/e2e, with real clients and registries, and those marked integration, with many servers (make"
 	@echo "e2e); tests/bench (make bench)."
 
-e2e: setup ## the tests with real clients, registries, many servers; a missing program is a failure
+e2e: setup $(SPHINX)/.ready ## the tests with real clients, registries, many servers; a missing program is a failure
 	@$(PY) -m tests.support.tools build
 	@WASM_MIRROR_REQUIRE_TOOLS=1 $(BUSY) tests --ignore=tests/bench -m "$(E2E)" $(ARGS)
 
@@ -84,7 +85,6 @@ lock: setup ## write requirements.lock, and runtime.lock out of it, anew from py
 
 # Sphinx, with MyST for Markdown, in an environment of its own: nothing of it is needed to run or to test the mirror.
 SITE ?= build/site
-SPHINX := $(VENV)/docs
 
 docs: $(SPHINX)/.ready ## the documentation as a site, in build/site
 	@rm -rf $(SITE)

@@ -11,7 +11,7 @@ from pathlib import Path
 from sphinx.application import Sphinx
 
 _ROOT = Path(__file__).parents[1]
-_LINK = re.compile(r"\]\(([\w./-]+)\.md\)")
+_LINK = re.compile(r"\[([^]]+)\]\(([\w./-]+)\.md\)")
 
 project = "wasm-mirror"
 html_title = "wasm-mirror"
@@ -27,15 +27,17 @@ html_copy_source = False
 html_show_search_summary = False  # it fetches the pages that were found, which no browser allows of files on a disk
 html_show_copyright = False
 html_show_sphinx = False
+html_static_path = ["static"]
+html_css_files = ["site.css"]
 html_extra_path = ["site"]  # index.html, which leads to docs/index.html
 
 
 def _contents(text: str) -> list[str]:
-    """The pages that the index links to, under its headings, as hidden tables of contents: these make the sidebar."""
+    """The pages that the index links to, under its headings, as hidden tables of contents, which make the sidebar."""
     tables = []
     for section in text.split("\n## ")[1:]:
         caption = section.partition("\n")[0]
-        pages = "\n".join(f"/{(Path('docs') / page)}" for page in _LINK.findall(section))
+        pages = "\n".join(f"{title} </docs/{page}>" for title, page in _LINK.findall(section))
         tables.append(f"\n```{{toctree}}\n:hidden:\n:caption: {caption}\n\n{pages}\n```\n")
     return tables
 
