@@ -8,6 +8,7 @@ import asyncio
 import logging
 import mmap
 import os
+from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from contextlib import AbstractContextManager
 from typing import Protocol
@@ -28,7 +29,7 @@ _EVERY = 60.0
 """Seconds between two rounds, and before the first, in which a mirror that has just started has better things to do."""
 
 _AGAIN_AFTER = 10
-"""Rounds after which what could not be looked at is tried again: most of it is not here as a whole, and will not be."""
+"""Rounds after which what could not be looked at twice is tried again: it is not here as a whole, nor on its way."""
 
 _PAUSE = 0.2
 """Seconds between two looks: some milliseconds of a thread each, for most artifacts."""
@@ -76,7 +77,7 @@ class Looking:
         self._forget = forget
         self._leases = leases
         self._max_module_size = max_module_size
-        self._left: set[Digest] = set()
+        self._tried: Counter[Digest] = Counter()
         self._rounds = 0
 
     async def run(self) -> None:
@@ -94,11 +95,11 @@ class Looking:
     async def once(self, pause: float = _PAUSE) -> int:
         """Look at all that nobody has looked at by the rules of now; how many were. Raises `StoreError`."""
         if self._rounds % _AGAIN_AFTER == 0:
-            self._left.clear()
+            self._tried.clear()
         self._rounds += 1
         looked, count = await self._findings.looked(), 0
         for digest, media_type in await self._named():
-            if looked.get(str(digest)) or digest in self._left:
+            if looked.get(str(digest)) or self._tried[digest] > 1:
                 continue
             found = await asyncio.to_thread(self._look, digest, media_type)
             if found is not None:
@@ -106,7 +107,7 @@ class Looking:
                 looked.update((str(one), True) for one in found[0])
                 count += 1
             else:
-                self._left.add(digest)
+                self._tried[digest] += 1
             await asyncio.sleep(_SHORT_PAUSE if found is None else pause)
         gone = await asyncio.to_thread(self._gone, looked)
         for first in range(0, len(gone), _FORGOTTEN_AT_ONCE):
