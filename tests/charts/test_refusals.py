@@ -76,6 +76,8 @@ def test_the_schema_names_every_value_that_it_does_not_know_or_that_is_none() ->
         ({"config": {"metadata": {"url": "redis://redis"}}}, "set redis.url"),
         ({"config": {"tls": {"certificate": "/a"}}}, "set tls.existingSecret"),
         ({"credentials": [{"upstream": "corp", "existingSecret": "x"}]}, "credentials: corp is no host"),
+        ({"admin": {"port": 8080}, "service": {"port": 80}}, "admin.port is 8080, which is the registry's own"),
+        ({"admin": {"port": 443}, "service": {"port": 443}}, "admin.port is 443, which is the registry's own"),
         ({"config": {"data_dir": "/data"}}, "config.data_dir is where the volume is mounted"),
         ({"extraEnv": [{"name": "WASM_MIRROR_LISTEN", "value": ":80"}]}, "extraEnv must not have WASM_MIRROR_LISTEN"),
         ({"config": {"drain_for": "15 s"}}, "drainFor must be a duration such as 500ms, 15s or 1m30s"),

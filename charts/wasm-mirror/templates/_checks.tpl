@@ -34,6 +34,9 @@
 {{- if empty $values.redis.tls.certificateKey | ne (empty $values.redis.tls.privateKeyKey) -}}
 {{- fail "redis.tls.certificateKey and redis.tls.privateKeyKey belong together; one of them is missing" -}}
 {{- end -}}
+{{- if has (int $values.admin.port) (list (int $values.service.port) (include "wasm-mirror.port" . | int)) -}}
+{{- fail (printf "admin.port is %d, which is the registry's own: choose another, or 0 to have both at one" (int $values.admin.port)) -}}
+{{- end -}}
 {{- include "wasm-mirror.checkConfig" $values.config -}}
 {{- range $values.extraEnv -}}
 {{- if has .name (tuple "WASM_MIRROR_LISTEN" "WASM_MIRROR_ADMIN__LISTEN" "WASM_MIRROR_DATA_DIR" "WASM_MIRROR_DRAIN_FOR" "WASM_MIRROR_STOP_WITHIN") -}}
