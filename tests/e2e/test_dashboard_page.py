@@ -162,6 +162,7 @@ def test_news_change_what_has_changed_and_leave_focus_and_selection(browser: Bro
         mirror.modules = [module("ghcr.io/a/first:1"), *mirror.modules[1:], module("ghcr.io/team/plugin:1.9", hits=77)]
         mirror.moved()
         expect(page.locator("#modules tbody")).to_contain_text("77")
+        expect(page.locator("#modules tbody tr")).to_have_count(4)
         assert page.evaluate("document.querySelectorAll('#modules tbody tr')[1].same")
         assert page.evaluate("String(getSelection())") == chosen
         assert page.evaluate("document.activeElement.title") == "ghcr.io/team/plugin:1.1"
@@ -198,12 +199,14 @@ def test_the_page_says_that_it_is_not_live_and_goes_on_when_it_is_again(browser:
         expect(banner).to_contain_text("Not live since")
         expect(banner).to_contain_text("Not now")
         expect(page.locator("#modules tbody tr")).to_have_count(3)
+        mirror.tell("overview", overview(draining=True))
+        expect(state(page)).to_have_text("This mirror is stopping")
         mirror.taken = True
         mirror.modules = mirror.modules[:1]
-        mirror.tell("overview", overview(draining=True))
+        mirror.tell("overview", overview(disk={"problem": "it is full"}))
         page.get_by_role("button", name="Try now").click()
         expect(banner.locator("p")).to_be_hidden()
-        expect(state(page)).to_have_text("This mirror is stopping")
+        expect(state(page)).to_have_text("The disk has a problem")
         expect(page.locator("#modules tbody tr")).to_have_count(1)
 
 

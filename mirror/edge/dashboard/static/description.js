@@ -17,7 +17,13 @@ export function description() {
   const imports = card("imports", "Imports");
   const exports_ = card("exports", "Exports");
   const all = [what, imports, exports_];
-  const root = h("div", { class: "stack" }, takers.root, what.root, h("div", { class: "columns" }, imports.root, exports_.root));
+  const root = h(
+    "div",
+    { class: "stack" },
+    takers.root,
+    what.root,
+    h("div", { class: "columns" }, imports.root, exports_.root),
+  );
   for (const one of all) show(one.root, false);
 
   function told(one) {
@@ -35,11 +41,18 @@ export function description() {
     const asked = Object.entries(module.imports);
     const total = asked.reduce((sum, [, items]) => sum + items.length, 0);
     setText(imports.note, plural(total, "import"));
-    imports.root.append(...asked.map(([from, items]) => group(from, items, new Set((module.lacking[from] ?? []).map((item) => item.name)))));
+    imports.root.append(
+      ...asked.map(([from, items]) =>
+        group(from, items, new Set((module.lacking[from] ?? []).map((item) => item.name))),
+      ),
+    );
     if (!asked.length) imports.root.append(h("p", { class: "empty" }, "It imports nothing."));
     setText(exports_.note, plural(module.exports.length, "export"));
-    exports_.root.append(module.exports.length ? group("", module.exports, new Set()) : h("p", { class: "empty" }, "It exports nothing."));
-    if (module.left_out) exports_.root.append(h("p", { class: "sub" }, `${plural(module.left_out, "more name")} are not told.`));
+    exports_.root.append(
+      module.exports.length ? group("", module.exports, new Set()) : h("p", { class: "empty" }, "It exports nothing."),
+    );
+    if (module.left_out)
+      exports_.root.append(h("p", { class: "sub" }, `${plural(module.left_out, "more name")} are not told.`));
   }
 
   return {
@@ -58,10 +71,14 @@ export function description() {
 }
 
 function verdict(who, { accepted, reason, remedy }) {
-  return h("div", { class: `verdict ${accepted ? "good" : "bad"}` },
-    h("h3", {}, who), badge(accepted ? "good" : "bad", accepted ? "accepted" : "refused").root,
+  return h(
+    "div",
+    { class: `verdict ${accepted ? "good" : "bad"}` },
+    h("h3", {}, who),
+    badge(accepted ? "good" : "bad", accepted ? "accepted" : "refused").root,
     reason ? h("p", {}, reason) : null,
-    remedy ? h("p", { class: "remedy" }, h("b", {}, "To mend it: "), remedy) : null);
+    remedy ? h("p", { class: "remedy" }, h("b", {}, "To mend it: "), remedy) : null,
+  );
 }
 
 function factsOf({ layout, digest, media_type: type, index, module, problem, found, complete }) {
@@ -78,12 +95,26 @@ function factsOf({ layout, digest, media_type: type, index, module, problem, fou
     if (module.producers.length) {
       facts.push(["Made by", module.producers.map((one) => `${one.name} ${one.version}`.trim()).join(", ")]);
     }
-    const pages = module.memories.map((one) => `${bytes(one.minimum * 65536)}${one.maximum === null ? "" : ` to ${bytes(one.maximum * 65536)}`}`);
+    const pages = module.memories.map(
+      (one) => `${bytes(one.minimum * 65536)}${one.maximum === null ? "" : ` to ${bytes(one.maximum * 65536)}`}`,
+    );
     if (pages.length) facts.push(["Memory", pages.join(", ")]);
   }
   if (found.length) {
-    facts.push(["In its layers", h("ul", { class: "found" }, ...found.map((one) => h("li", {},
-      `${one.layer}: ${one.name ?? "the layer itself"}, ${bytes(one.size)}${one.wasm ? ", a module" : ""}`)))]);
+    facts.push([
+      "In its layers",
+      h(
+        "ul",
+        { class: "found" },
+        ...found.map((one) =>
+          h(
+            "li",
+            {},
+            `${one.layer}: ${one.name ?? "the layer itself"}, ${bytes(one.size)}${one.wasm ? ", a module" : ""}`,
+          ),
+        ),
+      ),
+    ]);
   }
   if (!complete) facts.push(["Not looked at", "A layer could not be had."]);
   return facts;
@@ -91,9 +122,20 @@ function factsOf({ layout, digest, media_type: type, index, module, problem, fou
 
 /** Imports of one module, or exports, folded where they are many; those in `lacking` Envoy does not have. */
 function group(from, items, lacking) {
-  const list = h("ul", { class: "items" }, ...items.map((item) => h("li", {},
-    code(item.name), " ", h("span", { class: "sub" }, item.signature ? `${item.kind}: ${item.signature}` : item.kind),
-    lacking.has(item.name) ? badge("bad", "Envoy lacks it").root : null)));
+  const list = h(
+    "ul",
+    { class: "items" },
+    ...items.map((item) =>
+      h(
+        "li",
+        {},
+        code(item.name),
+        " ",
+        h("span", { class: "sub" }, item.signature ? `${item.kind}: ${item.signature}` : item.kind),
+        lacking.has(item.name) ? badge("bad", "Envoy lacks it").root : null,
+      ),
+    ),
+  );
   const title = `${from ? `${from}: ` : ""}${count(items.length)}`;
   return h("details", { open: items.length <= 12 || lacking.size > 0 }, h("summary", {}, title), list);
 }

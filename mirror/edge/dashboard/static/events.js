@@ -35,8 +35,9 @@ export async function* read(response, heard = () => {}) {
 
 /**
  * Follow `events` for as long as the page is open. `onEvent(kind, data)` gets each; `onPhase(phase, details)` hears
- * `live`, `cut` with `{why, at, retryAt}`, and `locked` where a token is asked for. After a cut it is tried again, later each
- * time, and at once by `retry()`, or when the browser says that it is online again.
+ * `live`, `cut` with `{why, at, retryAt, answers}`, the last of which is whether the mirror answered at all, and
+ * `locked` where a token is asked for. After a cut it is tried again, later each time, and at once by `retry()`, or when the
+ * browser says that it is online again.
  */
 export class Live {
   constructor(onEvent, onPhase) {
@@ -65,28 +66,34 @@ export class Live {
   async run() {
     for (;;) {
       let why = "The mirror has ended the connection.";
-      let locked = false;
+      let [locked, answers] = [false, true];
       this.again = false;
       try {
         await this.follow();
       } catch (error) {
         why = error.message;
         locked = error instanceof Refused && error.status === 401;
+        answers = error instanceof Refused && error.status > 0;
         if (error instanceof Refused && error.retryAfter > 0) this.failed = Math.max(this.failed, 3);
       }
       if (this.again) continue;
       if (locked) {
         this.onPhase("locked", {});
-        await new Promise((resolve) => { this.wake = resolve; });
+        await new Promise((resolve) => {
+          this.wake = resolve;
+        });
         continue;
       }
       this.cutAt ??= Date.now();
       const pause = Math.min(LONGEST, FIRST * 2 ** this.failed) * (0.8 + 0.4 * Math.random());
       this.failed += 1;
-      this.onPhase("cut", { why, at: this.cutAt, retryAt: Date.now() + pause });
+      this.onPhase("cut", { why, at: this.cutAt, retryAt: Date.now() + pause, answers });
       await new Promise((resolve) => {
         const timer = setTimeout(resolve, pause);
-        this.wake = () => { clearTimeout(timer); resolve(); };
+        this.wake = () => {
+          clearTimeout(timer);
+          resolve();
+        };
       });
     }
   }

@@ -28,17 +28,25 @@ function fill(first) {
   const size = h("span");
   const waiting = h("span");
   const since = when(null);
-  const root = h("li", {},
+  const root = h(
+    "li",
+    {},
     h("div", { class: "line" }, from, digest),
     bar,
-    h("div", { class: "line sub" }, size, waiting, h("span", {}, "began ", since)));
+    h("div", { class: "line sub" }, size, waiting, h("span", {}, "began ", since)),
+  );
   const update = (one) => {
     setText(from, one.repository ?? "a blob that another worker fetches");
     setText(digest, short(one.digest));
     setAttribute(digest, "title", one.digest);
     setAttribute(bar, "max", one.total ?? null);
     setAttribute(bar, "value", one.total ? one.bytes : null);
-    setText(size, one.total ? `${bytes(one.bytes)} of ${bytes(one.total)} (${percent(one.bytes / one.total)})` : `${bytes(one.bytes)} so far`);
+    setText(
+      size,
+      one.total
+        ? `${bytes(one.bytes)} of ${bytes(one.total)} (${percent(one.bytes / one.total)})`
+        : `${bytes(one.bytes)} so far`,
+    );
     setText(waiting, one.waiters === null ? "" : `${plural(one.waiters, "request")} waiting`);
     show(since.parentNode, one.since !== null);
     setWhen(since, one.since);
@@ -49,8 +57,15 @@ function fill(first) {
 /** The card of replicas; gives `{root, stop}`. */
 export function replicas() {
   const list = h("ul", { class: "rows" });
-  const empty = h("p", { class: "empty" }, "This mirror is alone. Several share their downloads through a Redis: ",
-    code("metadata.url"), " and ", code("cluster.advertise"), " in the settings of each.");
+  const empty = h(
+    "p",
+    { class: "empty" },
+    "This mirror is alone. Several share their downloads through a Redis: ",
+    code("metadata.url"),
+    " and ",
+    code("cluster.advertise"),
+    " in the settings of each.",
+  );
   const made = card("replicas", "Replicas", list, empty);
   const stop = on(["replicas"], () => {
     const { own, others } = state("replicas");

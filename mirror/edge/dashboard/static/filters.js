@@ -15,7 +15,10 @@ const CHOICES = [
 ];
 
 const ORDERS = [
-  ["reference asc", "name"], ["used desc", "last pull"], ["hits desc", "most hits"], ["size desc", "largest"],
+  ["reference asc", "name"],
+  ["used desc", "last pull"],
+  ["hits desc", "most hits"],
+  ["size desc", "largest"],
   ["fetched desc", "last checked"],
 ];
 
@@ -24,7 +27,12 @@ export function controls(first, change) {
   let filters = first;
   let timer = null;
   const search = h("input", {
-    type: "search", id: "search", autocomplete: "off", spellcheck: "false", placeholder: "Part of a name", maxlength: 255,
+    type: "search",
+    id: "search",
+    autocomplete: "off",
+    spellcheck: "false",
+    placeholder: "Part of a name",
+    maxlength: 255,
     on: {
       input() {
         clearTimeout(timer);
@@ -32,25 +40,43 @@ export function controls(first, change) {
       },
     },
   });
-  const upstream = h("select", { id: "upstream", on: { change: () => change({ ...filters, upstream: upstream.value }) } });
-  const order = h("select", {
-    id: "order",
-    on: { change: () => change({ ...filters, sort: order.value.split(" ")[0], order: order.value.split(" ")[1] }) },
-  }, ...ORDERS.map(([value, title]) => h("option", { value }, title)));
+  const upstream = h("select", {
+    id: "upstream",
+    on: { change: () => change({ ...filters, upstream: upstream.value }) },
+  });
+  const order = h(
+    "select",
+    {
+      id: "order",
+      on: { change: () => change({ ...filters, sort: order.value.split(" ")[0], order: order.value.split(" ")[1] }) },
+    },
+    ...ORDERS.map(([value, title]) => h("option", { value }, title)),
+  );
   const choices = CHOICES.map(({ name, title, filters: chosen }) => {
     const number = h("span", { class: "number" });
-    const root = button(title, () => change({ ...filters, verdict: "", pinned: "", ...chosen }), { "data-choice": name });
+    const root = button(title, () => change({ ...filters, verdict: "", pinned: "", ...chosen }), {
+      "data-choice": name,
+    });
     root.append(" ", number);
     return { root, number, name, chosen };
   });
-  const root = h("div", { class: "controls", role: "search", "aria-label": "Modules" },
-    field("Search", search), field("Upstream", upstream),
+  const root = h(
+    "div",
+    { class: "controls", role: "search", "aria-label": "Modules" },
+    field("Search", search),
+    field("Upstream", upstream),
     h("div", { class: "choices", role: "group", "aria-label": "Which modules" }, ...choices.map((one) => one.root)),
-    field("Sort by", order, "narrow"));
+    field("Sort by", order, "narrow"),
+  );
 
   const stop = on(["upstreams"], () => {
     const names = ["", ...state("upstreams").upstreams.map((one) => one.name), "hosted"];
-    keyed(upstream, names, (name) => name, (name) => ({ root: h("option", { value: name }, name || "all") }));
+    keyed(
+      upstream,
+      names,
+      (name) => name,
+      (name) => ({ root: h("option", { value: name }, name || "all") }),
+    );
     upstream.value = filters.upstream ?? "";
   });
 
@@ -68,9 +94,13 @@ export function controls(first, change) {
   return {
     root,
     update,
-    counts: (numbers) => choices.forEach(({ name, number }) => setText(number, name in numbers ? count(numbers[name]) : "")),
+    counts: (numbers) =>
+      choices.forEach(({ name, number }) => setText(number, name in numbers ? count(numbers[name]) : "")),
     filtered: ({ search: text, upstream: of, verdict, pinned }) => Boolean(text || of || verdict || pinned),
-    stop() { clearTimeout(timer); stop(); },
+    stop() {
+      clearTimeout(timer);
+      stop();
+    },
   };
 }
 

@@ -48,7 +48,9 @@ function ofMirror({ disk, metadata, draining }) {
       id: "full",
       level: "warn",
       what: `Pinned and hosted content takes ${percent(kept(disk))} of the disk's limit`,
-      means: `Nothing of it is ever evicted, so little else can be kept. Unpin, or raise cache.max_size (now ${bytes(disk.limit)}).`,
+      means:
+        "Nothing of it is ever evicted, so little else can be kept. " +
+        `Unpin, or raise cache.max_size (the limit is ${bytes(disk.limit)}).`,
     });
   }
   if (!metadata.up) {
@@ -58,7 +60,8 @@ function ofMirror({ disk, metadata, draining }) {
       level: redis ? "warn" : "bad",
       what: redis ? "Redis is away" : "The database does not answer",
       means: redis
-        ? "This replica goes on with its own database, and no pull fails. Pushes and deletes of hosted content wait until Redis is back."
+        ? "This replica goes on with its own database, and no pull fails. " +
+          "Pushes and deletes of hosted content wait until Redis is back."
         : "What is held is served by digest; the mirror's log says what has happened to the file.",
     });
   }
@@ -75,14 +78,16 @@ function ofUpstream({ name, offline, reachable, endpoints }) {
   const latest = latestError(failing.length ? failing : endpoints);
   if (offline) return [];
   if (!reachable) {
-    return [{
-      id: `upstream ${name}`,
-      level: "bad",
-      what: `${name} is not reachable`,
-      means: `What is held of it is served; what is not cannot be fetched. ${again(endpoints)}`,
-      error: latest?.last_error,
-      at: latest?.last_error_at,
-    }];
+    return [
+      {
+        id: `upstream ${name}`,
+        level: "bad",
+        what: `${name} is not reachable`,
+        means: `What is held of it is served; what is not cannot be fetched. ${again(endpoints)}`,
+        error: latest?.last_error,
+        at: latest?.last_error_at,
+      },
+    ];
   }
   const found = failing.map((one) => ({
     id: `endpoint ${name} ${one.host}`,
@@ -98,7 +103,8 @@ function ofUpstream({ name, offline, reachable, endpoints }) {
         id: `limit ${name} ${one.host}`,
         level: "warn",
         what: `${percent(one.rate_limit)} of the rate limit of ${one.host} is left`,
-        means: "What can wait gives way to what agents wait for. Credentials for this upstream usually raise the limit.",
+        means:
+          "What can wait gives way to what agents wait for. Credentials for this upstream usually raise the limit.",
       });
     }
   }
@@ -113,7 +119,9 @@ export function latestError(endpoints) {
 
 function again(endpoints) {
   const pauses = endpoints.map((one) => Math.max(one.opens_for, one.rests_for)).filter((seconds) => seconds > 0);
-  return pauses.length ? `It is tried again within ${duration(Math.min(...pauses))}.` : "It is tried again with the next pull.";
+  return pauses.length
+    ? `It is tried again within ${duration(Math.min(...pauses))}.`
+    : "It is tried again with the next pull.";
 }
 
 /** The state of the whole in one line: `{level, text, more}`. */
@@ -124,6 +132,9 @@ export function summary(found, { overview, upstreams }) {
   }
   const count = upstreams?.upstreams.length ?? 0;
   const ratio = overview?.last_hour.ratio;
-  const hits = ratio === null || ratio === undefined ? "nothing was asked for in the last hour" : `${percent(ratio)} hits in the last hour`;
+  const hits =
+    ratio === null || ratio === undefined
+      ? "nothing was asked for in the last hour"
+      : `${percent(ratio)} hits in the last hour`;
   return { level: "good", text: "All well", more: `${plural(count, "upstream")} can be asked, ${hits}` };
 }

@@ -20,11 +20,21 @@ export function jobCard(job) {
   const underway = h("ul", { class: "rows" });
   const cancel = button("Cancel", () => carryOut(cancel, async () => told(await remove(`prewarm/${path(job)}`))));
   const list = table("Results", [
-    { title: "Reference", class: "broad" }, { title: "Result" }, { title: "Size", class: "number" },
-    { title: "Took", class: "number" }, { title: "Replica" },
+    { title: "Reference", class: "broad" },
+    { title: "Result" },
+    { title: "Size", class: "number" },
+    { title: "Took", class: "number" },
+    { title: "Replica" },
   ]);
-  const made = card("job", "Job", h("div", { class: "line" }, mark.root, sum), bar, underway, list.root,
-    h("div", { class: "actions" }, cancel));
+  const made = card(
+    "job",
+    "Job",
+    h("div", { class: "line" }, mark.root, sum),
+    bar,
+    underway,
+    list.root,
+    h("div", { class: "actions" }, cancel),
+  );
   const controller = new AbortController();
   const results = new Map();
   const moving = new Map();
@@ -55,7 +65,9 @@ export function jobCard(job) {
 
   async function follow() {
     try {
-      for await (const { event, id, data } of read(await stream(`prewarm/${path(job)}/events`, controller.signal, last))) {
+      for await (const { event, id, data } of read(
+        await stream(`prewarm/${path(job)}/events`, controller.signal, last),
+      )) {
         if (event === "result") {
           last = id ?? last;
           results.set(name(data), data);
@@ -85,7 +97,14 @@ export function jobCard(job) {
   get(`prewarm/${path(job)}`).then(told, () => {});
   show(cancel, false);
   follow();
-  return { root: made.root, stop() { stop(); clearTimeout(timer); controller.abort(); } };
+  return {
+    root: made.root,
+    stop() {
+      stop();
+      clearTimeout(timer);
+      controller.abort();
+    },
+  };
 }
 
 const name = ({ reference, replica }) => JSON.stringify([reference, replica]);
@@ -141,6 +160,8 @@ export function jobState({ state: how, counts }) {
 
 /** The counts of results that there are, in words. */
 export function counted(counts) {
-  const words = Object.entries(counts).filter(([, number]) => number > 0).map(([name, number]) => `${count(number)} ${name}`);
+  const words = Object.entries(counts)
+    .filter(([, number]) => number > 0)
+    .map(([name, number]) => `${count(number)} ${name}`);
   return words.length ? words.join(", ") : "no result yet";
 }

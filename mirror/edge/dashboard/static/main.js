@@ -35,8 +35,15 @@ function overviewPage(_, filters) {
   const list = modules(filters, (wanted) => window.history.replaceState(null, "", overviewHref(wanted)));
   const parts = [tiles(), history(), upstreams(), fills(), replicas(), list];
   const [numbers, plots, registries, running, others] = parts.map((part) => part.root);
-  const root = h("div", { class: "page" }, h("h1", { class: "unseen", tabindex: "-1" }, "Overview"), numbers, registries,
-    h("div", { class: "columns" }, plots, h("div", { class: "stack" }, running, others)), list.root);
+  const root = h(
+    "div",
+    { class: "page" },
+    h("h1", { class: "unseen", tabindex: "-1" }, "Overview"),
+    numbers,
+    registries,
+    h("div", { class: "columns" }, plots, h("div", { class: "stack" }, running, others)),
+    list.root,
+  );
   return { root, wanted: list.wanted, stop: () => parts.forEach((part) => part.stop()) };
 }
 
@@ -100,9 +107,16 @@ function addPoint(point) {
   tell("points", { step, points: [...others, point].slice(-MOST_POINTS) });
 }
 
+/** Ask for what events would have told, where the mirror answers but sends none: too many pages are open. */
+async function lookOnce() {
+  const kinds = ["overview", "upstreams", "fills", "replicas", "prewarm"];
+  await Promise.allSettled(kinds.map(async (kind) => onEvent(kind, await get(kind))));
+}
+
 async function onPhase(phase, details) {
   const wasCut = state("live")?.phase === "cut";
   tell("live", { phase, ...details });
+  if (phase === "cut" && details.answers) await lookOnce();
   if (phase === "live") {
     try {
       tell("points", await get("history"));

@@ -18,11 +18,17 @@ export function modulePage(reference) {
   const [others, clients] = [versions(reference), askers()];
   const taken = actions(reference, { changed: look, moved: describe });
   const url = copyable(address(reference));
-  const root = h("div", { class: "page" },
+  const root = h(
+    "div",
+    { class: "page" },
     h("p", { class: "trail" }, h("a", { href: "#/" }, "Overview"), " / Modules"),
     h("h1", { class: "reference", tabindex: "-1" }, reference),
     h("div", { class: "line" }, h("span", { class: "sub" }, "For agents:"), url.root),
-    taken.root, about.root, others.root, clients.root);
+    taken.root,
+    about.root,
+    others.root,
+    clients.root,
+  );
   let timer = null;
   let lookedAt = 0;
   let gone = false;
@@ -44,13 +50,22 @@ export function modulePage(reference) {
   }
 
   const stops = [
-    on(["changed"], () => { if (state("changed")) timer ??= setTimeout(look, Math.max(0, lookedAt + REST - Date.now())); }),
+    on(["changed"], () => {
+      if (state("changed")) timer ??= setTimeout(look, Math.max(0, lookedAt + REST - Date.now()));
+    }),
     on(["overview"], () => url.update(address(reference))),
   ];
   document.title = `${reference} · wasm-mirror`;
   look();
   describe();
-  return { root, stop() { gone = true; clearTimeout(timer); stops.forEach((stop) => stop()); } };
+  return {
+    root,
+    stop() {
+      gone = true;
+      clearTimeout(timer);
+      stops.forEach((stop) => stop());
+    },
+  };
 }
 
 const address = (reference) => `oci://${mirrorHost()}/${reference}`;
@@ -61,26 +76,53 @@ function actions(reference, { changed, moved }) {
     await carryOut(event.currentTarget, work);
     await changed();
   };
-  const pin = button("Pin", act(async () => tellResults((await post("pins", { references: [reference] })).results, ["pinned", "already"])));
-  const unpin = button("Unpin…", act(async () => {
-    const words = ["What it protects at all replicas may then be evicted, if nothing else pins it."];
-    if (!await confirmed(`Unpin ${reference}?`, words, "Unpin")) return;
-    await remove(`pins/${path(reference)}`);
-    notice(`${reference}: unpinned`);
-  }), { hidden: true });
-  const refresh = button("Refresh", act(async () => {
-    tellResults((await post("refresh", { references: [reference] })).results, ["unchanged", "moved", "held", "fetched"]);
-    await moved();
-  }), { title: "Ask its upstream now what it names" });
-  const purge = button("Purge…", act(async () => {
-    const words = [
-      "What it names goes from the disks of all replicas. The next pull fetches it anew.",
-      "While its upstream does not answer, no agent can pull it.",
-    ];
-    if (!await confirmed(`Purge ${reference}?`, words, "Purge")) return;
-    tellResults((await post("purge", { references: [reference] })).results, ["purged", "absent"]);
-  }), { class: "danger" });
-  const root = h("div", { class: "actions", role: "group", "aria-label": "What can be done" }, pin, unpin, refresh, purge);
+  const pin = button(
+    "Pin",
+    act(async () => tellResults((await post("pins", { references: [reference] })).results, ["pinned", "already"])),
+  );
+  const unpin = button(
+    "Unpin…",
+    act(async () => {
+      const words = ["What it protects at all replicas may then be evicted, if nothing else pins it."];
+      if (!(await confirmed(`Unpin ${reference}?`, words, "Unpin"))) return;
+      await remove(`pins/${path(reference)}`);
+      notice(`${reference}: unpinned`);
+    }),
+    { hidden: true },
+  );
+  const refresh = button(
+    "Refresh",
+    act(async () => {
+      tellResults((await post("refresh", { references: [reference] })).results, [
+        "unchanged",
+        "moved",
+        "held",
+        "fetched",
+      ]);
+      await moved();
+    }),
+    { title: "Ask its upstream now what it names" },
+  );
+  const purge = button(
+    "Purge…",
+    act(async () => {
+      const words = [
+        "What it names goes from the disks of all replicas. The next pull fetches it anew.",
+        "While its upstream does not answer, no agent can pull it.",
+      ];
+      if (!(await confirmed(`Purge ${reference}?`, words, "Purge"))) return;
+      tellResults((await post("purge", { references: [reference] })).results, ["purged", "absent"]);
+    }),
+    { class: "danger" },
+  );
+  const root = h(
+    "div",
+    { class: "actions", role: "group", "aria-label": "What can be done" },
+    pin,
+    unpin,
+    refresh,
+    purge,
+  );
   return {
     root,
     pinned(is) {
@@ -106,8 +148,16 @@ function versions(reference) {
       try {
         const { modules, total } = await answer;
         rows = modules;
-        keyed(list.body, rows, (one) => one.reference, (one) => version(list, one.reference === reference));
-        setText(made.note, total > rows.length ? `the last ${rows.length} of ${count(total)}` : plural(total, "version"));
+        keyed(
+          list.body,
+          rows,
+          (one) => one.reference,
+          (one) => version(list, one.reference === reference),
+        );
+        setText(
+          made.note,
+          total > rows.length ? `the last ${rows.length} of ${count(total)}` : plural(total, "version"),
+        );
         setText(empty, "No tag of this repository is known here any more. The next pull brings it back.");
       } catch (error) {
         setText(empty, error.message);
@@ -128,8 +178,12 @@ function version(list, isThis) {
 /** Who asked for it lately. */
 function askers() {
   const list = table("Who asked for it", [
-    { title: "Client" }, { title: "User agent", class: "broad" }, { title: "User" },
-    { title: "Times", class: "number" }, { title: "First" }, { title: "Last" },
+    { title: "Client" },
+    { title: "User agent", class: "broad" },
+    { title: "User" },
+    { title: "Times", class: "number" },
+    { title: "First" },
+    { title: "Last" },
   ]);
   const empty = h("p", { class: "empty" });
   const made = card("askers", "Who asked for it", list.root, empty);
@@ -145,7 +199,12 @@ function askers() {
       } catch (error) {
         setText(empty, error.message);
       }
-      keyed(list.body, all, (one) => JSON.stringify([one.client, one.agent, one.user]), () => asker(list));
+      keyed(
+        list.body,
+        all,
+        (one) => JSON.stringify([one.client, one.agent, one.user]),
+        () => asker(list),
+      );
       show(list.root, all.length > 0);
       show(empty, all.length === 0);
     },

@@ -12,9 +12,16 @@ const ON_A_PAGE = 100;
 const REST = 3000; // ms between two looks, however much changes
 
 export const COLUMNS = [
-  { title: "Module", sort: "reference", class: "broad" }, { title: "Taken" }, { title: "Layout" }, { title: "ABI" },
-  { title: "Size", sort: "size", class: "number" }, { title: "Digest" }, { title: "Hits", sort: "hits", class: "number" },
-  { title: "Last pull", sort: "used" }, { title: "Checked", sort: "fetched" }, { title: "Pin" },
+  { title: "Module", sort: "reference", class: "broad" },
+  { title: "Taken" },
+  { title: "Layout" },
+  { title: "ABI" },
+  { title: "Size", sort: "size", class: "number" },
+  { title: "Digest" },
+  { title: "Hits", sort: "hits", class: "number" },
+  { title: "Last pull", sort: "used" },
+  { title: "Checked", sort: "fetched" },
+  { title: "Pin" },
 ];
 
 /** The card of modules; `wanted` are the filters of the address, `onWanted(filters)` hears of others. */
@@ -31,8 +38,15 @@ export function modules(wanted, onWanted) {
   const problem = h("p", { class: "banner bad", role: "alert", hidden: true });
   const nothing = h("div", { class: "empty", hidden: true });
   const above = controls(filters, change);
-  const made = card("modules", "Modules", above.root, problem, list.root, nothing,
-    h("nav", { class: "pages", "aria-label": "Pages of modules" }, previous, place, next));
+  const made = card(
+    "modules",
+    "Modules",
+    above.root,
+    problem,
+    list.root,
+    nothing,
+    h("nav", { class: "pages", "aria-label": "Pages of modules" }, previous, place, next),
+  );
   sortable(list, (sort) => change({ ...filters, ...turned(filters, sort) }));
 
   function change(to) {
@@ -85,7 +99,12 @@ export function modules(wanted, onWanted) {
   }
 
   function told({ modules: rows, next: after, total }) {
-    keyed(list.body, rows, (one) => one.reference, () => moduleRow(list));
+    keyed(
+      list.body,
+      rows,
+      (one) => one.reference,
+      () => moduleRow(list),
+    );
     const first = (pages.length - 1) * ON_A_PAGE;
     setText(made.note, plural(total, "module"));
     setText(place, rows.length ? `${count(first + 1)} to ${count(first + rows.length)} of ${count(total)}` : "");
@@ -95,7 +114,8 @@ export function modules(wanted, onWanted) {
     show(place.parentNode, total > ON_A_PAGE || pages.length > 1);
     show(list.root, rows.length > 0);
     show(nothing, rows.length === 0);
-    if (!rows.length) explain(nothing, above.filtered(filters), () => change({ sort: filters.sort, order: filters.order }));
+    if (!rows.length)
+      explain(nothing, above.filtered(filters), () => change({ sort: filters.sort, order: filters.order }));
   }
 
   const stops = [
@@ -107,8 +127,17 @@ export function modules(wanted, onWanted) {
   look();
   return {
     root: made.root,
-    wanted(to) { filters = to; pages = [null]; look(); },
-    stop() { asking?.abort(); clearTimeout(timer); above.stop(); stops.forEach((stop) => stop()); },
+    wanted(to) {
+      filters = to;
+      pages = [null];
+      look();
+    },
+    stop() {
+      asking?.abort();
+      clearTimeout(timer);
+      above.stop();
+      stops.forEach((stop) => stop());
+    },
   };
 }
 
@@ -126,7 +155,13 @@ function explain(root, filtered, clear) {
   root.replaceChildren(
     h("p", {}, "Nothing is held yet. Let an agent pull through this mirror, by the URL in its WasmPlugin:"),
     copyable(`oci://${host}/${example}`).root,
-    h("p", {}, "or bring modules here before anybody asks, on the page ", h("a", { href: "#/prewarm" }, "Pre-warm"), " or by"),
+    h(
+      "p",
+      {},
+      "or bring modules here before anybody asks, on the page ",
+      h("a", { href: "#/prewarm" }, "Pre-warm"),
+      " or by",
+    ),
     copyable(`wasm-mirror prewarm ${example}`).root,
   );
 }
@@ -140,7 +175,11 @@ function sortable(list, sorted) {
 
 function mark(list, { sort = "reference", order = "asc" }) {
   COLUMNS.forEach((column, i) => {
-    setAttribute(list.heads[i], "aria-sort", column.sort === sort ? { asc: "ascending", desc: "descending" }[order] : null);
+    setAttribute(
+      list.heads[i],
+      "aria-sort",
+      column.sort === sort ? { asc: "ascending", desc: "descending" }[order] : null,
+    );
   });
 }
 

@@ -18,7 +18,8 @@ const RATIO = {
   top: () => 1,
   scale: percent,
   lines: [{ name: "hits", of: (point) => (lookups(point) ? hits(point) / lookups(point) : null), filled: true }],
-  read: (point) => (lookups(point) ? `${percent(hits(point) / lookups(point))} of ${count(lookups(point))}` : "nothing was asked for"),
+  read: (point) =>
+    lookups(point) ? `${percent(hits(point) / lookups(point))} of ${count(lookups(point))}` : "nothing was asked for",
   sum(points) {
     const all = points.reduce((total, point) => total + lookups(point), 0);
     const held = points.reduce((total, point) => total + hits(point), 0);
@@ -46,15 +47,33 @@ const BYTES = {
 /** The card of both; gives `{root, stop}`. */
 export function history() {
   const plots = [plot(RATIO), plot(BYTES)];
-  const numbers = table("The last hour", [
-    { title: "Until" }, { title: "Hits", class: "number" }, { title: "Lookups", class: "number" },
-    { title: "Failures", class: "number" }, { title: "Sent", class: "number" }, { title: "From upstreams", class: "number" },
-  ], { class: "plain" });
-  const details = h("details", { on: { toggle: update } },
+  const numbers = table(
+    "The last hour",
+    [
+      { title: "Until" },
+      { title: "Hits", class: "number" },
+      { title: "Lookups", class: "number" },
+      { title: "Failures", class: "number" },
+      { title: "Sent", class: "number" },
+      { title: "From upstreams", class: "number" },
+    ],
+    { class: "plain" },
+  );
+  const details = h(
+    "details",
+    { on: { toggle: update } },
     h("summary", {}, "The same as a table"),
-    h("div", { class: "scrolls", tabindex: "0", role: "region", "aria-label": "The last hour as a table" }, numbers.root));
-  const empty = h("p", { class: "empty" },
-    "Nothing was counted yet. A point is added each half minute; the first pull shows here.");
+    h(
+      "div",
+      { class: "scrolls", tabindex: "0", role: "region", "aria-label": "The last hour as a table" },
+      numbers.root,
+    ),
+  );
+  const empty = h(
+    "p",
+    { class: "empty" },
+    "Nothing was counted yet. A point is added each half minute; the first pull shows here.",
+  );
   const both = h("div", { class: "plots" }, ...plots.map((one) => one.root));
   const made = card("history", "The last hour", both, empty, details);
 
@@ -66,12 +85,21 @@ export function history() {
     if (!points.length) return;
     for (const one of plots) one.update(points, step);
     if (details.open) {
-      keyed(numbers.body, [...points].reverse(), (point) => point.at, (point) => ({
-        root: row(numbers, [
-          clock(point.at), count(hits(point)), count(lookups(point)), count(point.failures),
-          bytes(point.sent_bytes), bytes(point.upstream_bytes),
-        ]),
-      }));
+      keyed(
+        numbers.body,
+        [...points].reverse(),
+        (point) => point.at,
+        (point) => ({
+          root: row(numbers, [
+            clock(point.at),
+            count(hits(point)),
+            count(lookups(point)),
+            count(point.failures),
+            bytes(point.sent_bytes),
+            bytes(point.upstream_bytes),
+          ]),
+        }),
+      );
     }
   }
   return { root: made.root, stop: on(["points"], update) };
@@ -82,22 +110,45 @@ function plot(kind) {
     line.filled ? svg("path", { class: `area ${line.name}` }) : null,
     svg("path", { class: `curve ${line.name}`, "vector-effect": "non-scaling-stroke" }),
   ]);
-  const grid = [0, 0.5, 1].map((part) => svg("line", {
-    class: "grid", x1: 0, x2: WIDTH, y1: part * HEIGHT, y2: part * HEIGHT, "vector-effect": "non-scaling-stroke",
-  }));
+  const grid = [0, 0.5, 1].map((part) =>
+    svg("line", {
+      class: "grid",
+      x1: 0,
+      x2: WIDTH,
+      y1: part * HEIGHT,
+      y2: part * HEIGHT,
+      "vector-effect": "non-scaling-stroke",
+    }),
+  );
   const cursor = svg("line", { class: "cursor", y1: 0, y2: HEIGHT, "vector-effect": "non-scaling-stroke" });
-  const drawing = svg("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, preserveAspectRatio: "none", "aria-hidden": "true" },
-    ...grid, ...shapes, cursor);
+  const drawing = svg(
+    "svg",
+    { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, preserveAspectRatio: "none", "aria-hidden": "true" },
+    ...grid,
+    ...shapes,
+    cursor,
+  );
   const top = h("span");
   const scale = h("span", { class: "scale", "aria-hidden": "true" }, top, h("span", {}, "0"));
   const [from, until] = [h("span"), h("span")];
   const reading = h("output", { class: "reading" });
   const frame = h("div", { class: "frame", tabindex: "0", role: "img" }, scale, drawing);
-  const legend = kind.lines.length > 1
-    ? h("span", { class: "legend" }, h("span", { class: "key sent" }, "sent"), h("span", { class: "key upstream" }, "from upstreams"))
-    : null;
-  const root = h("figure", {}, h("figcaption", {}, h("h3", {}, kind.title), legend, reading), frame,
-    h("div", { class: "axis" }, from, until));
+  const legend =
+    kind.lines.length > 1
+      ? h(
+          "span",
+          { class: "legend" },
+          h("span", { class: "key sent" }, "sent"),
+          h("span", { class: "key upstream" }, "from upstreams"),
+        )
+      : null;
+  const root = h(
+    "figure",
+    {},
+    h("figcaption", {}, h("h3", {}, kind.title), legend, reading),
+    frame,
+    h("div", { class: "axis" }, from, until),
+  );
 
   let shown = [];
   let place = null; // of the cursor, in `shown`
@@ -120,7 +171,11 @@ function plot(kind) {
     place = shown.reduce((best, point, i) => (Math.abs(point.at - at) < Math.abs(shown[best].at - at) ? i : best), 0);
     read();
   });
-  for (const event of ["pointerleave", "blur"]) frame.addEventListener(event, () => { place = null; read(); });
+  for (const event of ["pointerleave", "blur"])
+    frame.addEventListener(event, () => {
+      place = null;
+      read();
+    });
   frame.addEventListener("keydown", (event) => {
     const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
     if (step === undefined) return;
@@ -136,7 +191,10 @@ function plot(kind) {
     const highest = kind.top(points);
     let next = 0;
     for (const line of kind.lines) {
-      const runs = stretches(points, line.of, step, (point, value) => [x(point.at), HEIGHT - (value / highest) * HEIGHT]);
+      const runs = stretches(points, line.of, step, (point, value) => [
+        x(point.at),
+        HEIGHT - (value / highest) * HEIGHT,
+      ]);
       if (line.filled) setAttribute(shapes[next], "d", runs.map(area).join(""));
       next += 1;
       setAttribute(shapes[next], "d", runs.map(stroke).join(""));
@@ -145,8 +203,12 @@ function plot(kind) {
     setText(top, kind.scale(highest));
     setText(from, clock(range.first));
     setText(until, clock(last));
-    setAttribute(frame, "aria-label",
-      `${kind.title} of the last hour: ${kind.sum(points)}. ${kind.about}. Arrow keys read single points; a table is below.`);
+    setAttribute(
+      frame,
+      "aria-label",
+      `${kind.title} of the last hour: ${kind.sum(points)}. ${kind.about}. ` +
+        "Arrow keys read single points; a table is below.",
+    );
     read();
   }
   return { root, update };
@@ -174,4 +236,5 @@ const stroke = (run) => {
   return run.length === 1 ? `${text}h1` : text; // one point alone is a dot
 };
 
-const area = (run) => `${stroke(run)}L${run[run.length - 1][0].toFixed(1)} ${HEIGHT}L${run[0][0].toFixed(1)} ${HEIGHT}Z`;
+const area = (run) =>
+  `${stroke(run)}L${run[run.length - 1][0].toFixed(1)} ${HEIGHT}L${run[0][0].toFixed(1)} ${HEIGHT}Z`;

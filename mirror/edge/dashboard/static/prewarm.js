@@ -12,55 +12,106 @@ import { badge, card, carryOut, code, copyable, notice } from "./ui.js";
 export function prewarmPage(job) {
   const opened = job === null ? null : jobCard(job);
   const list = h("ul", { class: "rows" });
-  const empty = h("div", { class: "empty" },
+  const empty = h(
+    "div",
+    { class: "empty" },
     h("p", {}, "No job yet. Fill in the form, or warm what the WasmPlugins in a folder name:"),
-    copyable("wasm-mirror prewarm --pin -f plugins/").root);
+    copyable("wasm-mirror prewarm --pin -f plugins/").root,
+  );
   const jobs = card("jobs", "Jobs", list, empty);
   const stop = on(["prewarm"], () => {
     const all = state("prewarm").jobs;
-    keyed(list, all, (one) => one.id, () => jobLine());
+    keyed(
+      list,
+      all,
+      (one) => one.id,
+      () => jobLine(),
+    );
     show(list, all.length > 0);
     show(empty, all.length === 0);
   });
-  if (!state("prewarm")) get("prewarm").then((told) => tell("prewarm", told), () => {});
-  const root = h("div", { class: "page" }, h("h1", { tabindex: "-1" }, "Pre-warm"),
-    h("p", { class: "lead" }, "Brings modules to the disks of all replicas before a rollout, so that no proxy waits for a registry, or fails on one."),
-    opened?.root, form(), jobs.root);
+  if (!state("prewarm"))
+    get("prewarm").then(
+      (told) => tell("prewarm", told),
+      () => {},
+    );
+  const root = h(
+    "div",
+    { class: "page" },
+    h("h1", { tabindex: "-1" }, "Pre-warm"),
+    h(
+      "p",
+      { class: "lead" },
+      "Brings modules to the disks of all replicas before a rollout, " +
+        "so that no proxy waits for a registry, or fails on one.",
+    ),
+    opened?.root,
+    form(),
+    jobs.root,
+  );
   document.title = "Pre-warm · wasm-mirror";
-  return { root, stop() { stop(); opened?.stop(); } };
+  return {
+    root,
+    stop() {
+      stop();
+      opened?.stop();
+    },
+  };
 }
 
 /** The references in a text: one a line, or several with blanks or commas between; `#` begins a remark. */
 export function referencesIn(text) {
   const lines = text.split("\n").map((line) => line.replace(/(^|\s)#.*$/, ""));
-  return [...new Set(lines.join(" ").split(/[\s,]+/).filter(Boolean))];
+  return [
+    ...new Set(
+      lines
+        .join(" ")
+        .split(/[\s,]+/)
+        .filter(Boolean),
+    ),
+  ];
 }
 
 function form() {
   const field = h("textarea", {
-    id: "references", name: "references", rows: 5, required: true, spellcheck: "false", autocomplete: "off", "aria-describedby": "references-note",
+    id: "references",
+    name: "references",
+    rows: 5,
+    required: true,
+    spellcheck: "false",
+    autocomplete: "off",
+    "aria-describedby": "references-note",
     placeholder: "ghcr.io/istio-ecosystem/wasm-extensions/basic_auth:1.12.0",
   });
   const pin = h("input", { type: "checkbox", id: "and-pin", name: "pin" });
   const submit = h("button", { type: "submit", class: "first" }, "Pre-warm");
-  return h("form", {
-    class: "card",
-    on: {
-      submit(event) {
-        event.preventDefault();
-        const references = referencesIn(field.value);
-        if (!references.length) return notice("There is no reference in the text.", "bad");
-        carryOut(submit, async () => {
-          const job = await post("prewarm", { references, pin: pin.checked });
-          field.value = "";
-          location.hash = jobHref(job.id);
-        });
+  return h(
+    "form",
+    {
+      class: "card",
+      on: {
+        submit(event) {
+          event.preventDefault();
+          const references = referencesIn(field.value);
+          if (!references.length) return notice("There is no reference in the text.", "bad");
+          carryOut(submit, async () => {
+            const job = await post("prewarm", { references, pin: pin.checked });
+            field.value = "";
+            location.hash = jobHref(job.id);
+          });
+        },
       },
     },
-  },
-  h("label", { class: "field", for: "references" }, h("span", {}, "References"), field),
-  h("p", { class: "sub", id: "references-note" }, "One a line, as an agent would use them, with or without ", code("oci://"), "."),
-  h("div", { class: "actions" }, submit, h("label", { class: "check", for: "and-pin" }, pin, "Pin them, too")));
+    h("label", { class: "field", for: "references" }, h("span", {}, "References"), field),
+    h(
+      "p",
+      { class: "sub", id: "references-note" },
+      "One a line, as an agent would use them, with or without ",
+      code("oci://"),
+      ".",
+    ),
+    h("div", { class: "actions" }, submit, h("label", { class: "check", for: "and-pin" }, pin, "Pin them, too")),
+  );
 }
 
 /** A job in a list of them. */
@@ -70,7 +121,13 @@ function jobLine() {
   const bar = h("progress");
   const [sum, by] = [h("span"), h("span", { class: "words" })];
   const began = when(null);
-  const root = h("li", {}, h("div", { class: "line" }, link, state_.root), bar, h("div", { class: "line sub" }, sum, by, began));
+  const root = h(
+    "li",
+    {},
+    h("div", { class: "line" }, link, state_.root),
+    bar,
+    h("div", { class: "line sub" }, sum, by, began),
+  );
   const update = (one) => {
     setText(link, plural(one.total, "reference"));
     setAttribute(link, "href", jobHref(one.id));

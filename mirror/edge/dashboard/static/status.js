@@ -28,7 +28,12 @@ export function status() {
     setText(text, words);
     setText(more, rest);
     show(list, found.length > 0);
-    keyed(list, found.map((one) => ({ ...one, alone: found.length === 1 })), (one) => one.id, problem);
+    keyed(
+      list,
+      found.map((one) => ({ ...one, alone: found.length === 1 })),
+      (one) => one.id,
+      problem,
+    );
     document.title = level === "good" ? "All well · wasm-mirror" : `${plural(found.length, "problem")} · wasm-mirror`;
   });
   return { root, stop };
@@ -67,7 +72,7 @@ export function liveness(root, retry) {
     clearInterval(timer);
     show(banner, phase === "cut");
     if (phase !== "cut") return setText(words, "");
-    setText(words, `Not live since ${clock(at / 1000)}: what is shown is of then. ${why}`);
+    setText(words, `Not live since ${clock(at / 1000)}. ${why}`);
     const count = () => {
       const seconds = Math.ceil((retryAt - Date.now()) / 1000);
       setText(left, seconds > 0 ? `It is tried again in ${seconds} s.` : "It is being tried.");

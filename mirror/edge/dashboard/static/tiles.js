@@ -16,7 +16,10 @@ export function tiles() {
 
   const stop = on(["overview"], () => {
     const { last_hour: hour, fills: running, waiters, disk: held } = state("overview");
-    hits.update(percent(hour.ratio), hour.lookups ? `${count(hour.hits)} of ${plural(hour.lookups, "lookup")}` : "nothing was asked for");
+    hits.update(
+      percent(hour.ratio),
+      hour.lookups ? `${count(hour.hits)} of ${plural(hour.lookups, "lookup")}` : "nothing was asked for",
+    );
     sent.update(bytes(hour.sent_bytes), `${bytes(hour.upstream_bytes)} came from upstreams`);
     fills.update(count(running), running ? `running, ${plural(waiters, "request")} waiting` : "none is running");
     const part = held.limit ? `of ${bytes(held.limit)} (${percent((held.bytes ?? 0) / held.limit)}), ` : "";
@@ -31,15 +34,25 @@ function tile(title) {
   const value = h("dd", { class: "value" }, "–");
   const about = h("dd", { class: "about" });
   const root = h("div", { class: "tile" }, h("dt", {}, title), value, about);
-  return { root, update(next, words) { setText(value, next); setText(about, words); } };
+  return {
+    root,
+    update(next, words) {
+      setText(value, next);
+      setText(about, words);
+    },
+  };
 }
 
 /** How the limit is divided: hosted, pinned, all else, and what is left. */
 function diskBar() {
   const kinds = ["hosted", "pinned", "other"];
   const rects = kinds.map((kind) => svg("rect", { class: kind, y: 0, height: 8 }));
-  const drawing = svg("svg", { class: "disk", viewBox: "0 0 100 8", preserveAspectRatio: "none", "aria-hidden": "true" },
-    svg("rect", { class: "left", x: 0, y: 0, width: 100, height: 8 }), ...rects);
+  const drawing = svg(
+    "svg",
+    { class: "disk", viewBox: "0 0 100 8", preserveAspectRatio: "none", "aria-hidden": "true" },
+    svg("rect", { class: "left", x: 0, y: 0, width: 100, height: 8 }),
+    ...rects,
+  );
   const words = h("div", { class: "about legend" });
   const keys = Object.fromEntries(["pinned", "hosted"].map((kind) => [kind, h("span", { class: `key ${kind}` })]));
   words.append(keys.pinned, keys.hosted);

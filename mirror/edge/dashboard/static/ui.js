@@ -37,7 +37,9 @@ export function button(text, onClick, props = {}) {
  * outright, for a table that is laid out as something else loses them.
  */
 export function table(label, columns, props = {}) {
-  const heads = columns.map(({ title, class: name }) => h("th", { scope: "col", role: "columnheader", class: name }, title));
+  const heads = columns.map(({ title, class: name }) =>
+    h("th", { scope: "col", role: "columnheader", class: name }, title),
+  );
   const body = h("tbody", { role: "rowgroup" });
   const head = h("thead", { role: "rowgroup" }, h("tr", { role: "row" }, ...heads));
   const root = h("table", { role: "table", "aria-label": label, ...props }, head, body);
@@ -62,15 +64,19 @@ export const code = (text, props = {}) => h("code", props, text);
 /** A command or an address with a button that copies it. */
 export function copyable(text) {
   const words = code(text);
-  const copy = button("Copy", async () => {
-    try {
-      await navigator.clipboard.writeText(words.textContent);
-      notice("Copied.");
-    } catch {
-      getSelection().selectAllChildren(words);
-      notice("This browser copies only over HTTPS or on localhost: it is selected, copy it with the keyboard.");
-    }
-  }, { class: "quiet", "aria-label": "Copy this" });
+  const copy = button(
+    "Copy",
+    async () => {
+      try {
+        await navigator.clipboard.writeText(words.textContent);
+        notice("Copied.");
+      } catch {
+        getSelection().selectAllChildren(words);
+        notice("This browser copies only over HTTPS or on localhost: it is selected, copy it with the keyboard.");
+      }
+    },
+    { class: "quiet", "aria-label": "Copy this" },
+  );
   return { root: h("span", { class: "copyable" }, words, copy), update: (next) => setText(words, next) };
 }
 

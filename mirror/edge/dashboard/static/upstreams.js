@@ -9,19 +9,35 @@ import { badge, card, code, row, table } from "./ui.js";
 /** The card of upstreams; gives `{root, stop}`. */
 export function upstreams() {
   const list = table("Upstreams", [
-    { title: "Upstream" }, { title: "Health" }, { title: "Latency", class: "number" },
-    { title: "Rate limit left", class: "number" }, { title: "Asked", class: "number" },
-    { title: "Fetched", class: "number" }, { title: "Last error", class: "broad" },
+    { title: "Upstream" },
+    { title: "Health" },
+    { title: "Latency", class: "number" },
+    { title: "Rate limit left", class: "number" },
+    { title: "Asked", class: "number" },
+    { title: "Fetched", class: "number" },
+    { title: "Last error", class: "broad" },
   ]);
-  const empty = h("p", { class: "empty" }, "No registry may be pulled from: name one under ", code("upstreams"),
-    " in the settings, such as ", code("ghcr.io: {}"), ".");
+  const empty = h(
+    "p",
+    { class: "empty" },
+    "No registry may be pulled from: name one under ",
+    code("upstreams"),
+    " in the settings, such as ",
+    code("ghcr.io: {}"),
+    ".",
+  );
   const made = card("upstreams", "Upstreams", list.root, empty);
   show(empty, false);
   const stop = on(["upstreams"], () => {
     const all = state("upstreams").upstreams;
     show(list.root, all.length > 0);
     show(empty, all.length === 0);
-    keyed(list.body, all, (one) => one.name, () => upstream(list));
+    keyed(
+      list.body,
+      all,
+      (one) => one.name,
+      () => upstream(list),
+    );
   });
   return { root: made.root, stop };
 }
@@ -41,7 +57,15 @@ function upstream(list) {
 
   const update = (one) => {
     setText(name, one.name);
-    setText(notes, [one.allow.some((pattern) => pattern !== "**") ? `only ${one.allow.join(", ")}` : "", one.push === "through" ? "takes pushes" : ""].filter(Boolean).join("; "));
+    setText(
+      notes,
+      [
+        one.allow.some((pattern) => pattern !== "**") ? `only ${one.allow.join(", ")}` : "",
+        one.push === "through" ? "takes pushes" : "",
+      ]
+        .filter(Boolean)
+        .join("; "),
+    );
     health.update(...standing(one));
     show(endpoints, one.endpoints.length > 1);
     if (one.endpoints.length > 1) keyed(endpoints, one.endpoints, (each) => each.host, endpoint);
