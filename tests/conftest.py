@@ -5,12 +5,15 @@ are skipped: their reasons stand at the end of the run; where nothing may be lef
 """
 
 import asyncio
+import functools
 import inspect
 from collections import Counter
 from collections.abc import Callable, Coroutine
+from pathlib import Path
 from typing import Any
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]  # it has no types
 
 from tests.support import tools
 
@@ -89,3 +92,26 @@ def _reason(report: pytest.TestReport | pytest.CollectReport) -> str:
 
 def _unexpected(reasons: Counter[str]) -> list[str]:
     return [reason for reason in reasons if not reason.startswith(EXPECTED_SKIPS)]
+
+
+class _InOneProcess(LoadScopeScheduling):  # type: ignore[misc]  # for the same reason
+    """Tests of a file that marks an ``xdist_group`` run in one process, all others wherever there is room.
+
+    That is what ``--dist loadgroup`` is for; but pytest-xdist 3.8 writes the group into a test's ``_nodeid``, which
+    pytest 9.2 does not read any more.
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        return file if _is_marked(self.config.rootpath / file) else nodeid
+
+
+@functools.cache
+def _is_marked(file: Path) -> bool:
+    return "mark.xdist_group(" in file.read_text()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> _InOneProcess | None:
+    """Who says which process runs which test; pytest-xdist itself unless groups were asked for."""
+    return _InOneProcess(config, log) if config.getvalue("dist") == "loadgroup" else None
