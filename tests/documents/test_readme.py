@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
+import pytest
 import yaml
 
 from mirror.config import load
@@ -23,6 +24,7 @@ def test_a_miss_and_a_hit_are_as_they_are_shown(tmp_path: Path) -> None:
         assert reader.upstream.count(path="/manifests/") == 1
 
 
+@pytest.mark.integration
 def test_an_outage_is_as_it_is_shown(tmp_path: Path) -> None:
     with world(tmp_path / "reader", {"defaults": {"fresh_for": "0s"}}) as reader:
         reader.run(block(_NAME, "run: a miss and a hit"))
@@ -30,6 +32,7 @@ def test_an_outage_is_as_it_is_shown(tmp_path: Path) -> None:
         reader.check(block(_NAME, "run: an outage"))
 
 
+@pytest.mark.integration
 def test_the_plain_module_is_as_it_is_shown(tmp_path: Path) -> None:
     with world(tmp_path / "reader") as reader:
         reader.check(block(_NAME, "run: the plain module"))
