@@ -10,7 +10,7 @@ import contextlib
 import json
 import logging
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 
 from mirror.exposition import Exposition
@@ -21,6 +21,7 @@ from mirror.writer import to_the_end
 log = logging.getLogger(__name__)
 
 _LEASE = "history"
+_TURN_WITHIN = 3.0
 
 
 class PastFile:
@@ -70,8 +71,8 @@ class History:
 
     async def begin(self) -> None:
         """Know when the mirror began: whichever worker is the first says it."""
-        async with self._leases.hold(_LEASE):
-            if self._file is not None and await self._shared() is None:
+        async with self._turn():
+            if await self._shared() is None:
                 await self._save()
 
     async def run(self) -> None:
@@ -83,7 +84,7 @@ class History:
 
     async def step(self) -> None:
         """End the step, unless another worker just did."""
-        async with self._leases.hold(_LEASE):
+        async with self._turn():
             await self._shared()
             now = self._clock()
             if now - self._past.looked < STEP / 2:
@@ -100,6 +101,16 @@ class History:
         """All that came within the last hour."""
         past = await self.past()
         return past.last_hour(await self._seen(), self._clock())
+
+    @contextlib.asynccontextmanager
+    async def _turn(self) -> AsyncIterator[None]:
+        """While no other worker changes the file; one that hangs holds up nobody for long."""
+        async with contextlib.AsyncExitStack() as held:
+            if self._file is not None:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(_TURN_WITHIN):
+                        await held.enter_async_context(self._leases.hold(_LEASE))
+            yield
 
     async def _seen(self) -> Mapping[str, Counts]:
         return {name: counts_of(numbers) for name, numbers in (await self._exposition.by_worker()).items()}

@@ -7,6 +7,7 @@ from typing import cast
 
 import pytest
 
+from mirror import history
 from mirror.exposition import Exposition
 from mirror.history import History, PastFile, ends_after
 from mirror.metrics import LOOKUPS, Snapshot
@@ -35,13 +36,13 @@ class Mirror:
         return {name: {LOOKUPS.name: {("ghcr.io", "hit"): (float(hits),)}} for name, hits in self.hits.items()}
 
 
-async def begun(history: History) -> History:
-    await history.begin()
-    return history
+async def begun(worker: History) -> History:
+    await worker.begin()
+    return worker
 
 
-async def told(history: History) -> list[tuple[float, int]]:
-    return [(step.at, step.counts.hit) for step in (await history.past()).steps]
+async def told(worker: History) -> list[tuple[float, int]]:
+    return [(step.at, step.counts.hit) for step in (await worker.past()).steps]
 
 
 async def test_whichever_worker_ends_a_step_all_tell_it_alike(tmp_path: Path) -> None:
@@ -133,6 +134,19 @@ async def test_a_disk_that_fails_leaves_each_worker_its_own_hour_until_it_is_wel
     await other.step()
     assert await told(one) == await told(other)
     assert [hits for _, hits in await told(one)] == [1, 2, 3]
+
+
+async def test_a_worker_that_hangs_in_the_middle_of_it_holds_up_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(history, "_TURN_WITHIN", 0.01)
+    mirror = Mirror(tmp_path)
+    with Leases(tmp_path / "leases").attempt("history") as held:
+        assert held
+        one = await begun(mirror.worker())
+        mirror.clock += STEP
+        await one.step()
+    assert len(await told(one)) == 1
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{", '{"began_at": 5, "looked": 9e9, "seen": {}, "steps": []}'])
