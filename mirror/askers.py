@@ -12,7 +12,6 @@ from typing import Final, Protocol
 from mirror.digest import Digest
 from mirror.errors import StoreError
 from mirror.metadata.seen import MOST_OF_ONE, Asker
-from mirror.tags import Lru
 
 log = logging.getLogger(__name__)
 
@@ -37,8 +36,11 @@ _LONGEST_RAW = 4 * LONGEST_AGENT
 Headers = Sequence[tuple[bytes, bytes]]
 """As ASGI has them."""
 
-Who = tuple[str, str, str]
-"""The address of a client, its User-Agent, and the user that it was; empty: it said none."""
+_Who = tuple[str, bytes, str]
+"""The address of a client, its User-Agent as it came, and the user that it was; empty: it said none."""
+
+_When = list[float]
+"""How often, when first, and when last."""
 
 
 class Known(Protocol):
@@ -56,8 +58,7 @@ class Askers:
         self._known = known
         self._now = now
         self._heard: list[tuple[Digest, str, Headers, str, float]] = []
-        self._noted: dict[Digest, dict[Who, Asker]] = {}
-        self._agents: Lru[bytes, str] = Lru(1_000)
+        self._noted: dict[str, tuple[Digest, dict[_Who, _When]]] = {}  # by hex digits, which are looked up faster
 
     def asked(self, digest: Digest, client: str, headers: Headers, user: str, at: float) -> None:
         """A client was given a manifest, at this moment (seconds since the epoch). ``user``: empty for nobody."""
@@ -81,39 +82,44 @@ class Askers:
         self._sort()
         noted, self._noted = self._noted, {}
         if noted:
-            asked = {digest: list(askers.values()) for digest, askers in noted.items()}
+            asked = {digest: [_asker(*one) for one in askers.items()] for digest, askers in noted.values()}
             try:
                 await self._known.put_askers(asked, self._now() - _KEPT_FOR)
             except StoreError as error:
                 log.info("who asked for %d manifests could not be noted: %s", len(noted), error)
-                for digest, askers in asked.items():
-                    for asker in askers:
-                        self._add(digest, asker)
+                for digest, askers in noted.values():
+                    for who, when in askers.items():
+                        self._add(digest, who, when)
 
     def _sort(self) -> None:
         heard, self._heard = self._heard, []
         for digest, client, headers, user, at in heard:
-            self._add(digest, Asker(client, self._agent(headers), user, 1, at, at))
+            agent = b""
+            for name, value in headers:
+                if name == b"user-agent":
+                    agent = value[:_LONGEST_RAW]
+                    break
+            self._add(digest, (client, agent, user), [1, at, at])
 
-    def _add(self, digest: Digest, asker: Asker) -> None:
-        askers = self._noted.setdefault(digest, {})
-        who = asker[:3]
-        before = askers.pop(who, asker)
-        times = asker.times if before is asker else before.times + asker.times
-        first_at, last_at = min(before.first_at, asker.first_at), max(before.last_at, asker.last_at)
-        askers[who] = Asker(*who, times, first_at, last_at)
+    def _add(self, digest: Digest, who: _Who, when: _When) -> None:
+        noted = self._noted.get(digest.hex)
+        if noted is None:
+            noted = self._noted[digest.hex] = digest, {}
+            if len(self._noted) > _MOST_MANIFESTS:
+                del self._noted[next(iter(self._noted))]
+        askers = noted[1]
+        before = askers.pop(who, None)
+        if before is not None:
+            when = [before[0] + when[0], min(before[1], when[1]), max(before[2], when[2])]
+        askers[who] = when
         if len(askers) > MOST_OF_ONE:
             del askers[next(iter(askers))]  # who was heard of the longest ago
-        if len(self._noted) > _MOST_MANIFESTS:
-            del self._noted[next(iter(self._noted))]
 
-    def _agent(self, headers: Headers) -> str:
-        raw = next((value for name, value in headers if name == b"user-agent"), b"")[:_LONGEST_RAW]
-        agent = self._agents.get(raw)
-        if agent is None:
-            agent = agent_of(raw)
-            self._agents.put(raw, agent)
-        return agent
+
+def _asker(who: _Who, when: _When) -> Asker:
+    client, agent, user = who
+    times, first_at, last_at = when
+    return Asker(client, agent_of(agent), user, int(times), first_at, last_at)
 
 
 def agent_of(raw: bytes) -> str:
