@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
+import pytest
+
 import mirror
 
 _ROOT = Path(__file__).parents[1]
@@ -69,8 +71,9 @@ def test_every_silenced_warning_says_why() -> None:
     assert matches(silenced + r"(?!(?:\[[\w, -]+\]|:\s*[A-Z]+\d+(?:,\s*[A-Z]+\d+)*)\s+(?:#|-|–|because)\s*\w)") == []
 
 
-def test_the_lock_has_versions_and_hashes_and_no_addresses() -> None:
-    lock = (_ROOT / "requirements.lock").read_text()
+@pytest.mark.parametrize("name", ["requirements.lock", "runtime.lock", "docs/requirements.lock", "sbom.lock"])
+def test_a_lock_has_versions_and_hashes_and_no_addresses(name: str) -> None:
+    lock = (_ROOT / name).read_text()
     requirements = re.split(r"\n(?=[a-z])", re.sub(r"^#.*\n", "", lock, flags=re.MULTILINE).strip())
     assert len(requirements) > 20
     for requirement in requirements:
