@@ -43,6 +43,7 @@ class Shelf:
         self.store = BlobStore(self.directory)
         self.known = SqliteMetadata.open(self.directory.database)
         self.moment = count(1)
+        self.now = 1e9
         self.inventory = Inventory(
             self.known,
             None,
@@ -52,6 +53,7 @@ class Shelf:
             NoPins(),
             Findings(self.known, "now"),
             self._nothing,
+            lambda: self.now,
         )
 
     async def _nothing(self) -> None:
@@ -107,6 +109,26 @@ async def test_pages_have_each_row_once_while_everything_changes(tmp_path: Path,
         expected = [f"up/team/plugin:v{number}" for number in range(7)]
         told = [reference for reference in found if not reference.startswith("up/team/plugin:new")]
         assert told == (expected[::-1] if descending else expected)
+
+
+async def test_the_order_by_size_is_right_at_once_of_what_has_come_and_soon_of_what_has_gone(tmp_path: Path) -> None:
+    async with shelf(tmp_path) as one:
+        small, large = await one.put("small", 100), await one.put("large", 1_000)
+        late = await one.put("late", 5_000)
+        layer = max(one.directory.blobs.rglob("*"), key=lambda file: file.stat().st_size if file.is_file() else 0)
+        content = layer.read_bytes()
+        layer.unlink()
+
+        async def order() -> list[str]:
+            listed = await one.inventory.listed(Wanted(sort="size"))
+            return [module.row.tag or "" for module in listed.modules]
+
+        assert await order() == [late.tag, small.tag, large.tag]
+        layer.write_bytes(content)
+        assert await order() == [small.tag, large.tag, late.tag]
+        layer.unlink()
+        one.now += 31.0
+        assert await order() == [late.tag, small.tag, large.tag]
 
 
 @pytest.mark.integration
