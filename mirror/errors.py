@@ -188,7 +188,7 @@ class MediaTypeInvalid(RequestInvalid):
 
 
 class TooMany(RequestError):
-    """The client has too much under way; ``message`` says of what. ``retry_after`` says when to come back, in seconds."""
+    """The client has too much under way; ``message`` says of what. ``retry_after`` says when to come back."""
 
     code = "TOOMANYREQUESTS"
     status = 429

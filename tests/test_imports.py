@@ -130,7 +130,8 @@ HOUSE = """
     edge.api: fills replicas overview events reference admin
     around
     replicated
-    wiring: ground answering scrubbing housekeeping warming pinning publishers passthrough layouts dashboard admin __init__
+    wiring: ground answering scrubbing housekeeping warming pinning publishers passthrough layouts dashboard
+    wiring: admin __init__
     tls
     occupants
     listening
@@ -140,8 +141,8 @@ HOUSE = """
     doctor: report visit heard reach asking remedies upstreams info refused shared probes disk cluster machine
     doctor: subjects __init__
     references: named documents urls kinds lines files kubeconfig cluster __init__
-    commands: text token spelling client waiting sse options screen tables answers outcomes bars following sources chores
-    commands: sweeping listing exporting importing prewarming menu deliveries completing group greeting
+    commands: text token spelling client waiting sse options screen tables answers outcomes bars following sources
+    commands: chores sweeping listing exporting importing prewarming menu deliveries completing group greeting
     starting
     inspector: told layout local remote report command
     cli
