@@ -14,7 +14,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.support.artifacts import compat, wasm_module
+from tests.references.support import FakeApi
+from tests.support.artifacts import compat, publish, wasm_module
 from tests.support.faults import Fault, Gate
 from tests.support.image import Buildah, Container, Image
 from tests.support.registry import DockerRegistry
@@ -162,13 +163,38 @@ def test_it_runs_as_whatever_user_a_platform_chooses(image: Image, tmp_path: Pat
             assert [httpx.get(address, trust_env=False).content for _ in range(2)] == [b"content"] * 2
             assert upstream.count(method="GET", path="/blobs/") == 1
             assert mirror.stop() == 0
-        assert (tmp_path / "mirror" / "volume-0" / "blobs").stat().st_uid == 1000730000
+        assert (tmp_path / "mirror" / "volume" / "blobs").stat().st_uid == 1000730000
 
 
 def test_its_other_commands_run_in_it_too(image: Image, tmp_path: Path) -> None:
     checked = Container(image, tmp_path / "checked", {}, arguments=["check-config"]).run()
     assert (checked.returncode, "ghcr.io" in checked.stdout) == (0, True), checked.stderr
-    cluster = Container(image, tmp_path / "cluster", {}, arguments=["prewarm", "--cluster"]).run()
-    assert "no cluster is configured" in cluster.stderr, "Kubernetes' client is there"
     unwell = Container(image, tmp_path / "unwell", {}, arguments=["health"]).run()
     assert (unwell.returncode, "does not answer" in unwell.stderr) == (1, True)
+
+
+def test_it_warms_what_a_cluster_names(image: Image, tmp_path: Path) -> None:
+    place = "/var/lib/wasm-mirror"
+    plugin = {
+        "metadata": {"name": "auth", "namespace": "mesh"},
+        "spec": {"url": "oci://mirror:8080/corp/team/plugin:1.0"},
+    }
+    answers = {
+        "/apis/extensions.istio.io": {"versions": [{"version": "v1alpha1"}]},
+        "/apis/extensions.istio.io/v1alpha1/wasmplugins": {"items": [plugin]},
+    }
+    with FakeApi({path: (200, answer) for path, answer in answers.items()}) as api, FaultyUpstream() as upstream:
+        artifact = compat(wasm_module())
+        publish(upstream, "team/plugin", "1.0", artifact)
+        settings = {**upstreams(corp=upstream.url), "WASM_MIRROR_ADMIN__TOKEN_FILE": f"{place}/token"}
+        settings["WASM_MIRROR_NAMES"] = '["mirror:8080"]'
+        mirror = Container(image, tmp_path / "mirror", settings)
+        (mirror.volume / "token").write_text("0123456789abcdef0123456789abcdef\n")
+        api.kubeconfig(mirror.volume / "cluster", {"token": "of a test"})
+        with mirror:
+            whom = ["--mirror", mirror.url, "--token-file", f"{place}/token"]
+            warmed = mirror.execute("wasm-mirror", "prewarm", "--cluster", "--kubeconfig", f"{place}/cluster", *whom)
+            assert answers.keys() <= {question.path for question in api.asked}, warmed.stderr
+            assert warmed.returncode == 0, warmed.stdout + warmed.stderr
+            shown = mirror.execute("wasm-mirror", "ls", "--json", *whom)
+            assert "corp/team/plugin:1.0" in shown.stdout, shown.stderr

@@ -110,7 +110,7 @@ class Buildah:
 class Container(ServerProcess):
     """``docker run --read-only --cap-drop ALL --security-opt no-new-privileges`` of an image, as runc does it.
 
-    The data lie under ``folder``, in what is its volume. ``settings`` are environment variables; ``user`` and
+    The data lie in ``volume``, under ``folder``. ``settings`` are environment variables; ``user`` and
     ``arguments`` stand in place of the image's user and command.
     """
 
@@ -135,16 +135,16 @@ class Container(ServerProcess):
             **settings,
         }
         command = [*image.config["Entrypoint"], *(image.config["Cmd"] if arguments is None else arguments)]
-        volumes = {place: folder / f"volume-{number}" for number, place in enumerate(image.config["Volumes"])}
-        for place, volume in volumes.items():
-            status = (image.root / place.lstrip("/")).stat()  # a new volume is owned as the folder that it hides
-            volume.mkdir()
-            os.chown(volume, status.st_uid, status.st_gid)
-            volume.chmod(status.st_mode & 0o7777)
+        (place,) = image.config["Volumes"]
+        status = (image.root / place.lstrip("/")).stat()  # a new volume is owned as the folder that it hides
+        self.volume = folder / "volume"
+        self.volume.mkdir()
+        os.chown(self.volume, status.st_uid, status.st_gid)
+        self.volume.chmod(status.st_mode & 0o7777)
         bundle = folder / "bundle"
         bundle.mkdir()
         (bundle / "config.json").write_text(
-            json.dumps(_configuration(image, command, environment, user or image.config["User"], volumes))
+            json.dumps(_configuration(image, command, environment, user or image.config["User"], {place: self.volume}))
         )
         super().__init__(
             [*self._runc, "run", "--bundle", bundle, self._name],
