@@ -15,7 +15,6 @@ _FORGOTTEN = (
     ("access", "AND at < ?2"),
     ("blob", "AND stored_at < ?2"),
     ("unpacked", "AND ?2 > 0"),
-    ("fact", "AND ?2 > 0"),
     ("asker", "AND last_at < ?2"),
 )
 
@@ -103,7 +102,7 @@ def noted_after(connection: sqlite3.Connection, after: Key) -> tuple[list[str], 
     """A portion of the digests beyond a key of which something was noted about this disk, and the key to go on."""
     rows = connection.execute(
         "SELECT digest FROM access WHERE digest > ?1 UNION SELECT digest FROM blob WHERE digest > ?1 "
-        "UNION SELECT digest FROM unpacked WHERE digest > ?1 UNION SELECT digest FROM fact WHERE digest > ?1 "
+        "UNION SELECT digest FROM unpacked WHERE digest > ?1 "
         "UNION SELECT digest FROM asker WHERE digest > ?1 ORDER BY digest LIMIT ?2",
         (after[0], _PORTION),
     ).fetchall()

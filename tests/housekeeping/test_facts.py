@@ -138,12 +138,14 @@ async def test_facts_are_kept_until_their_manifest_goes(tmp_path: Path) -> None:
     assert await findings.of([DIGEST, OTHER]) == {DIGEST: FACTS, OTHER: FACTS}
     assert await Findings(store, "others").looked() == {str(DIGEST): False, str(OTHER): False}
     assert await findings.looked() == {str(DIGEST): True, str(OTHER): True}
-    await store.put_askers({DIGEST: [Asker("10.0.0.1", "", "", 1, 5.0, 5.0)]}, 0.0)
-    noted = [digest async for portion in store.all_noted() for digest in portion]
-    assert sorted(noted) == sorted(map(str, (DIGEST, OTHER)))
+    asker = Asker("10.0.0.1", "", "", 1, 5.0, 5.0)
+    await store.put_askers({DIGEST: [asker], OTHER: [asker]}, 0.0)
     await store.forget_accesses([DIGEST])  # of what was evicted or purged
     assert (await findings.of([DIGEST, OTHER]), await store.askers(DIGEST)) == ({OTHER: FACTS}, [])
-    assert await store.forget([str(OTHER)], 6.0) == 1  # of what is missing
+    assert [digest async for portion in store.all_noted() for digest in portion] == [str(OTHER)]
+    assert [await store.forget([str(OTHER)], before) for before in (5.0, 6.0)] == [0, 1]  # of what is missing
+    assert await store.askers(OTHER) == []
+    await store.forget_seen([OTHER])
     assert await findings.verdicts() == {}
     await store.aclose()
 
