@@ -26,7 +26,7 @@ _PLAIN_TAGS = frozenset(
 _NULL, _MAP, _SEQ = (f"tag:yaml.org,2002:{name}" for name in ("null", "map", "seq"))
 # What a syntax error quotes from the file may be part of a password; tokens such as '<block end>' are not, nor are
 # single characters, escaped ones too.
-_QUOTED_TEXT = re.compile(r"'(?!\\[a-z0-9]{1,9}')[^'<]{2,}'")
+_QUOTED = re.compile(r"(?P<harmless>'(?:.|\\[a-z0-9]{1,9}|<[a-z ]+>)')|'[^']*'")
 
 
 @dataclass(slots=True)
@@ -102,7 +102,7 @@ def _instead(path: Path) -> str:
         beside = sorted(file.name for file in path.parent.iterdir() if file.suffix in (".yaml", ".yml"))
     except OSError:
         beside = []
-    near = difflib.get_close_matches(path.name, beside, n=1) or beside[:1]
+    near = difflib.get_close_matches(path.name, beside, n=1) or (beside if len(beside) == 1 else [])
     if near:
         return f"name the settings file with --config; did you mean {path.parent / near[0]}?"
     return "name the settings file with --config; a line will do for one: `upstreams: {ghcr.io: {}}`"
@@ -115,7 +115,7 @@ def _wrong(origin: Origin, words: str) -> ConfigurationError:
 def _words(error: yaml.MarkedYAMLError) -> str:
     if isinstance(error, yaml.composer.ComposerError) and "undefined alias" in str(error.problem):
         return "an alias that no anchor explains; text that begins with * stands in quotes"
-    return _QUOTED_TEXT.sub("…", f"{error.problem or error.context}")
+    return _QUOTED.sub(lambda quoted: quoted["harmless"] or "…", f"{error.problem or error.context}")
 
 
 class _Converter:

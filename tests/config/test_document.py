@@ -138,6 +138,13 @@ def test_a_syntax_error_never_shows_a_password(tmp_path: Path, text: str) -> Non
     assert not [problem for problem in problems if "hunter2" in problem]
 
 
+def test_a_syntax_error_says_what_was_expected(tmp_path: Path) -> None:
+    with pytest.raises(
+        ConfigurationError, match=r":3: is not valid YAML: expected ',' or '}', but got '<stream end>'$"
+    ):
+        _read(tmp_path, "upstreams:\n  ghcr.io: {\nlisten")
+
+
 def test_a_missing_file_gets_one_line(tmp_path: Path) -> None:
     wanted = r"none\.yaml: does not exist; name the settings file with --config; .*`upstreams: {ghcr\.io: {}}`$"
     with pytest.raises(ConfigurationError, match=wanted):

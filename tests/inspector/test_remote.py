@@ -171,8 +171,8 @@ def test_a_mirror_that_does_not_run_is_said(up: FaultyUpstream) -> None:
         result = inspect("--mirror", f"http://127.0.0.1:{port.number}", REFERENCE)
     assert result.exit_code == 2
     assert error(result) == (
-        f"no mirror answers at http://127.0.0.1:{port.number}: Connection refused; start it there (wasm-mirror serve), or "
-        "name another address with --mirror (WASM_MIRROR_URL)"
+        f"no mirror answers at http://127.0.0.1:{port.number}: Connection refused; start it there (wasm-mirror "
+        "serve), or name another address with --mirror (WASM_MIRROR_URL)"
     )
 
 
