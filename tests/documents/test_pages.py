@@ -8,7 +8,6 @@ from tests.documents.blocks import Block
 from tests.documents.test_blocks import run_here
 from tests.documents.world import world
 
-
 _PART = "charts/introduction.md"  # the beginning of charts/wasm-mirror/README.md, where its commands are run
 
 
