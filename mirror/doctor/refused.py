@@ -62,7 +62,7 @@ _SIGNS = (
     ("password_file", "let metadata.password_file be there, and readable for the user that runs the mirror"),
     ("username_file", "let metadata.username_file be there, and readable for the user that runs the mirror"),
     (
-        "timeout reading",
+        "says nothing for",
         "it accepts connections and does not answer: see to that server, which hangs, or is held up by a slow command "
         "(SLOWLOG GET)",
     ),

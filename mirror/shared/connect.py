@@ -124,14 +124,14 @@ class Server:
 
     async def _travel(self, batch: Sequence["_Journey"]) -> None:
         """Send all of ``batch`` at once, and hand out each answer as it comes."""
-        async with _patience("does not let us in"):
+        async with _patience():
             connection: Connection = await self._pool.get_connection()  # type: ignore[no-untyped-call]  # as redis-py left it
         try:
             commands = [command for journey in batch for command in journey.commands]
-            async with _patience("takes no commands"):
+            async with _patience():
                 await connection.send_packed_command(connection.pack_commands(commands))
             for journey in batch:
-                async with _patience("does not answer"):
+                async with _patience():
                     answers = [await _answer(connection) for _ in journey.commands]
                 self._heard_at = asyncio.get_running_loop().time()
                 if not journey.answers.done():
@@ -155,13 +155,13 @@ def _fail(journeys: Iterable[_Journey], error: Exception) -> None:
 
 
 @contextlib.asynccontextmanager
-async def _patience(trouble: str) -> AsyncIterator[None]:
+async def _patience() -> AsyncIterator[None]:
     """Raise redis-py's error after `_SILENT_FOR`; redis-py closes a connection that is left in the middle of a word."""
     try:
         async with limit(_SILENT_FOR):
             yield
     except TimeoutError:
-        raise RedisTimeoutError(f"it {trouble} for {_SILENT_FOR:g} s") from None
+        raise RedisTimeoutError(f"it says nothing for {_SILENT_FOR:g} s") from None
 
 
 async def _answer(connection: Connection) -> Any:

@@ -33,5 +33,5 @@ def test_what_goes_wrong_is_kept_in_the_corpus(
 
 
 def test_too_much_memory_is_wrong() -> None:
-    hungry = replace(KINDS[0], read=lambda _: bytearray(80 << 20))
+    hungry = replace(KINDS[0], read=lambda _: bytearray(4 * fuzz.MEMORY))
     assert isinstance(fuzz.wrong(hungry, b""), AssertionError)
