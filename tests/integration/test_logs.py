@@ -16,6 +16,8 @@ from tests.support.tokens import TokenService
 from tests.support.upstream import FaultyUpstream
 from tests.support.waiting import eventually
 
+pytestmark = pytest.mark.integration
+
 NAME = "up/team/plugin"
 ARTIFACT = raw(wasm_module(100_000))
 
@@ -76,7 +78,6 @@ async def test_lines_in_json_can_be_parsed(tmp_path: Path) -> None:
             assert entry["message"]
 
 
-@pytest.mark.integration
 async def test_no_secret_is_in_the_log_or_in_an_answer_at_any_level(tmp_path: Path) -> None:
     password, other = "Tr0ub4dor-und-3", "correct-horse-battery"
     signature = "X-Amz-Signature=0123456789abcdef0123456789abcdef"

@@ -238,6 +238,7 @@ async def test_no_label_is_taken_from_a_request(tmp_path: Path) -> None:
         "uploads",
         "modules",
         "api",
+        "dashboard",
         "peer",
         "health",
         "metrics",

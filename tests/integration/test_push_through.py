@@ -28,6 +28,8 @@ from tests.support.tokens import TokenService
 from tests.support.upstream import FaultyUpstream
 from tests.support.waiting import eventually
 
+pytestmark = pytest.mark.integration
+
 PASSWORD = "the mirror's own password"
 LOGIN = {"username": "robot", "password": PASSWORD}
 BLOB = random.Random(6).randbytes(300_000)
@@ -565,7 +567,6 @@ class Workers:
         return await ask(self._address, target, method=method, headers=headers, body=body)
 
 
-@pytest.mark.integration
 async def test_any_worker_goes_on_with_an_upload_and_serves_the_new_tag_at_once(tmp_path: Path) -> None:
     old, new = raw(wasm_module(seed=1)), raw(wasm_module(seed=2))
     with FaultyUpstream() as up:
@@ -590,7 +591,6 @@ async def test_any_worker_goes_on_with_an_upload_and_serves_the_new_tag_at_once(
 
 
 @pytest.mark.needs("docker-registry")
-@pytest.mark.integration
 async def test_a_real_registry_takes_what_is_pushed_through(tmp_path: Path) -> None:
     artifact = compat(wasm_module(3_000_000))
     with DockerRegistry(tmp_path / "registry") as registry:

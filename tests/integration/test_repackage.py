@@ -34,6 +34,8 @@ from tests.support.running import Running, running
 from tests.support.upstream import FaultyUpstream
 from tests.wasm.verdicts import cases
 
+pytestmark = pytest.mark.integration
+
 MODULE = wasm_module(30_000)
 MANIFESTS = "/v2/up/team/plugin/manifests"
 BLOBS = "/v2/up/team/plugin/blobs"
@@ -91,7 +93,6 @@ async def test_the_same_module_is_served_in_a_layout_that_agents_take(tmp_path: 
         assert original.body == artifact.body, "under its own name it is what it was"
 
 
-@pytest.mark.integration
 async def test_whatever_agents_refuse_they_take_afterwards_or_are_told_why_not(tmp_path: Path) -> None:
     refused = [case for case in cases() if case.module is None and not case.large]
     made = 0

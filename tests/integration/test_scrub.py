@@ -23,6 +23,8 @@ from tests.support.scrape import Scrape
 from tests.support.upstream import FaultyUpstream
 from tests.support.waiting import eventually, wait_until
 
+pytestmark = pytest.mark.integration
+
 AT_ONCE = {"scrub": {"every": "100ms", "rate": "1GiB"}}
 """Whenever it is looked at, which is every second."""
 NEVER = {"scrub": {"every": "0"}}
@@ -221,7 +223,6 @@ async def reading(mirror: Running, target: str) -> AsyncIterator[asyncio.StreamR
         await writer.wait_closed()
 
 
-@pytest.mark.integration
 def test_workers_scrub_once_and_none_of_them_serves_what_has_rotted(tmp_path: Path) -> None:
     content = wasm_module(100_000)
     digest = Digest.of(content)

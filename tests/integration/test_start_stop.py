@@ -23,6 +23,8 @@ from tests.support.process import WORKERS, MirrorProcess, clean_environment
 from tests.support.upstream import FaultyUpstream
 from tests.support.waiting import eventually
 
+pytestmark = pytest.mark.integration
+
 NAME = "up/team/plugin"
 MODULE = wasm_module(1_000_000)
 ARTIFACT = raw(MODULE)
@@ -105,7 +107,6 @@ def newer_database(data: Path) -> str:
     return "was written by a newer release"
 
 
-@pytest.mark.integration
 @pytest.mark.parametrize("write", [newer_format, unreadable_format, newer_database])
 @pytest.mark.parametrize("workers", WORKERS)
 @pytest.mark.shows("the data directory is in use, cannot be written, or was written by a newer release")
@@ -183,7 +184,6 @@ def refuses(mirror: MirrorProcess) -> bool:
         return client.connect_ex((host, int(port))) == errno.ECONNREFUSED
 
 
-@pytest.mark.integration
 @pytest.mark.parametrize("workers", WORKERS)
 @pytest.mark.shows("requests are still running when the time to stop is over")
 async def test_a_pull_that_takes_too_long_is_cut_and_its_fill_resumed_after_the_start(

@@ -18,6 +18,8 @@ from tests.support.process import WORKERS, MirrorProcess, clean_environment
 from tests.support.upstream import FaultyUpstream
 from tests.support.waiting import wait_until
 
+pytestmark = pytest.mark.integration
+
 NAME = "up/team/plugin"
 NOWHERE = {"up": "http://127.0.0.1:1"}
 CLIENT_HELLO = bytes.fromhex("16030100a5010000a10303") + bytes(154)

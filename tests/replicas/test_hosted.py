@@ -30,7 +30,7 @@ from tests.support.upstream import FaultyUpstream
 from tests.support.waiting import eventually
 from tests.wasm.modules import plugin
 
-pytestmark = pytest.mark.needs("redis-server")
+pytestmark = [pytest.mark.integration, pytest.mark.needs("redis-server")]
 
 NAME = "hosted/team/plugin"
 PLUGIN = raw(wasm_module(200_000, seed=1))
@@ -213,7 +213,6 @@ async def test_without_redis_pushes_and_deletes_are_put_off_and_pulls_go_on(tmp_
         assert (await author.ask("DELETE", upload)).status == 204
 
 
-@pytest.mark.integration
 async def test_of_two_pushes_of_a_tag_at_once_one_wins_whole_and_everywhere(tmp_path: Path) -> None:
     async with town(tmp_path) as here:
         authors = here.authors()
@@ -229,7 +228,6 @@ async def test_of_two_pushes_of_a_tag_at_once_one_wins_whole_and_everywhere(tmp_
             assert named <= {version.body for version in pair}
 
 
-@pytest.mark.integration
 async def test_a_tag_that_may_not_be_overwritten_may_not_at_any_replica(tmp_path: Path) -> None:
     users = users_file(tmp_path, {"anna": "hunter2"})
     auth = {"file": str(users), "rules": [{"who": ["anna"], "repositories": ["hosted/**"], "may": ["pull", "push"]}]}
@@ -293,7 +291,6 @@ async def test_a_blob_is_mounted_from_a_repository_whose_bytes_lie_on_another_di
         assert absent.status == 202
 
 
-@pytest.mark.integration
 @pytest.mark.shows("the file of something hosted is damaged, or gone")
 async def test_what_one_disk_has_lost_comes_from_another(tmp_path: Path) -> None:
     async with town(tmp_path, hosted={"ack": "all"}) as here:
@@ -309,7 +306,6 @@ async def test_what_one_disk_has_lost_comes_from_another(tmp_path: Path) -> None
         assert here.lacking(PLUGIN.digest) == []
 
 
-@pytest.mark.integration
 @pytest.mark.shows("a replica that is away has hosted content")
 async def test_what_a_replica_that_is_away_holds_comes_from_another_disk(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -332,7 +328,6 @@ async def test_what_a_replica_that_is_away_holds_comes_from_another_disk(
         assert away.header("retry-after")
 
 
-@pytest.mark.integration
 @pytest.mark.shows("a replica is gone for good, with its disk")
 async def test_what_no_disk_has_any_more_is_asked_for_again_and_comes_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -354,7 +349,6 @@ async def test_what_no_disk_has_any_more_is_asked_for_again_and_comes_back(
             assert (await mirror.get(f"/v2/{NAME}/blobs/{MODULE}")).body == CONTENT
 
 
-@pytest.mark.integration
 @pytest.mark.shows("a replica dies while something is pushed to `hosted/` at another")
 async def test_with_a_dead_replica_ack_all_waits_for_those_that_are_there(tmp_path: Path) -> None:
     async with town(tmp_path, hosted={"replicas": 3, "ack": "all"}) as here:
@@ -368,7 +362,6 @@ async def test_with_a_dead_replica_ack_all_waits_for_those_that_are_there(tmp_pa
         assert (await second.ask("GET", "manifests/v1")).status == 404
 
 
-@pytest.mark.integration
 @pytest.mark.shows("replicas cannot reach one another while something is pushed to `hosted/`")
 async def test_while_a_replica_cannot_be_asked_nothing_is_changed_that_it_may_have_changed_too(tmp_path: Path) -> None:
     async with town(tmp_path) as here:
@@ -387,7 +380,6 @@ async def test_while_a_replica_cannot_be_asked_nothing_is_changed_that_it_may_ha
             assert (await author.ask("GET", f"manifests/{VERSIONS[1].digest}")).status == 200
 
 
-@pytest.mark.integration
 async def test_what_is_hosted_and_cached_has_one_file_which_stays_for_the_one_without_the_other(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -411,7 +403,6 @@ async def test_what_is_hosted_and_cached_has_one_file_which_stays_for_the_one_wi
             assert (await second.get(cached)).body == CONTENT
 
 
-@pytest.mark.integration
 async def test_workers_of_replicas_are_of_one_mind(tmp_path: Path) -> None:
     with replicated_processes(tmp_path, n=2, settings={"workers": 2, **ONE_DISK}) as (_, _, replicas):
         asked = [At(url) for url in replicas.urls]
@@ -421,7 +412,6 @@ async def test_workers_of_replicas_are_of_one_mind(tmp_path: Path) -> None:
                 assert [await whole(mirror, NAME, "v1") for mirror in asked] == [version.body] * 2
 
 
-@pytest.mark.integration
 @pytest.mark.shows("a replica is replaced by one with an empty disk")
 async def test_a_replica_that_starts_knows_what_the_others_know_before_it_answers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
