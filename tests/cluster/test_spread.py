@@ -17,6 +17,8 @@ from tests.hosted.shelf import REPOSITORY
 from tests.support.artifacts import image
 from tests.support.waiting import eventually
 
+pytestmark = pytest.mark.integration
+
 needs_redis = pytest.mark.needs("redis-server")
 
 CONTENT = b"bytes of a blob"

@@ -18,6 +18,8 @@ from tests.support.process import MirrorProcess, clean_environment
 from tests.support.redis import RedisServer
 from tests.support.upstream import FaultyUpstream
 
+pytestmark = pytest.mark.integration
+
 PASSWORD = "correct-horse-battery-staple"
 
 

@@ -39,6 +39,8 @@ from tests.support.upstream import FaultyUpstream
 from tests.support.waiting import eventually
 from tests.wasm.modules import plugin
 
+pytestmark = pytest.mark.integration
+
 TAR = {"Content-Type": "application/x-tar"}
 ONE = raw(wasm_module(300_000, seed=1))
 OTHER = compat(wasm_module(seed=2))
@@ -140,7 +142,6 @@ async def test_what_cannot_be_had_is_an_error_before_the_first_byte(tmp_path: Pa
             assert (await mirror.get("/api/v1/export")).code == "REQUEST_INVALID"
 
 
-@pytest.mark.integration
 async def test_a_reader_that_leaves_ends_the_export(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     written, sent, ended = Contents.written, 0, asyncio.Event()
 
@@ -457,7 +458,6 @@ async def test_an_archive_that_could_not_be_held_is_refused_at_its_header(tmp_pa
         assert (await only(mirror, archive((NAME, OTHER))))["result"] == "imported"
 
 
-@pytest.mark.integration
 async def test_what_was_made_for_agents_comes_along(tmp_path: Path) -> None:
     settings = {"wasm": {"repackage": "agents"}}
     with FaultyUpstream() as up:
@@ -536,7 +536,6 @@ async def test_what_is_hosted_comes_along_and_is_pushed(tmp_path: Path) -> None:
         assert await whole(second, "hosted/team/plugin", "1") == OTHER.body
 
 
-@pytest.mark.integration
 async def test_hosted_content_is_taken_in_as_a_push_is(tmp_path: Path) -> None:
     name = "hosted/team/plugin:1"
     files = files_of((name, BOTH))

@@ -29,6 +29,8 @@ from tests.support.tokens import TokenService
 from tests.support.upstream import FaultyUpstream
 from tests.support.waiting import wait_until
 
+pytestmark = pytest.mark.integration
+
 MODULE = wasm_module(2000)
 ARTIFACT = raw(MODULE)
 PASSWORDS = {"alice": "hunter2-of-alice", "bob": "swordfish-of-bob", "robot": "rosebud-of-robot"}
@@ -307,7 +309,6 @@ async def test_a_tag_that_is_made_here_is_read_by_whoever_may_read_its_original(
 
 
 @pytest.mark.needs("docker-registry")
-@pytest.mark.integration
 def test_a_real_registry_decides_for_all_workers_and_after_a_kill(tmp_path: Path) -> None:
     with DockerRegistry(tmp_path / "registry", users={"alice": PASSWORDS["alice"]}) as real:
         real.push("acme/plugin", "1", ARTIFACT)
@@ -333,7 +334,6 @@ def test_a_real_registry_decides_for_all_workers_and_after_a_kill(tmp_path: Path
 
 
 @pytest.mark.needs("redis-server")
-@pytest.mark.integration
 def test_a_yes_that_one_replica_has_heard_stands_at_all_of_them(tmp_path: Path) -> None:
     settings = {"auth": {**MODE, "verdict_for": "1s"}, "defaults": {**QUICK, "fresh_for": "1h"}}
     target = f"/v2/{PLUGIN}/manifests/1"

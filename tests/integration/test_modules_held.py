@@ -22,6 +22,8 @@ from tests.support.running import Running, running
 from tests.support.upstream import FaultyUpstream
 from tests.support.waiting import eventually
 
+pytestmark = pytest.mark.integration
+
 MODULE = wasm_module(100_000)
 UNPACKED = Digest("sha256", hashlib.sha256(MODULE).hexdigest())
 AT = "/modules/up/team/plugin:v1"
@@ -244,7 +246,6 @@ async def test_what_is_said_of_an_artifact_is_found_out_once(tmp_path: Path, mon
     assert str(artifact.children[0].digest) in pinned["accepted_by"]["agents"]["remedy"]
 
 
-@pytest.mark.integration
 @pytest.mark.parametrize("name", ["raw", "compat"])
 async def test_two_workers_unpack_once(tmp_path: Path, name: str) -> None:
     artifact = LAYOUTS[name]
@@ -259,7 +260,6 @@ async def test_two_workers_unpack_once(tmp_path: Path, name: str) -> None:
         assert all([(await get(mirror.url, AT)).body == MODULE for _ in range(10)])
 
 
-@pytest.mark.integration
 async def test_a_large_module_costs_little_memory(tmp_path: Path) -> None:
     module = wasm_module(64 << 20)
     with FaultyUpstream() as up, MirrorProcess(tmp_path, {"up": up.url}) as mirror:

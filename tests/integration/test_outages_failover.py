@@ -12,6 +12,8 @@ from tests.support.artifacts import compat, publish, raw, wasm_module
 from tests.support.faults import Fault, Gate
 from tests.support.upstream import FaultyUpstream
 
+pytestmark = pytest.mark.integration
+
 NAME = "up/team/plugin"
 MIB = 1 << 20
 MODULE = wasm_module(8 * MIB)

@@ -15,6 +15,8 @@ from tests.support.asking import Reply
 from tests.support.pushing import OCTETS, Author
 from tests.support.running import running
 
+pytestmark = pytest.mark.integration
+
 UP = {"ghcr.io": "http://127.0.0.1:9"}
 EMPTY = ("application/vnd.oci.empty.v1+json", b"{}")
 EXAMPLE = "application/vnd.example.config.v1+json"

@@ -17,6 +17,8 @@ from tests.support.running import running
 from tests.support.upstream import FaultyUpstream
 from tests.support.waiting import eventually
 
+pytestmark = pytest.mark.integration
+
 ARTIFACT = compat(wasm_module(300_000))
 LAYER = ARTIFACT.layers[0]
 NAME = "/v2/up/team/plugin"
@@ -187,7 +189,6 @@ async def test_only_the_part_that_is_sampled_is_sent_and_what_clients_trace(tmp_
     assert [(span.name, span.trace) for span in spans] == [("GET manifests", TRACE)]
 
 
-@pytest.mark.integration
 async def test_a_collector_that_hangs_or_is_away_costs_no_request_and_no_stop(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -243,7 +244,6 @@ def test_who_sends_no_traces_does_not_load_what_sends_them() -> None:
     assert done.stdout.strip() == "[]"
 
 
-@pytest.mark.integration
 async def test_every_worker_sends_its_traces(tmp_path: Path) -> None:
     with (
         FaultyUpstream() as up,
