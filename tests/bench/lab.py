@@ -73,13 +73,9 @@ class Upstream(ServerProcess):
         seen = self._tell("seen", {})
         return float(next(one["first_byte_at"] for one in reversed(seen) if one["path"].endswith(str(digest))))
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        try:
-            super().__exit__(kind, error, trace)
-        finally:
-            self._port.close()
+    def close(self) -> None:
+        """Give the port back; a ``with`` statement does so at its end."""
+        self._port.close()
 
     def _tell(self, command: str, query: Mapping[str, object]) -> Any:
         parameters = {name: str(value) for name, value in query.items()}

@@ -7,7 +7,6 @@ import shutil
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
 
 from mirror.oci import OCI_MANIFEST
 from tests.bench.client import ACCEPT, Client, check
@@ -46,13 +45,9 @@ class Nginx(ServerProcess):
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(content)
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        try:
-            super().__exit__(kind, error, trace)
-        finally:
-            self._port.close()
+    def close(self) -> None:
+        """Give the port back; a ``with`` statement does so at its end."""
+        self._port.close()
 
 
 def _nginx_config(folder: Path, port: int) -> str:

@@ -2,7 +2,6 @@
 
 import os
 from pathlib import Path
-from types import TracebackType
 
 from tests.e2e.programs import run
 from tests.support.ports import ReservedPort
@@ -70,13 +69,9 @@ class Containerd(ServerProcess):
         place = self._folder / "root" / "io.containerd.content.v1.content" / "blobs" / algorithm / hexed
         return place.read_bytes()
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        try:
-            super().__exit__(kind, error, trace)
-        finally:
-            self._port.close()
+    def close(self) -> None:
+        """Give the port back; a ``with`` statement does so at its end."""
+        self._port.close()
 
     def _ctr(self, *arguments: str | Path) -> str:
         return self._run("content", *arguments)

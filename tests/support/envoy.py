@@ -10,7 +10,6 @@
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 from urllib.parse import urlsplit
 
 import httpx
@@ -61,22 +60,6 @@ class EnvoyProcess(ServerProcess):
         """Give the ports back; a ``with`` statement does so at its end."""
         for port in self._ports:
             port.close()
-
-    def __enter__(self) -> "EnvoyProcess":
-        try:
-            self.start()
-        except BaseException:
-            self.close()
-            raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        try:
-            super().__exit__(kind, error, trace)
-        finally:
-            self.close()
 
 
 def local_code(file: Path) -> Config:

@@ -174,14 +174,6 @@ class Container(ServerProcess):
         subprocess.run([*self._runc, "delete", "--force", self._name], capture_output=True, timeout=60)
         super().kill()
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        try:
-            super().__exit__(kind, error, trace)
-        finally:
-            self.close()
-
 
 def _configuration(
     image: Image, command: Sequence[str], environment: Mapping[str, str], user: str, volumes: Mapping[str, Path]

@@ -126,17 +126,24 @@ class ServerProcess:
             self.start()
         except BaseException:  # a time limit or Ctrl-C, too, leaves nothing behind
             self.kill()
+            self.close()
             raise
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if error is not None:
-            error.add_note(self._end_of_log())
-            self.kill()
-        elif self._process is not None:
-            self.stop()
+        try:
+            if error is not None:
+                error.add_note(self._end_of_log())
+                self.kill()
+            elif self._process is not None:
+                self.stop()
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Give back what it holds beside the process; a ``with`` statement does so at its end."""
 
     def _running(self) -> subprocess.Popen[bytes]:
         assert self._process is not None, f"{self.command[0]} does not run"
@@ -207,14 +214,6 @@ class MirrorProcess(ServerProcess):
     def close(self) -> None:
         """Give the port back; a ``with`` statement does so at its end."""
         self._port.close()
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        try:
-            super().__exit__(kind, error, trace)
-        finally:
-            self.close()
 
     def _has_tls(self) -> bool:
         tls = self.settings.get("tls")

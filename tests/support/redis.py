@@ -109,19 +109,9 @@ class RedisServer(ServerProcess):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        try:
-            if self._process is not None:
-                self.resume()
-            super().__exit__(kind, error, trace)
-        finally:
-            self.close()
-
-    def __enter__(self) -> Self:
-        try:
-            return super().__enter__()
-        except BaseException:
-            self.close()
-            raise
+        if self._process is not None:
+            self.resume()
+        super().__exit__(kind, error, trace)
 
     def _pongs(self) -> bool:
         status = self._running().poll()

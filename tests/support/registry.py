@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
 from urllib.parse import urljoin
 
 import httpx
@@ -63,10 +62,6 @@ class DockerRegistry(ServerProcess):
             ).raise_for_status()
         return artifact.digest
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        try:
-            super().__exit__(kind, error, trace)
-        finally:
-            self._port.close()
+    def close(self) -> None:
+        """Give the port back; a ``with`` statement does so at its end."""
+        self._port.close()
