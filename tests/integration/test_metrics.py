@@ -297,13 +297,12 @@ async def test_two_workers_add_up_and_what_one_counted_outlives_it(tmp_path: Pat
         await asyncio.gather(*(pull(mirror.url, "up/team/plugin", f"v{number % 6}") for number in range(60)))
 
         async def all_are_told() -> bool:
-            return await answered() == 60
+            told = Scrape.of((await ask(address, "/metrics")).body)
+            fills, asked = (told.sum(one, result="success") for one in ("fills_total", "upstream_requests_total"))
+            return (await answered(), fills, asked) == (60, 6, 12)
 
         told_all: bool = await eventually(all_are_told, what="both workers' numbers")
         assert told_all
-        told = Scrape.of((await ask(address, "/metrics")).body)
-        assert told.sum("fills_total", result="success") == 6
-        assert told.sum("upstream_requests_total", result="success") == 12
         for victim in workers(mirror):
             os.kill(victim, signal.SIGKILL)
             await another(mirror, victim)

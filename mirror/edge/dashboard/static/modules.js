@@ -77,12 +77,9 @@ export function modules(wanted, onWanted) {
     setAttribute(list.root, "aria-busy", "true");
     try {
       const query = { ...filters, limit: ON_A_PAGE, after: pages[pages.length - 1] };
-      const [found, refused, pinned] = await Promise.all([
-        get("modules", query, own.signal),
-        get("modules", { verdict: "refused", limit: 1 }, own.signal),
-        get("modules", { pinned: true, limit: 1 }, own.signal),
-      ]);
-      told(found);
+      told(await get("modules", query, own.signal)); // first: how many there are of a kind is looked for behind it
+      const refused = await get("modules", { verdict: "refused", limit: 1 }, own.signal);
+      const pinned = await get("modules", { pinned: true, limit: 1 }, own.signal);
       above.counts({ refused: refused.total, pinned: pinned.total });
       show(problem, false);
     } catch (error) {
