@@ -7,6 +7,7 @@ are skipped: their reasons stand at the end of the run; where nothing may be lef
 import asyncio
 import functools
 import inspect
+import signal
 from collections import Counter
 from collections.abc import Callable, Coroutine
 from pathlib import Path
@@ -21,6 +22,12 @@ from tests.support import tools
 EXPECTED_SKIPS: tuple[str, ...] = ("only root may ",)
 
 AsyncTest = Callable[..., Coroutine[Any, Any, None]]
+
+
+def pytest_configure() -> None:
+    """Have the programs of tests obey Ctrl-C: what a script puts into the background ignores it, as do its children."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -17,7 +17,7 @@ from mirror.shared.client import RedisClient
 from tests.support.redis import RedisServer
 from tests.support.waiting import eventually
 
-pytestmark = pytest.mark.needs("redis-server")
+pytestmark = [pytest.mark.integration, pytest.mark.needs("redis-server")]
 
 
 class Clock:

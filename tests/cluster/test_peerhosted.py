@@ -25,7 +25,7 @@ from tests.support.artifacts import image
 from tests.support.asking import Reply, ask
 from tests.support.waiting import eventually
 
-pytestmark = pytest.mark.needs("redis-server")
+pytestmark = [pytest.mark.integration, pytest.mark.needs("redis-server")]
 
 FIRST, SECOND = (image([("application/vnd.example", b"%d" % n * 50)]) for n in (1, 2))
 TARGETS = ("entries?of=&after=0", "sync?from=http://127.0.0.1:1", f"keep?digest={Digest.of(b'')}&from=x", "nothing")

@@ -30,6 +30,8 @@ from tests.support.certificates import self_signed
 from tests.support.ports import ReservedPort
 from tests.support.waiting import eventually
 
+pytestmark = pytest.mark.integration
+
 MIB = 1024 * 1024
 CONTENT = random.Random(4).randbytes(200_000)
 DIGEST = Digest.of(CONTENT)

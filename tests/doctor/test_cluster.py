@@ -22,6 +22,8 @@ from tests.support.redis import RedisServer
 from tests.support.replicas import replicated
 from tests.support.upstream import FaultyUpstream
 
+pytestmark = pytest.mark.integration
+
 SECRET = "a secret of sixteen bytes and more"
 
 

@@ -17,7 +17,7 @@ from tests.support.ports import ReservedPort
 from tests.support.redis import RedisCluster, RedisServer, WatchedRedis
 from tests.support.upstream import FaultyUpstream
 
-pytestmark = pytest.mark.needs("redis-server")
+pytestmark = [pytest.mark.integration, pytest.mark.needs("redis-server")]
 
 PASSWORD = "correct-horse-battery-staple"
 
@@ -226,7 +226,6 @@ async def test_what_is_no_sentinel_is_told(tmp_path: Path) -> None:
     assert "Sentinel" in found["answer"].advice
 
 
-@pytest.mark.integration
 @pytest.mark.needs("redis-sentinel")
 @pytest.mark.timeout(150)
 async def test_the_master_that_sentinels_name_is_examined(tmp_path: Path) -> None:
@@ -239,7 +238,6 @@ async def test_the_master_that_sentinels_name_is_examined(tmp_path: Path) -> Non
     assert "the name at the end of metadata.url" in other["answer"].advice
 
 
-@pytest.mark.integration
 @pytest.mark.needs("redis-cli")
 @pytest.mark.timeout(150)
 async def test_each_master_of_a_cluster_is_examined(tmp_path: Path) -> None:
