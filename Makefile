@@ -10,10 +10,10 @@ PY := $(VENV)/bin/python
 READY := $(VENV)/.ready
 SPHINX := $(VENV)/docs
 # Most tests wait for something most of the time: two of them for each core. Those of make e2e keep a core busy with
-# servers and herds of clients, and count what upstream was asked: more of them starve Redis until replicas go on alone.
+# servers and herds of clients, and count what upstream was asked: one more than there are cores, or they starve Redis.
 PYTEST = $(PY) -m pytest -n $$((2 * $$(getconf _NPROCESSORS_ONLN)))
 # Tests that share what takes long to make, such as the image, are a group, and run in one process.
-BUSY = $(PY) -m pytest -n $$(getconf _NPROCESSORS_ONLN) --dist loadgroup
+BUSY = $(PY) -m pytest -n $$((1 + $$(getconf _NPROCESSORS_ONLN))) --dist loadgroup
 
 # Compiled files are kept, whatever the shell says: without them each of the programs that tests start compiles the mirror.
 unexport PYTHONDONTWRITEBYTECODE
